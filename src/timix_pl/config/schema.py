@@ -1,0 +1,202 @@
+"""The typed configuration: every key that people can set, its type, its default and what it does.
+
+Plain dataclasses, read by Hydra (``config.store``) and by ``docs/configuration.md``, which is generated from the help texts here.
+Fractions of the run are of the samples planned at the first start. ``None`` means "decided from the rest of the configuration".
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+def option(default: Any, help: str) -> Any:
+    """A dataclass field with a help text; mutable defaults are copied per instance."""
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: default.copy(), metadata={"help": help})
+    if isinstance(default, type):
+        return field(default_factory=default, metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+DataKind = Enum("DataKind", {n: n for n in ("scenes", "shards", "stream")})
+MixingKind = Enum("MixingKind", {n: n for n in ("timix", "cutmix", "mixup", "mixgen", "none")})
+Compute = Enum("Compute", {n: n for n in ("extra", "replace")})
+Lam = Enum("Lam", {n: n for n in ("area", "relevance")})
+Targets = Enum("Targets", {n: n for n in ("one_hot", "self")})
+PtaGrad = Enum("PtaGrad", {n: n for n in ("full", "trunk", "head")})
+LossKind = Enum("LossKind", {n: n for n in ("info_nce", "siglip")})
+ScheduleKind = Enum("ScheduleKind", {n: n for n in ("cosine", "constant", "constant_with_cooldown")})
+NonFinite = Enum("NonFinite", {n: n for n in ("stop", "skip")})
+Precision = Enum("Precision", {n: n for n in ("auto", "fp32", "bf16_mixed", "bf16_pure")})
+LoggerKind = Enum("LoggerKind", {n: n for n in ("csv", "tensorboard", "wandb")})
+Accelerator = Enum("Accelerator", {n: n for n in ("auto", "cpu", "gpu")})
+Mode = Enum("Mode", {n: n for n in ("min", "max")})
+
+
+@dataclass
+class AugmentationConfig:
+    scale: list[float] = option([0.9, 1.0], "Random resized crop: smallest and largest share of the image's area.")
+    ratio: list[float] = option([0.75, 1.3333], "Random resized crop: smallest and largest aspect ratio.")
+    flip: bool = option(False, "Flip half of the images left to right. Off: captions may say 'left'.")
+
+
+@dataclass
+class ScenesConfig:
+    """The embedded data set (``data=scenes``)."""
+
+    num_train: int = option(20000, "Training pairs.")
+    num_regions: int = option(4000, "Images with boxes that teach PTA.")
+    num_val: int = option(512, "Clean evaluation scenes.")
+    num_zero_shot: int = option(960, "Single-object images for zero-shot classification.")
+    image_size_px: int = option(64, "Side of the generated square images, in pixels.")
+    misaligned_frac: float = option(0.5, "Share of training captions that leave objects out or name absent ones, 0 to 1.")
+    seed: int = option(0, "Seed of the generator; not the seed of the run.")
+
+
+@dataclass
+class DataConfig:
+    kind: DataKind = option(DataKind.shards, "scenes: the embedded data set. shards: indexed tar shards. stream: tar shards that cannot be indexed.")
+    train_shards: Any = option(None, "Image-text pairs: a folder, a pattern (quote it), or a list; an item may be {path: ..., weight: ...}.")
+    val_shards: Any = option(None, "Pairs for evaluation (and boxes, for grounding), given like train_shards.")
+    region_shards: Any = option(None, "Images with boxes and phrases that teach PTA, given like train_shards.")
+    zero_shot_shards: Any = option(None, "Labelled images with a classes.json beside them, for zero-shot classification.")
+    grounding_shards: Any = option(None, "Images with boxes to judge PTA; None takes val_shards where it has boxes.")
+    cache_dir: str = option("data", "Folder for data that timix-pl makes: the generated scenes, the prepared shards.")
+    global_batch_size: int = option(256, "Pairs per optimizer step over all ranks; divisible by the number of ranks.")
+    num_workers: int = option(2, "Loader processes per rank; 0 loads in the training process.")
+    prefetch_batches: int = option(4, "Batches prepared ahead by each worker.")
+    shuffle_window_shards: int = option(8, "Samples are shuffled inside windows of this many (shuffled) shards.")
+    max_bad_frac: float = option(0.01, "Stop the run when more than this share of the samples read is unusable, 0 to 1.")
+    max_image_px: int = option(100_000_000, "Refuse to decode images of more pixels than this.")
+    max_phrases: int = option(8, "Phrases used of each region image per step; more are drawn at random.")
+    phrase_template: str = option("{}", "How a phrase becomes a caption, e.g. 'a photo of a {}'.")
+    augmentation: AugmentationConfig = option(AugmentationConfig, "Training crops and flips; boxes move along.")
+    scenes: ScenesConfig = option(ScenesConfig, "The embedded data set.")
+
+
+@dataclass
+class ModelConfig:
+    architecture: str = option("ViT-B-32", "Any open_clip architecture name, or 'timix-tiny'.")
+    pretrained: str | None = option(None, "An open_clip pretrained tag or the path of a local weights file.")
+    text_model: str | None = option(None, "Hugging Face text tower in place of the architecture's own: a hub name or a local folder.")
+    text_pretrained: bool = option(True, "Load the Hugging Face tower's weights; false takes its configuration alone.")
+    image_size_px: int | None = option(None, "Side of the input images, in pixels; None takes the architecture's.")
+    context_length: int | None = option(None, "Tokens per caption; None takes the architecture's.")
+    init_logit_scale: float = option(14.2857, "Inverse temperature at the start (1 / 0.07).")
+    max_logit_scale: float = option(100.0, "Upper bound of the inverse temperature.")
+
+
+@dataclass
+class PtaConfig:
+    """The patch-text alignment head and what teaches it."""
+
+    enabled: bool = option(True, "Build the head; mixing=timix needs it.")
+    block: int = option(6, "Patch features are taken after this block of the image tower, counted from 1.")
+    hidden_dim: int | None = option(None, "Channels inside the head; None takes the image tower's width.")
+    weight: float = option(1.0, "Weight of the PTA loss in the sum.")
+    min_cover: float = option(0.0, "Share of a patch's area that a box must cover to make it positive; 0: any touch.")
+    grad: PtaGrad = option(PtaGrad.full, "full: gradients reach both towers; trunk: the image tower up to the block; head: the head alone.")
+    negative_frac: float = option(0.0, "Share of extra phrases taken from other images, labelled 0 everywhere.")
+    caption_positive: bool = option(False, "Whole captions of region images as positive on every patch (as the paper's code does).")
+    first_samples: int = option(0, "Pairs consumed before mixing may start, so that PTA is taught first.")
+    every_n_steps: int = option(1, "A region batch every n steps.")
+    batch_size: int = option(64, "Region images per region batch, over all ranks.")
+
+
+@dataclass
+class MixingConfig:
+    kind: MixingKind = option(MixingKind.timix, "timix, cutmix, mixup, mixgen or none (plain CLIP).")
+    ratio: float = option(1.0, "Share of each group's rows that are mixed, 0 to 1; 0 is plain CLIP.")
+    compute: Compute = option(Compute.extra, "extra: mixed images on top of the clean ones; replace: in place of them.")
+    lam: Lam = option(Lam.area, "area: share of the pixels kept; relevance: share of the relevance kept (timix only).")
+    targets: Targets = option(Targets.self, "one_hot, or self: each one-hot replaced by the clean pass's own softmax.")
+    min_side: float = option(0.35, "Smallest side of the window, as a share of the patch grid's shorter side.")
+    max_side: float = option(0.75, "Largest side of the window, likewise.")
+    gamma: float = option(1.0, "Weight of the mixed loss (compute=extra).")
+    warmup_frac: float = option(0.0, "Share of the run over which mixing ramps up from 0.")
+    stop_frac: float = option(1.0, "Share of the run after which mixing ends.")
+    group_size: int = option(32, "Rows that find their partners among themselves; divides every rank's batch.")
+    beta: float = option(1.0, "Mixup and MixGen: lam is drawn from Beta(beta, beta).")
+
+
+@dataclass
+class LossConfig:
+    kind: LossKind = option(LossKind.info_nce, "info_nce, or siglip (pairwise sigmoid).")
+
+
+@dataclass
+class OptimConfig:
+    lr: float = option(5e-4, "Peak learning rate.")
+    weight_decay: float = option(0.2, "AdamW weight decay; not on biases, norms, embeddings' gains or logit_scale.")
+    beta1: float = option(0.9, "AdamW's first moment decay.")
+    beta2: float = option(0.98, "AdamW's second moment decay.")
+    eps: float = option(1e-6, "AdamW's epsilon.")
+    schedule: ScheduleKind = option(ScheduleKind.cosine, "cosine, constant, or constant_with_cooldown; a function of samples consumed.")
+    warmup_frac: float = option(0.05, "Share of the run over which the learning rate rises linearly.")
+    cooldown_frac: float = option(0.2, "constant_with_cooldown: share of the run over which it falls to min_lr at the end.")
+    min_lr: float = option(0.0, "Learning rate at the end of the schedule.")
+    clip_grad_norm: float | None = option(1.0, "Largest norm of the gradient; None: no clipping (the norm is logged all the same).")
+
+
+@dataclass
+class TrainerConfig:
+    max_steps: int | None = option(None, "Optimizer steps of the whole run.")
+    max_epochs: float | None = option(None, "Passes over the training pairs, in place of max_steps; fractions are allowed.")
+    accelerator: Accelerator = option(Accelerator.auto, "auto, cpu or gpu.")
+    devices: int | None = option(None, "Processes on this machine; None: all GPUs, or one CPU process.")
+    num_nodes: int = option(1, "Machines.")
+    precision: Precision = option(Precision.auto, "auto: bf16_mixed on GPUs that have it, else fp32.")
+    log_every_n_steps: int = option(10, "Write a row of metrics.csv every n steps.")
+    non_finite: NonFinite = option(NonFinite.stop, "A non-finite loss or gradient: stop the run, or skip the step and count it.")
+    progress_bar: bool = option(True, "Show a progress bar.")
+    num_threads: int | None = option(None, "CPU threads per process; None: PyTorch's choice.")
+
+
+@dataclass
+class CheckpointConfig:
+    every_n_steps: int | None = option(1000, "Save every n steps; None: not by steps.")
+    every_n_minutes: float | None = option(30.0, "Save every m minutes; None: not by time.")
+    keep_last: int = option(2, "Step and time checkpoints that are kept.")
+    monitor: str | None = option("retrieval/mean_recall", "Metric whose best value is kept as best.ckpt; None: none.")
+    mode: Mode = option(Mode.max, "Whether a larger (max) or a smaller (min) value is better.")
+
+
+@dataclass
+class EvaluationConfig:
+    tasks: list[str] = option(["retrieval", "zero_shot", "grounding"], "What to evaluate; tasks without data are left out, and said so.")
+    every_n_steps: int | None = option(1000, "Evaluate every n steps and at the end; None: at the end only.")
+    batch_size: int = option(128, "Images per forward pass of an evaluation, per rank.")
+
+
+@dataclass
+class PicturesConfig:
+    num_mixed: int = option(8, "Mixed pairs shown in the report; 0: none.")
+    num_heat_maps: int = option(8, "Heat maps over evaluation images shown in the report; 0: none.")
+
+
+@dataclass
+class LoggerConfig:
+    kind: LoggerKind = option(LoggerKind.csv, "csv, tensorboard or wandb; metrics.csv is always written too.")
+    project: str = option("timix-pl", "wandb project.")
+    offline: bool = option(True, "wandb: write locally; upload with 'wandb sync'.")
+
+
+@dataclass
+class RootConfig:
+    name: str = option("run", "Name of the run.")
+    seed: int = option(0, "Seed of weights, order, augmentation and mixing.")
+    run_dir: str = option("runs/${name}", "Folder for everything the run leaves.")
+    resume: str = option("auto", "auto: go on from the newest checkpoint in run_dir; never: refuse a run_dir in use; or a checkpoint's path.")
+    dry_run: bool = option(False, "Compose, validate, build on the meta device, print, and stop.")
+    real_data_dir: str | None = option(None, "Folder of the published data sets, for the experiments that use them; None: $TIMIX_REAL_DATA.")
+    data: DataConfig = option(DataConfig, "Data.")
+    model: ModelConfig = option(ModelConfig, "Towers.")
+    pta: PtaConfig = option(PtaConfig, "Patch-text alignment.")
+    mixing: MixingConfig = option(MixingConfig, "Mixing.")
+    loss: LossConfig = option(LossConfig, "Contrastive loss.")
+    optim: OptimConfig = option(OptimConfig, "Optimizer and schedule.")
+    trainer: TrainerConfig = option(TrainerConfig, "The loop.")
+    checkpoint: CheckpointConfig = option(CheckpointConfig, "Checkpoints.")
+    evaluation: EvaluationConfig = option(EvaluationConfig, "Evaluation.")
+    pictures: PicturesConfig = option(PicturesConfig, "Pictures in the report.")
+    logger: LoggerConfig = option(LoggerConfig, "Logger.")

@@ -1,0 +1,90 @@
+"""The shared words: what travels between the rooms.
+
+Axis letters: B local batch, G global batch, M mixed images, N region images, R phrases, P patches, T tokens, D embedding, H and W image sides.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Region:
+    """A phrase and its box: x0, y0, x1, y1 as shares of the image's width and height, 0 to 1."""
+
+    phrase: str
+    bbox_xyxy_norm: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample as it lies in a shard: the encoded image and everything that its JSON says.
+
+    ``extra`` holds the JSON's other fields (source, label, what was done to a scene).
+    """
+
+    key: str
+    image: bytes
+    image_ext: str
+    captions: tuple[str, ...] = ()
+    regions: tuple[Region, ...] = ()
+    extra: dict = field(default_factory=dict)
+    shard: str = ""
+
+
+class Batch(NamedTuple):
+    """This rank's pairs of one step. ``first`` is the position of row 0 in the global batch."""
+
+    images: UInt8[Tensor, "B 3 H W"]
+    tokens: Int[Tensor, "B T"]
+    keys: list[str]
+    captions: list[str]
+    first: int
+
+
+class RegionBatch(NamedTuple):
+    """This rank's region images of one step: images once each, phrases pointing at them."""
+
+    images: UInt8[Tensor, "N 3 H W"]
+    tokens: Int[Tensor, "R T"]
+    image_index: Int[Tensor, " R"]
+    patch_labels: Float[Tensor, "R P"]
+    keys: list[str]
+
+
+class Windows(NamedTuple):
+    """Square windows on the patch grid: top-left corners (row, column) in patches, one per mixed image."""
+
+    side: int
+    target: Int[Tensor, "M 2"]
+    source: Int[Tensor, "M 2"]
+
+
+class MixPlan(NamedTuple):
+    """What to mix: row ``rows[m]`` of the local batch with row ``partners[m]``; ``lam[m]`` is the share that stays its own.
+
+    ``windows`` is None where whole images are blended (Mixup, MixGen).
+    """
+
+    rows: Int[Tensor, " M"]
+    partners: Int[Tensor, " M"]
+    lam: Float[Tensor, " M"]
+    windows: Windows | None
+
+
+class LossOutput(NamedTuple):
+    """A loss and its named, unweighted terms, all scalars."""
+
+    loss: Float[Tensor, ""]
+    terms: dict[str, Float[Tensor, ""]]
+
+
+class EvaluationResult(NamedTuple):
+    """Metrics by name (``retrieval/image_to_text/recall_at_1``) and, for the same names where it is known, the level of chance."""
+
+    metrics: dict[str, float]
+    chance: dict[str, float]
+
+

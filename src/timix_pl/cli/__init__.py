@@ -1,0 +1,1 @@
+"""The commands: thin fronts over ``timix_pl.config`` and the rooms below it."""

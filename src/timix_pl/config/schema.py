@@ -5,7 +5,7 @@ Fractions of the run are of the samples planned at the first start. ``None`` mea
 """
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 
@@ -18,19 +18,19 @@ def option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
-DataKind = Enum("DataKind", {n: n for n in ("scenes", "shards", "stream")})
-MixingKind = Enum("MixingKind", {n: n for n in ("timix", "cutmix", "mixup", "mixgen", "none")})
-Compute = Enum("Compute", {n: n for n in ("extra", "replace")})
-Lam = Enum("Lam", {n: n for n in ("area", "relevance")})
-Targets = Enum("Targets", {n: n for n in ("one_hot", "self")})
-PtaGrad = Enum("PtaGrad", {n: n for n in ("full", "trunk", "head")})
-LossKind = Enum("LossKind", {n: n for n in ("info_nce", "siglip")})
-ScheduleKind = Enum("ScheduleKind", {n: n for n in ("cosine", "constant", "constant_with_cooldown")})
-NonFinite = Enum("NonFinite", {n: n for n in ("stop", "skip")})
-Precision = Enum("Precision", {n: n for n in ("auto", "fp32", "bf16_mixed", "bf16_pure")})
-LoggerKind = Enum("LoggerKind", {n: n for n in ("csv", "tensorboard", "wandb")})
-Accelerator = Enum("Accelerator", {n: n for n in ("auto", "cpu", "gpu")})
-Mode = Enum("Mode", {n: n for n in ("min", "max")})
+DataKind = StrEnum("DataKind", ["scenes", "shards", "stream"])
+MixingKind = StrEnum("MixingKind", ["timix", "cutmix", "mixup", "mixgen", "none"])
+Compute = StrEnum("Compute", ["extra", "replace"])
+Lam = StrEnum("Lam", ["area", "relevance"])
+Targets = StrEnum("Targets", ["one_hot", "self"])
+PtaGrad = StrEnum("PtaGrad", ["full", "trunk", "head"])
+LossKind = StrEnum("LossKind", ["info_nce", "siglip"])
+ScheduleKind = StrEnum("ScheduleKind", ["cosine", "constant", "constant_with_cooldown"])
+NonFinite = StrEnum("NonFinite", ["stop", "skip"])
+Precision = StrEnum("Precision", ["auto", "fp32", "bf16_mixed", "bf16_pure"])
+LoggerKind = StrEnum("LoggerKind", ["csv", "tensorboard", "wandb"])
+Accelerator = StrEnum("Accelerator", ["auto", "cpu", "gpu"])
+Mode = StrEnum("Mode", ["min", "max"])
 
 
 @dataclass
@@ -82,7 +82,7 @@ class ModelConfig:
     text_pretrained: bool = option(True, "Load the Hugging Face tower's weights; false takes its configuration alone.")
     image_size_px: int | None = option(None, "Side of the input images, in pixels; None takes the architecture's.")
     context_length: int | None = option(None, "Tokens per caption; None takes the architecture's.")
-    init_logit_scale: float = option(14.2857, "Inverse temperature at the start (1 / 0.07).")
+    init_logit_scale: float | None = option(None, "Inverse temperature at the start; None: 1 / 0.07 for info_nce, 10 for siglip.")
     max_logit_scale: float = option(100.0, "Upper bound of the inverse temperature.")
 
 
@@ -116,7 +116,7 @@ class MixingConfig:
     warmup_frac: float = option(0.0, "Share of the run over which mixing ramps up from 0.")
     stop_frac: float = option(1.0, "Share of the run after which mixing ends.")
     group_size: int = option(32, "Rows that find their partners among themselves; divides every rank's batch.")
-    beta: float = option(1.0, "Mixup and MixGen: lam is drawn from Beta(beta, beta).")
+    beta: float = option(1.0, "Mixup: lam is drawn from Beta(beta, beta).")
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Pure functions from tensors to figures; nothing here knows a model or a data set."""

@@ -1,0 +1,118 @@
+"""How well heat maps on the patch grid point to the boxes of their phrases.
+
+R phrases with one box each (xyxy_norm), heat maps of h by w patches, P = h * w. Ties are broken against the model.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from timix_pl.metrics.boxes import all_boxes, box_iou, centres_inside, region_boxes
+
+MIN_IOU = 0.5
+
+
+def grounding_metrics(
+    logits: Float[Tensor, "R h w"], boxes_xyxy_norm: Float[Tensor, "R 4"], patch_labels: Float[Tensor, "R P"]
+) -> dict[str, float]:
+    """Pointing, localisation, and patch precision, recall and average precision, each 0 to 1.
+
+    Precision and recall are those of the patches of probability 0.5 or more, over all patches of all phrases together; so is the average
+    precision. A precision of no patch at all is 0, and so is the recall of none.
+
+    Args:
+        logits: relevance of each patch for the phrase.
+        patch_labels: 1 where the patch belongs to the phrase, else 0; row by row.
+    """
+    positive = patch_labels.flatten() > 0.5
+    predicted = logits.flatten() >= 0
+    num_right = (predicted & positive).sum().item()
+    return {
+        "pointing": pointing_hits(logits, boxes_xyxy_norm).double().mean().item(),
+        "localisation": localisation_hits(logits.sigmoid(), boxes_xyxy_norm).double().mean().item(),
+        "patch_precision": num_right / max(predicted.sum().item(), 1),
+        "patch_recall": num_right / max(positive.sum().item(), 1),
+        "patch_ap": average_precision(logits.flatten(), positive),
+    }
+
+
+def grounding_chance(
+    logits: Float[Tensor, "R h w"], boxes_xyxy_norm: Float[Tensor, "R 4"], patch_labels: Float[Tensor, "R P"]
+) -> dict[str, float]:
+    """What blind answers give, under the names and with the arguments of ``grounding_metrics``.
+
+    Pointing: a patch drawn at random. Localisation: a box drawn at random from all that whole patches make up. Patch precision and average
+    precision: the share of positive patches. Patch recall: the share of patches predicted positive, that is, as many patches drawn at random.
+    """
+    grid = (logits.shape[1], logits.shape[2])
+    positive_share = patch_labels.double().mean().item()
+    return {
+        "pointing": centres_inside(boxes_xyxy_norm, grid).double().mean().item(),
+        "localisation": _random_box_hits(boxes_xyxy_norm, grid),
+        "patch_precision": positive_share,
+        "patch_recall": (logits >= 0).double().mean().item(),
+        "patch_ap": positive_share,
+    }
+
+
+def pointing_hits(scores: Float[Tensor, "R h w"], boxes_xyxy_norm: Float[Tensor, "R 4"]) -> Bool[Tensor, " R"]:
+    """Whether the centre of the best patch lies in the box; of equally good patches all must.
+
+    Source: Zhang et al. 2016, "Top-down neural attention by excitation backprop", the pointing game; theirs allows 15 pixels of tolerance.
+    """
+    is_best = ~(scores < scores.amax(dim=(1, 2), keepdim=True))
+    inside = centres_inside(boxes_xyxy_norm, (scores.shape[1], scores.shape[2]))
+    return (inside | ~is_best).flatten(1).all(dim=1)
+
+
+def localisation_hits(probabilities: Float[Tensor, "R h w"], boxes_xyxy_norm: Float[Tensor, "R 4"]) -> Bool[Tensor, " R"]:
+    """Whether the box around the heat map's peak region (see ``peak_regions``) and the true box have an IoU of 0.5 or more."""
+    return box_iou(region_boxes(peak_regions(probabilities)), boxes_xyxy_norm.double()) >= MIN_IOU
+
+
+def peak_regions(probabilities: Float[Tensor, "R h w"], threshold: float = 0.5) -> Bool[Tensor, "R h w"]:
+    """The patches connected to the best one, up, down, left and right, through patches that reach ``threshold`` times its probability.
+
+    Of several best patches the first, row by row, is taken. The region holds at least that patch.
+
+    Source: after Zhou et al. 2016, "Learning deep features for discriminative localization", section 3.2.
+    """
+    num_columns = probabilities.shape[2]
+    peak = probabilities.flatten(1).argmax(dim=1)
+    region = F.one_hot(peak, probabilities[0].numel()).bool().unflatten(1, (-1, num_columns))
+    passable = region | (probabilities >= threshold * probabilities.amax(dim=(1, 2), keepdim=True))
+    while True:
+        grown = _with_neighbours(region) & passable
+        if torch.equal(grown, region):
+            return region
+        region = grown
+
+
+def _with_neighbours(region: Bool[Tensor, "R h w"]) -> Bool[Tensor, "R h w"]:
+    cells = region.float()
+    vertical = F.max_pool2d(cells, kernel_size=(3, 1), stride=1, padding=(1, 0))
+    horizontal = F.max_pool2d(cells, kernel_size=(1, 3), stride=1, padding=(0, 1))
+    return torch.maximum(vertical, horizontal).bool()
+
+
+def average_precision(scores: Float[Tensor, " n"], is_positive: Bool[Tensor, " n"]) -> float:
+    """Area under the precision-recall curve as a sum of steps, one step per distinct score; 0 where nothing is positive.
+
+    Source: the definition of scikit-learn's ``average_precision_score``.
+    """
+    order = scores.argsort(descending=True)
+    ranked_scores, ranked_positive = scores[order], is_positive[order]
+    num_found = ranked_positive.cumsum(dim=0)
+    ends_step = torch.cat([ranked_scores[1:] != ranked_scores[:-1], torch.ones_like(ranked_positive[:1])])
+    found_by_step = num_found[ends_step]
+    taken_by_step = ends_step.nonzero()[:, 0] + 1
+    new_by_step = found_by_step.diff(prepend=torch.zeros_like(found_by_step[:1]))
+    area = (new_by_step * found_by_step.double() / taken_by_step).sum()
+    return (area / num_found[-1].clamp(min=1)).item()
+
+
+def _random_box_hits(boxes_xyxy_norm: Float[Tensor, "R 4"], grid: tuple[int, int]) -> float:
+    guesses = all_boxes(grid).to(boxes_xyxy_norm.device)
+    hits = [(box_iou(guesses, boxes[:, None]) >= MIN_IOU).double().mean(dim=1) for boxes in boxes_xyxy_norm.double().split(16)]
+    return torch.cat(hits).mean().item()

@@ -1,0 +1,40 @@
+"""Zero-shot classification: an image belongs to the class whose description it resembles most."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from timix_pl.metrics.ranking import top_k_share
+
+
+def average_templates(text_features: Float[Tensor, "C K D"]) -> Float[Tensor, "C D"]:
+    """One L2-normalised feature per class: the mean over its K templates, normalised again.
+
+    Args:
+        text_features: L2-normalised features of C classes in K templates each.
+    Source: Radford et al. 2021, section 3.1.4.
+    """
+    return F.normalize(text_features.mean(dim=1), dim=-1)
+
+
+def zero_shot_metrics(ranks: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> dict[str, float]:
+    """Top-1 and top-5 accuracy over images and the mean over classes of their top-1 accuracy, all 0 to 1.
+
+    Args:
+        ranks: rank of the true class among all classes, from 1.
+        labels: the true class; classes without images are left out of the mean over classes.
+    """
+    num_images = torch.bincount(labels)
+    num_right = torch.bincount(labels, weights=(ranks == 1).double())
+    present = num_images > 0
+    return {
+        "top_1": top_k_share(ranks, 1),
+        "top_5": top_k_share(ranks, 5),
+        "mean_per_class": (num_right[present] / num_images[present]).mean().item(),
+    }
+
+
+def zero_shot_chance(num_classes: int) -> dict[str, float]:
+    """What guessing gives, under the names of ``zero_shot_metrics``."""
+    return {"top_1": 1 / num_classes, "top_5": min(5 / num_classes, 1.0), "mean_per_class": 1 / num_classes}

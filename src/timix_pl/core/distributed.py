@@ -1,0 +1,46 @@
+"""Ranks, and exchanges between them that also work with one process."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather as all_gather_with_gradient
+
+
+def world_size() -> int:
+    """Number of processes; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number; 0 outside a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def gather(x: Tensor) -> Tensor:
+    """Rows of all ranks, concatenated in rank order; equal shapes on all ranks. Gradients flow to every rank's rows."""
+    if world_size() == 1:
+        return x
+    if x.requires_grad:
+        return torch.cat(all_gather_with_gradient(x))
+    parts = [torch.empty_like(x) for _ in range(world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum of a detached tensor over all ranks."""
+    x = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every rank's picklable value, in rank order."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values

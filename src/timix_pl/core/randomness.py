@@ -1,0 +1,53 @@
+"""Random numbers as pure functions of what they are for: no generator state, the same on every rank, machine and version.
+
+Every function takes ``ids``: integers (or words) that name the draw, such as ``("crop", seed, epoch, sample)``. SplitMix64 (Steele, Lea and Flood
+2014) turns them into bits.
+"""
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MASK = (1 << 64) - 1
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def seed_of(*ids: int | str) -> int:
+    """A 64-bit seed for the draw that ``ids`` name."""
+    state = np.zeros(1, np.uint64)
+    for value in ids:
+        word = zlib.crc32(value.encode()) if isinstance(value, str) else int(value) & _MASK
+        state = _mix((state + np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(word))
+    return int(state[0])
+
+
+def bits(count: int, *ids: int | str) -> NDArray[np.uint64]:
+    """``count`` independent 64-bit words."""
+    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return _mix(np.uint64(seed_of(*ids)) + steps)
+
+
+def uniform(count: int, *ids: int | str) -> NDArray[np.float64]:
+    """``count`` numbers in [0, 1)."""
+    return (bits(count, *ids) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def permutation(count: int, *ids: int | str) -> NDArray[np.int64]:
+    """A permutation of ``range(count)``."""
+    return np.argsort(bits(count, *ids), kind="stable")
+
+
+def integer(low: int, high: int, *ids: int | str) -> int:
+    """One integer between ``low`` and ``high``, both included."""
+    return low + int(uniform(1, *ids)[0] * (high - low + 1))
+
+
+def beta(count: int, concentration: float, *ids: int | str) -> NDArray[np.float64]:
+    """``count`` draws from Beta(concentration, concentration)."""
+    return np.random.RandomState(seed_of(*ids) & 0xFFFFFFFF).beta(concentration, concentration, count)

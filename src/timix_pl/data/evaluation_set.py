@@ -1,0 +1,61 @@
+"""Samples for evaluation: every one once, in order, decoded exactly."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from timix_pl.core.types import Region
+from timix_pl.data.augment import Crop, crop_regions, usable_regions
+from timix_pl.data.decode import open_image
+from timix_pl.data.index import build_manifest, resolve_shards
+from timix_pl.data.reader import BadSampleError, ShardReader
+
+
+class EvaluationItem(NamedTuple):
+    """One sample; boxes are those of the centre crop."""
+
+    key: str
+    image: UInt8[Tensor, "3 H W"]
+    captions: tuple[str, ...]
+    regions: tuple[Region, ...]
+    extra: dict[str, Any]
+
+
+class EvaluationSet(Dataset[EvaluationItem]):
+    """Samples of shards: shorter side resized by PIL (bicubic), centre crop.
+
+    Args:
+        shards: a folder, a pattern, or a list; ``key``: the configuration key it came from, for messages.
+        image_size_px: height and width of the crop.
+    Raises:
+        DataError: missing shards; a sample that cannot be decoded (it is named: evaluation leaves nothing out in silence).
+    """
+
+    def __init__(self, shards: Any, image_size_px: tuple[int, int], *, key: str = "data.val_shards", max_image_px: int = 100_000_000):
+        self.sources = resolve_shards(shards, key)
+        self._reader = ShardReader([build_manifest(source.tars) for source in self.sources])
+        self._size, self._max_image_px = image_size_px, max_image_px
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, number: int) -> EvaluationItem:
+        sample = self._reader[number]
+        try:
+            image = open_image(sample.image, max_image_px=self._max_image_px)
+        except BadSampleError as error:
+            raise BadSampleError(f"{sample.shard}: {sample.key}: {error}; mend or remove it, evaluation leaves nothing out") from error
+        height, width = self._size
+        factor = max(height / image.height, width / image.width)
+        size = max(round(image.width * factor), width), max(round(image.height * factor), height)
+        left, top = (size[0] - width) // 2, (size[1] - height) // 2
+        resized = image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
+        crop = Crop(left / size[0], top / size[1], (left + width) / size[0], (top + height) / size[1])
+        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+        regions = tuple(crop_regions(usable_regions(sample.regions)[0], crop))
+        return EvaluationItem(sample.key, pixels, sample.captions, regions, sample.extra)

@@ -1,0 +1,110 @@
+"""The training order: an endless sequence of samples as a pure function of (sizes, seed), the same at any number of ranks and workers.
+
+Position p of the sequence belongs to global batch p // G. Epochs follow one another without a gap, so that a batch may hold the end of one and
+the start of the next: no tail is dropped and none is padded.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timix_pl.core.errors import ConfigError
+from timix_pl.core.randomness import permutation
+
+_BLEND_BLOCK = 4096
+
+
+class SourceOrder:
+    """The endless order of one source: in each epoch shards are permuted, then samples inside windows of a few shards.
+
+    Args:
+        shard_sizes: samples in each shard.
+        seed: the run's seed; ``name`` tells sources with the same seed apart.
+        window_shards: shards whose samples are shuffled together; memory grows with the samples of one window alone.
+    """
+
+    def __init__(self, shard_sizes: Sequence[int], *, seed: int, name: str, window_shards: int):
+        self.sizes = np.asarray(shard_sizes, np.int64)
+        self.starts = np.concatenate(([0], np.cumsum(self.sizes)))
+        self.num_samples = int(self.starts[-1])
+        self._seed, self._name, self._window_shards = seed, name, window_shards
+        self._shards = lru_cache(2)(self._shards_of_epoch)
+        self._window = lru_cache(2)(self._samples_of_window)
+
+    def locate(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Positions ``start`` to ``stop`` of the sequence as rows of (epoch, sample); samples count through the shards in their given order."""
+        rows = []
+        while start < stop:
+            epoch, offset = divmod(start, self.num_samples)
+            first_of_window = self._shards(epoch)[1]
+            window = int(np.searchsorted(first_of_window, offset, side="right")) - 1
+            samples = self._window(epoch, window)[offset - first_of_window[window] :][: stop - start]
+            rows.append(np.stack((np.full(len(samples), epoch), samples), 1))
+            start += len(samples)
+        return np.concatenate(rows) if rows else np.empty((0, 2), np.int64)
+
+    def _shards_of_epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The epoch's shard order, and the position within the epoch at which each window starts."""
+        order = permutation(len(self.sizes), "shards", self._name, self._seed, epoch)
+        ends = np.cumsum(self.sizes[order])
+        return order, np.concatenate(([0], ends[self._window_shards - 1 :: self._window_shards]))
+
+    def _samples_of_window(self, epoch: int, window: int) -> NDArray[np.int64]:
+        shards = self._shards(epoch)[0][window * self._window_shards : (window + 1) * self._window_shards]
+        samples = np.concatenate([np.arange(self.starts[shard], self.starts[shard + 1]) for shard in shards])
+        return samples[permutation(len(samples), "samples", self._name, self._seed, epoch, window)]
+
+
+class BlendedOrder:
+    """The endless order of several sources, each drawn with its share of the positions and walked through in its own order.
+
+    Every block of 4,096 positions holds each source's share, to the nearest sample; which position goes to which source is drawn per block.
+
+    Args:
+        sources: the orders to blend.
+        weights: positive; only their proportions matter.
+    Raises:
+        ConfigError: a weight so small against the others that a block would hold none of its samples.
+    """
+
+    def __init__(self, sources: Sequence[SourceOrder], weights: Sequence[float], *, seed: int):
+        shares = np.asarray(weights, np.float64) / np.sum(weights)
+        if (shares * _BLEND_BLOCK < 2).any():
+            smallest = float(np.min(weights))
+            raise ConfigError([f"a source's weight of {smallest:g} is less than {2 / _BLEND_BLOCK:.2%} of all; give it a larger weight or leave it out"])
+        self.sources, self._seed = list(sources), seed
+        self._bounds = np.concatenate(([0.0], np.cumsum(shares)))
+        self._bounds[-1] = 1.0
+        self._bases = np.concatenate(([0], np.cumsum([source.num_samples for source in sources])))
+        self._block = lru_cache(2)(self._sources_of_block)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in all sources; what one epoch of the blend is taken to be."""
+        return int(self._bases[-1])
+
+    def locate(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Positions ``start`` to ``stop`` as rows of (the source's epoch, sample); samples count through all sources in their given order."""
+        if len(self.sources) == 1:
+            return self.sources[0].locate(start, stop)
+        rows = []
+        while start < stop:
+            block, offset = divmod(start, _BLEND_BLOCK)
+            chosen, before = self._block(block)
+            chosen_here = chosen[offset : offset + stop - start]
+            found = np.empty((len(chosen_here), 2), np.int64)
+            for number, source in enumerate(self.sources):
+                here = chosen_here == number
+                first = int(before[number]) + int((chosen[:offset] == number).sum())
+                found[here] = source.locate(first, first + int(here.sum())) + (0, self._bases[number])
+            rows.append(found)
+            start += len(chosen_here)
+        return np.concatenate(rows) if rows else np.empty((0, 2), np.int64)
+
+    def _sources_of_block(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Each position's source, and how many samples of each source came before the block."""
+        before, after = (np.diff(np.floor(b * _BLEND_BLOCK * self._bounds)).astype(np.int64) for b in (block, block + 1))
+        chosen = np.repeat(np.arange(len(self.sources)), after - before)
+        return chosen[permutation(_BLEND_BLOCK, "blend", self._seed, block)], before

@@ -1,0 +1,119 @@
+"""Random reads of samples from indexed shards."""
+
+import json
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from timix_pl.core.errors import DataError
+from timix_pl.core.types import Region, Sample
+from timix_pl.data.index import IMAGE, JSON, TEXT, Manifest, ShardIndex, load_index
+
+_OPEN_FILES = 16
+
+
+class BadSampleError(DataError):
+    """A sample whose bytes cannot be used; the stream counts it and takes another in its place."""
+
+
+class ShardReader:
+    """The samples of several manifests, counted through in order. Cheap to send to a worker: files are opened on first use.
+
+    Raises:
+        DataError: a shard is gone or changed since it was indexed.
+        BadSampleError: the bytes of a sample cannot be read as what they should be.
+    """
+
+    def __init__(self, manifests: Sequence[Manifest]):
+        self._paths = [shard.path for manifest in manifests for shard in manifest.shards]
+        self._starts = np.concatenate(([0], np.cumsum([shard.num_samples for manifest in manifests for shard in manifest.shards])))
+        self._open_cached = None
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, number: int) -> Sample:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
+        index, file = self._opened(shard)
+        row = number - int(self._starts[shard])
+        image, text, metadata = (self._member(file, index, row, kind) for kind in (IMAGE, TEXT, JSON))
+        where = f"{index.path.name}: {index.keys[row]}"
+        fields = _parse_json(metadata, where) if metadata is not None else {}
+        captions = fields.pop("captions", None)
+        if captions is None:
+            captions = [_decode_text(text, where)] if text is not None else []
+        return Sample(
+            key=str(index.keys[row]),
+            image=image or b"",
+            image_ext=str(index.image_exts[row]),
+            captions=tuple(caption.strip() for caption in captions if isinstance(caption, str) and caption.strip()),
+            regions=tuple(_parse_region(region, where) for region in fields.pop("regions", None) or ()),
+            extra=fields,
+            shard=index.path.name,
+        )
+
+    def _opened(self, shard: int) -> tuple[ShardIndex, "_File"]:
+        if self._open_cached is None:
+            self._open_cached = lru_cache(_OPEN_FILES)(lambda number: (load_index(self._paths[number]), _File(self._paths[number])))
+        return self._open_cached(shard)
+
+    @staticmethod
+    def _member(file: "_File", index: ShardIndex, row: int, kind: int) -> bytes | None:
+        size = int(index.sizes[row, kind])
+        return None if size < 0 else file.read(size, int(index.offsets[row, kind]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open_cached": None}
+
+
+class _File:
+    """A file descriptor for reads at any offset, closed with the object."""
+
+    def __init__(self, path: os.PathLike):
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: the shard is gone; restore it, or start a new run without it") from error
+
+    def read(self, size: int, offset: int) -> bytes:
+        data = os.pread(self._descriptor, size, offset)
+        if len(data) != size:
+            raise DataError(f"{self._path}: {len(data)} of {size} bytes at {offset}; the shard was cut off after it was indexed")
+        return data
+
+    def __del__(self):
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+
+def _decode_text(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadSampleError(f"{where}: the caption is not UTF-8 text") from error
+
+
+def _parse_json(data: bytes, where: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(data)
+    except ValueError as error:
+        raise BadSampleError(f"{where}: the JSON cannot be parsed: {error}") from error
+    if not isinstance(fields, dict):
+        raise BadSampleError(f"{where}: the JSON is not an object")
+    return fields
+
+
+def _parse_region(region: Any, where: str) -> Region:
+    try:
+        phrase, box = region["phrase"], tuple(float(x) for x in region["bbox_xyxy_norm"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadSampleError(f"{where}: a region needs 'phrase' and 'bbox_xyxy_norm' of four numbers, but is {region}") from error
+    if len(box) != 4 or not isinstance(phrase, str):
+        raise BadSampleError(f"{where}: a region needs 'phrase' and 'bbox_xyxy_norm' of four numbers, but is {region}")
+    return Region(phrase, box)

@@ -1,0 +1,52 @@
+"""One step's mixing, decided before the model runs."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from timix_pl.core.types import MixPlan
+
+
+class Mixer(Protocol):
+    """What every strategy offers. See :class:`timix_pl.mixing.timix.TiMix` for the arguments."""
+
+    needs_scores: bool
+    joins_captions: bool
+
+    def plan(
+        self, rows: Tensor, partners: Tensor, device: torch.device, *, seed: int, step: int, first: int, logits: Tensor | None = None
+    ) -> MixPlan: ...
+
+    def apply(self, images: Tensor, plan: MixPlan) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class MixStep:
+    """Which rows are mixed in this step, and how; what the model needs to plan and apply.
+
+    Args:
+        mixer: the strategy.
+        compute: ``extra``, mixed images on top of the clean ones, or ``replace``, in place of them.
+        rows: rows of the local batch to be mixed, on the CPU; ``partners`` likewise.
+        joined_tokens: tokens of the joined captions, where the strategy joins them.
+    """
+
+    mixer: Mixer
+    compute: str
+    rows: Int[Tensor, " M"]
+    partners: Int[Tensor, " M"]
+    seed: int
+    step: int
+    first: int
+    joined_tokens: Int[Tensor, "M T"] | None = None
+
+    def plan(self, device: torch.device, logits: Float[Tensor, "B P"] | None = None) -> MixPlan:
+        """The plan for this step."""
+        return self.mixer.plan(self.rows, self.partners, device, seed=self.seed, step=self.step, first=self.first, logits=logits)
+
+    def apply(self, images: Float[Tensor, "B 3 H W"], plan: MixPlan) -> Float[Tensor, "M 3 H W"]:
+        """The mixed images; ``images`` is not written to."""
+        return self.mixer.apply(images, plan)

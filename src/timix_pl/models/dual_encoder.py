@@ -1,0 +1,225 @@
+"""The dual encoder: an image tower, a text tower, and the PTA head between them."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from timix_pl.core.errors import ModelError
+from timix_pl.core.types import MixPlan, RegionBatch
+from timix_pl.models.patch_text_alignment import PatchTextAlignment
+from timix_pl.models.towers import ImageTower, TextTower, create_open_clip
+
+
+class Mixing(Protocol):
+    """What the model asks of a step's mixing; :class:`timix_pl.mixing.step.MixStep` offers it."""
+
+    compute: str
+    rows: Tensor
+    mixer: Any
+    joined_tokens: Tensor | None
+
+    def plan(self, device: torch.device, logits: Tensor | None = None) -> MixPlan: ...
+
+    def apply(self, images: Tensor, plan: MixPlan) -> Tensor: ...
+
+
+class Encoded(NamedTuple):
+    """What one forward pass of a training step gives. Features are L2-normalised.
+
+    ``image_features`` are those of the clean images, or with ``compute=replace`` of the one set of clean and mixed images. ``text_features`` hold,
+    with MixGen and ``replace``, the joined captions in the mixed rows.
+    """
+
+    image_features: Float[Tensor, "B D"]
+    text_features: Float[Tensor, "B D"]
+    mixed_image_features: Float[Tensor, "M D"] | None
+    mixed_text_features: Float[Tensor, "M D"] | None
+    plan: MixPlan | None
+    region_logits: Float[Tensor, "R P"] | None
+    logit_scale: Float[Tensor, " 1"]
+    logit_bias: Float[Tensor, " 1"] | None
+
+
+class DualEncoder(nn.Module):
+    """Image and text towers with a shared embedding space, and patch scores where there is a PTA head.
+
+    Args:
+        image: the image tower; ``text``: the text tower.
+        tokenizer: captions to tokens (B T).
+        image_size_px: height and width of the images.
+        mean, std: per-channel statistics of pixels scaled to 0..1.
+        pta: the head, or None.
+        pta_grad: ``full``, gradients of the PTA loss reach both towers; ``trunk``, the image tower up to the block; ``head``, the head alone.
+        init_logit_scale: inverse temperature at the start; ``max_logit_scale``: its upper bound.
+        init_logit_bias: added to all logits, for the sigmoid loss; None: there is none.
+    """
+
+    def __init__(
+        self,
+        image: ImageTower,
+        text: TextTower,
+        tokenizer: Callable[[list[str]], Tensor],
+        *,
+        image_size_px: tuple[int, int],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        pta: PatchTextAlignment | None = None,
+        pta_grad: str = "full",
+        init_logit_scale: float = 1 / 0.07,
+        max_logit_scale: float = 100.0,
+        init_logit_bias: float | None = None,
+    ):
+        super().__init__()
+        self.image, self.text, self.pta, self.pta_grad = image, text, pta, pta_grad
+        self.tokenizer, self.image_size_px, self.patch_grid = tokenizer, image_size_px, image.patch_grid
+        self.max_logit_scale = max_logit_scale
+        self.logit_scale = nn.Parameter(torch.full((1,), math.log(init_logit_scale)))
+        self.logit_bias = nn.Parameter(torch.full((1,), init_logit_bias)) if init_logit_bias is not None else None
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    @classmethod
+    def create(
+        cls,
+        architecture: str,
+        *,
+        pretrained: str | None = None,
+        text_model: str | None = None,
+        text_pretrained: bool = True,
+        image_size_px: int | None = None,
+        context_length: int | None = None,
+        pta_block: int = 6,
+        pta_hidden_dim: int | None = None,
+        with_pta: bool = True,
+        device: str = "cpu",
+        **options: Any,
+    ) -> "DualEncoder":
+        """Build from an open_clip architecture.
+
+        Args:
+            architecture: any name of ``open_clip.list_models()``, or ``timix-tiny``.
+            pretrained: an open_clip tag or the path of a weights file.
+            text_model: a Hugging Face text tower in place of the architecture's own: hub name or local folder.
+            text_pretrained: load that tower's weights.
+            image_size_px, context_length: None takes the architecture's.
+            pta_block: block of the image tower, counted from 1, after which patch features are taken.
+            pta_hidden_dim: None takes the image tower's width.
+            device: ``meta`` builds without memory or weights.
+            options: see the class.
+        Raises:
+            ModelError: unknown architecture (with the nearest names), weights that cannot be loaded, a block that does not exist, an image size
+                that the patches do not divide.
+        """
+        model, tokenizer = create_open_clip(
+            architecture,
+            pretrained=pretrained,
+            text_model=text_model,
+            text_pretrained=text_pretrained,
+            image_size_px=image_size_px,
+            context_length=context_length,
+            device=device,
+        )
+        size = model.visual.image_size
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        image = ImageTower(model.visual, pta_block, size)
+        text = TextTower(model.text)
+        pta = None
+        if with_pta:
+            tokens = torch.zeros(1, tokenizer.context_length or 77, dtype=torch.long, device=device)
+            with torch.no_grad():
+                text_dim = text(tokens)[1].shape[1]
+            pta = PatchTextAlignment(image.patch_dim, text_dim, pta_hidden_dim or image.patch_dim).to(device)
+        statistics = model.visual.preprocess_cfg
+        encoder = cls(
+            image, text, tokenizer, image_size_px=size, mean=statistics["mean"], std=statistics["std"], pta=pta, **options
+        )
+        return encoder.to(device)
+
+    def normalise(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """Pixels 0..255 to what the image tower expects, in the weights' type."""
+        return ((images - self.mean) / self.std).to(self.logit_scale.dtype)
+
+    def encode_image(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """L2-normalised image features."""
+        return F.normalize(self.image(self.normalise(images))[0], dim=-1)
+
+    def encode_text(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+        """L2-normalised text features."""
+        return F.normalize(self.text(tokens)[0], dim=-1)
+
+    def patch_scores(self, images: UInt8[Tensor, "B 3 H W"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B h w"]:
+        """PTA logits on the patch grid: how well text i describes each patch of image i.
+
+        Raises:
+            ModelError: the model has no PTA head.
+        """
+        if self.pta is None:
+            raise ModelError("pta.enabled=false: this model was built without the PTA head, so it has no patch scores; train with pta.enabled=true")
+        logits = self.pta(self.image.patch_features(self.normalise(images)), self.text(tokens)[1])
+        return logits.unflatten(1, self.patch_grid)
+
+    def forward(
+        self, images: UInt8[Tensor, "B 3 H W"], tokens: Int[Tensor, "B T"], *, mix: Mixing | None = None, regions: RegionBatch | None = None
+    ) -> Encoded:
+        """Everything that one training step needs of the towers, in one call of the root module (as FSDP wants it).
+
+        Args:
+            mix: this step's mixing; None: clean images alone.
+            regions: phrases on region images, for the PTA loss.
+        """
+        pixels = self.normalise(images)
+        text_features, pooled = self.text(tokens)
+        mixed_features = mixed_text = plan = None
+        if mix is not None and mix.compute == "replace":
+            plan = mix.plan(pixels.device, self._scores_of_rows(pixels, pooled, mix))
+            pixels = pixels.index_copy(0, plan.rows, mix.apply(pixels, plan))
+            image_features = self.image(pixels)[0]
+            if mix.joined_tokens is not None:
+                text_features = text_features.index_copy(0, plan.rows, self.text(mix.joined_tokens)[0])
+        else:
+            image_features, patch_features = self.image(pixels)
+            if mix is not None:
+                plan = mix.plan(pixels.device, self._scores(patch_features, pooled) if mix.mixer.needs_scores else None)
+                mixed_features = F.normalize(self.image(mix.apply(pixels, plan))[0], dim=-1)
+                if mix.joined_tokens is not None:
+                    mixed_text = F.normalize(self.text(mix.joined_tokens)[0], dim=-1)
+        region_logits = None if regions is None else self._region_logits(regions)
+        return Encoded(
+            F.normalize(image_features, dim=-1),
+            F.normalize(text_features, dim=-1),
+            mixed_features,
+            mixed_text,
+            plan,
+            region_logits,
+            self.logit_scale.clamp(max=math.log(self.max_logit_scale)).exp(),
+            self.logit_bias,
+        )
+
+    @torch.no_grad()
+    def _scores(self, patch_features: Float[Tensor, "B P C"], pooled_text: Float[Tensor, "B E"]) -> Float[Tensor, "B P"]:
+        if self.pta is None:
+            raise ModelError("mixing=timix scores patches with the PTA head, but pta.enabled=false; set pta.enabled=true or another mixing")
+        return self.pta(patch_features, pooled_text)
+
+    @torch.no_grad()
+    def _scores_of_rows(self, pixels: Float[Tensor, "B 3 H W"], pooled_text: Float[Tensor, "B E"], mix: Mixing) -> Float[Tensor, "B P"] | None:
+        """Scores of the rows to be mixed (the others are zero and not looked at); the images run to the block alone."""
+        if not mix.mixer.needs_scores:
+            return None
+        rows = mix.rows.to(pixels.device, non_blocking=True)
+        scores = self._scores(self.image.patch_features(pixels[rows]), pooled_text[rows])
+        return scores.new_zeros(len(pixels), scores.shape[1]).index_copy(0, rows, scores)
+
+    def _region_logits(self, regions: RegionBatch) -> Float[Tensor, "R P"]:
+        if self.pta is None:
+            raise ModelError("pta.enabled=false, but the batch has regions; leave data.region_shards empty or set pta.enabled=true")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.pta_grad != "head"):
+            patch_features = self.image.patch_features(self.normalise(regions.images))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.pta_grad == "full"):
+            pooled = self.text(regions.tokens)[1]
+        return self.pta(patch_features, pooled, regions.image_index)

@@ -1,0 +1,139 @@
+"""Image and text towers of open_clip, timm and Hugging Face behind two plain modules."""
+
+import difflib
+import logging
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from timix_pl.core.errors import ModelError
+
+open_clip.add_model_config(Path(__file__).parent / "architectures")
+
+
+class ImageTower(nn.Module):
+    """An open_clip image tower and its patch features after block ``block`` (counted from 1).
+
+    Raises:
+        ModelError: the tower has no such block, or no interface to intermediate features.
+    """
+
+    def __init__(self, tower: nn.Module, block: int, image_size_px: tuple[int, int]):
+        super().__init__()
+        self.tower, self.block = tower, block
+        if not hasattr(tower, "forward_intermediates"):
+            raise ModelError(f"model.architecture: {type(tower).__name__} has no forward_intermediates, so PTA cannot read patch features from it")
+        self.patch_grid, self.patch_dim = self._probe(image_size_px)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B P C"]]:
+        """Image features (not normalised) and patch features."""
+        output = self.tower.forward_intermediates(images, indices=[self.block - 1])
+        return output["image_features"], output["image_intermediates"][0].flatten(2).transpose(1, 2)
+
+    def patch_features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P C"]:
+        """Patch features alone: the image runs to the block and stops there."""
+        output = self.tower.forward_intermediates(images, indices=[self.block - 1], stop_early=True, intermediates_only=True)
+        return output["image_intermediates"][0].flatten(2).transpose(1, 2)
+
+    def _probe(self, image_size_px: tuple[int, int]) -> tuple[tuple[int, int], int]:
+        parameter = next(self.tower.parameters())
+        training = self.tower.training
+        self.tower.eval()
+        try:
+            with torch.no_grad():
+                images = torch.zeros(1, 3, *image_size_px, device=parameter.device, dtype=parameter.dtype)
+                output = self.tower.forward_intermediates(images, indices=[self.block - 1], stop_early=True, intermediates_only=True)
+        except (AssertionError, IndexError, ValueError) as error:
+            raise ModelError(f"pta.block={self.block}: the image tower has no such block; choose a smaller one") from error
+        finally:
+            self.tower.train(training)
+        _, channels, rows, columns = output["image_intermediates"][0].shape
+        if image_size_px[0] % rows or image_size_px[1] % columns:
+            raise ModelError(
+                f"model.image_size_px={image_size_px}: not a multiple of the patch grid {rows} x {columns}; choose a multiple of the patch size"
+            )
+        return (rows, columns), channels
+
+
+class TextTower(nn.Module):
+    """A text tower of open_clip or Hugging Face whose projection is kept apart, so that the pooled feature before it can be read."""
+
+    def __init__(self, tower: nn.Module):
+        super().__init__()
+        name = "text_projection" if hasattr(tower, "text_projection") else "proj"
+        projection = getattr(tower, name)
+        setattr(tower, name, nn.Identity() if isinstance(projection, nn.Module) else None)
+        tower.output_tokens = False
+        self.tower = tower
+        self.projection = projection if projection is not None else nn.Identity()
+
+    def forward(self, tokens: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]:
+        """Text features (not normalised) and the pooled feature before projection."""
+        pooled = self.tower(tokens)
+        features = self.projection(pooled) if isinstance(self.projection, nn.Module) else pooled @ self.projection
+        return features, pooled
+
+
+def known_architectures() -> list[str]:
+    """Every name that ``model.architecture`` takes."""
+    return open_clip.list_models()
+
+
+def create_open_clip(
+    architecture: str,
+    *,
+    pretrained: str | None = None,
+    text_model: str | None = None,
+    text_pretrained: bool = True,
+    image_size_px: int | None = None,
+    context_length: int | None = None,
+    device: str = "cpu",
+) -> tuple[nn.Module, Any]:
+    """An open_clip model with separate towers, and its tokenizer. See :class:`timix_pl.models.dual_encoder.DualEncoder.create`.
+
+    Raises:
+        ModelError: unknown architecture (with the nearest names), weights or text model that cannot be loaded.
+    """
+    config = open_clip.get_model_config(architecture)
+    if config is None:
+        near = difflib.get_close_matches(architecture, known_architectures(), 3, cutoff=0.4)
+        raise ModelError(f"model.architecture={architecture}: unknown; nearest: {', '.join(near) or 'none'}")
+    overrides: dict[str, Any] = {}
+    if text_model is not None:
+        length = context_length or config["text_cfg"].get("context_length", 77)
+        overrides["text_cfg"] = {
+            "hf_model_name": text_model,
+            "hf_tokenizer_name": text_model,
+            "hf_model_pretrained": text_pretrained and device != "meta",
+            "hf_pooler_type": "mean_pooler",
+            "hf_proj_type": "mlp",
+            "context_length": length,
+        }
+    try:
+        model = open_clip.create_model(
+            architecture,
+            pretrained=None if device == "meta" else pretrained,
+            device=device,
+            force_custom_text=True,
+            force_patch_dropout=0.0,
+            force_image_size=image_size_px,
+            force_context_length=context_length,
+            **overrides,
+        )
+        tokenizer: Any
+        if text_model is not None:
+            tokenizer = open_clip.tokenizer.HFTokenizer(text_model, context_length=length)
+        else:
+            tokenizer = open_clip.get_tokenizer(architecture, context_length=context_length)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"model.architecture={architecture}, model.pretrained={pretrained}, model.text_model={text_model}: cannot be loaded: {error}"
+        ) from error
+    return model, tokenizer
+
+
+logging.getLogger("open_clip").setLevel(logging.WARNING)

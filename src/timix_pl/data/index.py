@@ -1,0 +1,261 @@
+"""Shards and their indexes: what lies where in each tar, what a set of tars holds, and which tars people mean.
+
+The index of ``NAME.tar`` is ``NAME.tar.index.npz`` beside it. It records the tar's size and modification time, and is refused when they
+differ.
+"""
+
+import glob
+import hashlib
+import json
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from braceexpand import braceexpand
+from numpy.typing import NDArray
+
+from timix_pl.core.errors import DataError
+from timix_pl.core.files import atomic_path
+from timix_pl.data.tar_scan import IMAGE, JSON, TEXT, scan_tar
+
+MANIFEST_NAME = "manifest.json"
+UNFINISHED_NAME = ".unfinished"
+"""Lies in a folder while a ``ShardWriter`` writes to it."""
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class ShardIndex:
+    """Where the members of each sample lie in a tar.
+
+    ``offsets`` and ``sizes`` are in bytes, int64 of shape [num_samples, 3], with columns ``IMAGE``, ``TEXT`` and ``JSON``; a size of -1
+    means that the sample has no such member. ``problems`` says what the scan left out. ``digest`` is a hash of all
+    but the path and the problems.
+    """
+
+    path: Path
+    keys: NDArray[np.str_]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    image_exts: NDArray[np.str_]
+    problems: tuple[str, ...]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One tar of a manifest."""
+
+    path: Path
+    num_samples: int
+    num_bytes: int
+    digest: str
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A set of tars in order. ``fingerprint`` is a hash of names, counts, sizes and indexes, and stays when the folder is moved."""
+
+    shards: tuple[ShardEntry, ...]
+    num_samples: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Tars that people named together; ``weight`` is 1 where they gave none."""
+
+    tars: tuple[Path, ...]
+    weight: float = 1.0
+
+
+def index_shard(tar: Path) -> ShardIndex:
+    """Scan a tar and write its index beside it.
+
+    Raises:
+        DataError: the tar is missing, broken or cut off, or the index cannot be written.
+    """
+    tar = Path(tar)
+    samples, problems = scan_tar(tar)
+    members = [[sample.members.get(kind, (0, -1)) for kind in (IMAGE, TEXT, JSON)] for sample in samples.values()]
+    keys = np.array(list(samples), np.str_)
+    image_exts = np.array([s.image_ext for s in samples.values()], np.str_)
+    offsets, sizes = np.moveaxis(np.array(members, np.int64).reshape(-1, 3, 2), -1, 0).copy()
+    digest = hashlib.sha256(json.dumps([keys.tolist(), image_exts.tolist()]).encode() + offsets.tobytes() + sizes.tobytes()).hexdigest()
+    header = _state(tar) | {"num_samples": len(keys), "digest": digest, "problems": problems}
+    try:
+        with atomic_path(_index_path(tar)) as temporary, temporary.open("wb") as file:
+            np.savez(file, header=np.array(json.dumps(header)), keys=keys, offsets=offsets, sizes=sizes, image_exts=image_exts)
+    except OSError as error:
+        raise DataError(f"{tar}: its index cannot be written beside it ({error}). Copy the shards to a writable folder.") from error
+    return ShardIndex(tar, keys, offsets, sizes, image_exts, tuple(problems), digest)
+
+
+def load_index(tar: Path) -> ShardIndex:
+    """Read the index of a tar.
+
+    Raises:
+        DataError: there is none, it is damaged, or the tar has changed since.
+    """
+    tar = Path(tar)
+    header, (keys, offsets, sizes, image_exts) = _read_index(tar, "keys", "offsets", "sizes", "image_exts")
+    return ShardIndex(tar, keys, offsets, sizes, image_exts, tuple(header["problems"]), header["digest"])
+
+
+def build_manifest(tars: Sequence[Path]) -> Manifest:
+    """Gather what a set of tars holds, indexing those whose index is missing or out of date.
+
+    Raises:
+        DataError: no sample in any tar, or what ``index_shard`` raises.
+    """
+    shards = tuple(_entry(Path(tar)) for tar in tars)
+    num_samples = sum(shard.num_samples for shard in shards)
+    if num_samples == 0:
+        names = ", ".join(str(tar) for tar in tars[:3])
+        raise DataError(f"No sample with an image in {len(tars)} shards ({names}). Images are members named KEY.jpg, .png or .webp.")
+    facts = [[shard.path.name, shard.num_samples, shard.num_bytes, shard.digest] for shard in shards]
+    return Manifest(shards, num_samples, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
+
+
+def write_manifest(folder: Path) -> Manifest:
+    """Index the tars of a folder and write ``manifest.json``, which lists them.
+
+    Raises:
+        DataError: the folder has no tars, or what ``build_manifest`` raises.
+    """
+    tars = sorted(Path(folder).glob("*.tar"))
+    if not tars:
+        raise DataError(f"{folder}: no .tar files in this folder.")
+    manifest = build_manifest(tars)
+    shards = [{"name": s.path.name, "num_samples": s.num_samples, "num_bytes": s.num_bytes} for s in manifest.shards]
+    content = {"num_samples": manifest.num_samples, "fingerprint": manifest.fingerprint, "shards": shards}
+    with atomic_path(Path(folder) / MANIFEST_NAME) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def resolve_shards(spec: Any, key: str = "shards") -> list[Source]:
+    """Find the tars that a configuration value means.
+
+    Args:
+        spec: a folder, a tar, a pattern (``*``, ``?``, ``{000..099}``), or a list of these or of ``{path: ..., weight: ...}``.
+        key: the dotted key that ``spec`` is the value of, for messages.
+    Returns:
+        One source per item, tars in the order of their names (in a brace pattern: as it expands).
+    Raises:
+        DataError: nothing is given, a path is missing, a pattern matches nothing, a folder is unfinished or differs from its manifest,
+            or a weight is not a positive number.
+    """
+    items = [spec] if isinstance(spec, str | Path | Mapping) else list(spec or [])
+    if not items:
+        raise DataError(f"{key}={spec}: no shards given. Give a folder, a quoted pattern or a list of them.")
+    return [_resolve_item(item, key) for item in items]
+
+
+def _resolve_item(item: Any, key: str) -> Source:
+    if not isinstance(item, Mapping):
+        return Source(_find_tars(str(item), key))
+    if not {"path"} <= set(item) <= {"path", "weight"}:
+        raise DataError(f"{key}: {dict(item)} must have 'path' and may have 'weight', and nothing else.")
+    weight = item.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+        raise DataError(f"{key}: weight={weight!r} of {item['path']} must be a number above 0.")
+    return Source(_find_tars(str(item["path"]), key), float(weight))
+
+
+def _find_tars(text: str, key: str) -> tuple[Path, ...]:
+    if "://" in text:
+        raise DataError(f"{key}={text}: only local shards can be read. Copy or mount them, and give their folder.")
+    try:
+        paths = [Path(part).expanduser() for part in braceexpand(text)]
+    except ValueError:
+        raise DataError(f"{key}={text}: unbalanced braces.") from None
+    return tuple(tar for path in paths for tar in _expand_path(path, f"{key}={text}"))
+
+
+def _expand_path(path: Path, given: str) -> list[Path]:
+    if path.is_dir():
+        return _tars_of_folder(path, given)
+    if path.is_file():
+        return [path]
+    if glob.has_magic(str(path)):
+        tars = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+        if not tars:
+            fixed = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+            raise DataError(f"{given}: the pattern matches no file. The nearest existing path is {_nearest_existing(fixed)}.")
+        return tars
+    raise DataError(f"{given}: {path} does not exist. The nearest existing path is {_nearest_existing(path)}.")
+
+
+def _tars_of_folder(folder: Path, given: str) -> list[Path]:
+    if (folder / UNFINISHED_NAME).exists():
+        raise DataError(f"{given}: writing the shards of this folder has not finished. Wait for it, or write them again.")
+    tars = sorted(folder.glob("*.tar"))
+    if (folder / MANIFEST_NAME).exists() and (differing := sorted(_listed_names(folder) ^ {tar.name for tar in tars})):
+        state = "is not listed" if (folder / differing[0]).exists() else "is missing"
+        raise DataError(
+            f"{given}: the folder differs from its {MANIFEST_NAME}: {differing[0]} {state}, {len(differing)} in all. "
+            f"Restore the shards, or accept what is there with 'timix-data index {folder}'."
+        )
+    if not tars:
+        raise DataError(f"{given}: the folder has no .tar files. 'timix-data --help' says how to make shards.")
+    return tars
+
+
+def _listed_names(folder: Path) -> set[str]:
+    path = folder / MANIFEST_NAME
+    try:
+        return {shard["name"] for shard in json.loads(path.read_text(encoding="utf-8"))["shards"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: the manifest is damaged ({error!r}). Make it again with 'timix-data index {folder}'.") from error
+
+
+def _nearest_existing(path: Path) -> Path:
+    return next(p for p in (path, *path.parents, Path.cwd()) if p.exists()).resolve()
+
+
+def _entry(tar: Path) -> ShardEntry:
+    try:
+        header, _ = _read_index(tar)
+    except DataError:
+        index_shard(tar)
+        header, _ = _read_index(tar)
+    return ShardEntry(tar, header["num_samples"], header["tar_bytes"], header["digest"], tuple(header["problems"]))
+
+
+def _read_index(tar: Path, *names: str) -> tuple[dict[str, Any], list[NDArray]]:
+    """The header of a tar's index, and the named arrays."""
+    path = _index_path(tar)
+    advice = f"Make it with 'timix-data index {tar}'."
+    try:
+        with np.load(path) as file:
+            header, arrays = json.loads(file["header"].item()), [file[name] for name in names]
+    except FileNotFoundError:
+        raise DataError(f"{tar}: the shard has no index. {advice}") from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: the index is damaged ({error}). {advice}") from error
+    if not _state(tar).items() <= header.items():
+        raise DataError(f"{tar}: the shard has changed since it was indexed. {advice}")
+    return header, arrays
+
+
+def _state(tar: Path) -> dict[str, int]:
+    """What tells whether an index still fits its tar."""
+    try:
+        stat = tar.stat()
+    except FileNotFoundError:
+        raise DataError(f"{tar}: no such shard.") from None
+    return {"format": _FORMAT, "tar_bytes": stat.st_size, "tar_mtime_ns": stat.st_mtime_ns}
+
+
+def _index_path(tar: Path) -> Path:
+    return tar.with_name(tar.name + ".index.npz")

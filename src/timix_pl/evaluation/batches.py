@@ -1,0 +1,91 @@
+"""A data set in batches, shared between ranks and read by loader processes."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from timix_pl.core.errors import DataError, TimixError
+from timix_pl.core.types import Region
+from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.evaluation.sharing import over_ranks
+
+Result = TypeVar("Result")
+
+
+class EvaluationBatch(NamedTuple):
+    """B samples in the order of their data set; ``extra`` holds each one's other JSON fields."""
+
+    images: UInt8[Tensor, "B 3 H W"]
+    keys: list[str]
+    captions: list[tuple[str, ...]]
+    regions: list[tuple[Region, ...]]
+    extra: list[dict]
+
+
+def map_batches(
+    dataset: Dataset[EvaluationItem], work: Callable[[EvaluationBatch], Result], *, batch_size: int, num_workers: int
+) -> list[Result]:
+    """What ``work`` makes of every batch of the data set, in order, on every rank; each batch is read and worked on by one rank.
+
+    Args:
+        work: its results are picklable, with tensors on the CPU.
+        num_workers: loader processes per rank; 0 reads in this process.
+    Raises:
+        DataError: the data set is empty.
+        TimixError: reading or ``work`` raised it, on any rank.
+    """
+    batches = _Batches(dataset, batch_size)
+    if len(batches) == 0:
+        raise DataError("The evaluation set holds no samples. Point its shards at a folder that has some, or leave the evaluation out.")
+
+    def work_on(share: range) -> list[Result]:
+        own_generator = torch.Generator()  # a loader draws a seed when it starts: not from the generator that training uses
+        loader = DataLoader(
+            batches, batch_size=None, sampler=share, num_workers=num_workers, collate_fn=_unchanged, generator=own_generator
+        )
+        return [work(_raise_if_error(batch)) for batch in loader]
+
+    return over_ranks(len(batches), work_on)
+
+
+class _Batches(Dataset[EvaluationBatch | TimixError]):
+    """Item b is the data set's b-th batch. An error comes back as an item: a loader would bury its message in a stack trace."""
+
+    def __init__(self, dataset: Dataset[EvaluationItem], batch_size: int):
+        self.dataset = dataset
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.batch_size)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> EvaluationBatch | TimixError:
+        start = index * self.batch_size
+        stop = min(start + self.batch_size, len(self.dataset))  # type: ignore[arg-type]
+        try:
+            return _collate([self.dataset[i] for i in range(start, stop)])
+        except TimixError as error:
+            return error
+
+
+def _collate(items: Sequence[EvaluationItem]) -> EvaluationBatch:
+    return EvaluationBatch(
+        images=torch.stack([item.image for item in items]),
+        keys=[item.key for item in items],
+        captions=[item.captions for item in items],
+        regions=[item.regions for item in items],
+        extra=[item.extra for item in items],
+    )
+
+
+def _unchanged(batch: EvaluationBatch | TimixError) -> EvaluationBatch | TimixError:
+    return batch
+
+
+def _raise_if_error(batch: EvaluationBatch | TimixError) -> EvaluationBatch:
+    if isinstance(batch, TimixError):
+        raise batch
+    return batch

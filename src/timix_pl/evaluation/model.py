@@ -1,0 +1,51 @@
+"""What evaluators ask of a model, and how they treat it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from timix_pl.evaluation.sharing import over_ranks
+
+
+class DualEncoderLike(Protocol):
+    """The part of ``timix_pl.models.dual_encoder.DualEncoder`` that evaluators use; any module that has it can be evaluated."""
+
+    tokenizer: Callable[[list[str]], Int[Tensor, "B T"]]
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+    def encode_image(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]: ...
+
+    def encode_text(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B D"]: ...
+
+    def patch_scores(self, images: UInt8[Tensor, "B 3 H W"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B h w"]: ...
+
+
+@contextmanager
+def evaluating(model: DualEncoderLike) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; afterwards every module is back in the mode that it had."""
+    was_training = {module: module.training for module in model.modules()}
+    for module in was_training:
+        module.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in was_training.items():
+            module.training = training
+
+
+def encode_texts(model: DualEncoderLike, texts: Sequence[str], batch_size: int, device: torch.device) -> Float[Tensor, "N D"]:
+    """Features of all texts in their order, on the CPU, on every rank. All ranks encode; a text that comes again is encoded once."""
+    number = {text: n for n, text in enumerate(dict.fromkeys(texts))}
+    distinct = list(number)
+    batches = [distinct[i : i + batch_size] for i in range(0, len(distinct), batch_size)]
+
+    def encode(share: range) -> list[Tensor]:
+        return [model.encode_text(model.tokenizer(batches[b]).to(device)).float().cpu() for b in share]
+
+    return torch.cat(over_ranks(len(batches), encode))[[number[text] for text in texts]]

@@ -1,0 +1,48 @@
+"""Several evaluations of one model."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from timix_pl.core.errors import TimixError
+from timix_pl.core.types import EvaluationResult
+from timix_pl.evaluation.model import DualEncoderLike
+
+
+class Evaluator(Protocol):
+    """What ``run_tasks`` runs: ``Retrieval``, ``ZeroShot``, ``Grounding``, or your own."""
+
+    name: str
+
+    def run(self, model: DualEncoderLike, device: torch.device) -> EvaluationResult: ...
+
+
+class EvaluationError(TimixError):
+    """Some evaluations failed; ``result`` holds what the others found, ``problems`` each failed one's name and message."""
+
+    def __init__(self, problems: dict[str, str], result: EvaluationResult):
+        self.problems = problems
+        self.result = result
+        super().__init__("\n".join(f"{name}: {message}" for name, message in problems.items()))
+
+
+def run_tasks(evaluators: Sequence[Evaluator], model: DualEncoderLike, device: torch.device) -> EvaluationResult:
+    """Run all evaluators, and return their metrics and levels of chance together.
+
+    Raises:
+        EvaluationError: after all have run, when some raised a ``TimixError``; it carries the others' result.
+    """
+    result = EvaluationResult({}, {})
+    problems = {}
+    for evaluator in evaluators:
+        try:
+            metrics, chance = evaluator.run(model, device)
+        except TimixError as error:
+            problems[evaluator.name] = str(error)
+        else:
+            result.metrics.update(metrics)
+            result.chance.update(chance)
+    if problems:
+        raise EvaluationError(problems, result)
+    return result

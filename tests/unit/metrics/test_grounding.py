@@ -1,0 +1,138 @@
+"""Grounding figures against plain loops over patches."""
+
+import numpy as np
+import pytest
+import torch
+
+from timix_pl.metrics.grounding import (
+    average_precision,
+    grounding_chance,
+    grounding_metrics,
+    localisation_hits,
+    peak_regions,
+    pointing_hits,
+)
+
+GRID = (4, 6)
+
+
+def random_case(seed, num=60):
+    """Heat maps drawn to their boxes somewhat, so that some hit and some miss; coarse, so that patches tie."""
+    draw = np.random.default_rng(seed)
+    boxes = np.sort(draw.random((num, 2, 2)), axis=1).reshape(num, 4)
+    x, y = (np.arange(6) + 0.5) / 6, (np.arange(4)[:, None] + 0.5) / 4
+    labels = np.stack([(x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1) for x0, y0, x1, y1 in boxes])
+    logits = draw.normal(size=(num, *GRID)) + 3 * labels - 1.5
+    return logits.round(1), boxes, labels.reshape(num, 24).astype(float)
+
+
+def iou(a, b):
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    both = max(width, 0) * max(height, 0)
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+def peak_region_by_flooding(heat_map):
+    rows, columns = heat_map.shape
+    peak = np.unravel_index(heat_map.argmax(), heat_map.shape)
+    region, waiting = set(), [peak]
+    while waiting:
+        row, column = waiting.pop()
+        if (row, column) in region or not (0 <= row < rows and 0 <= column < columns) or heat_map[row, column] < heat_map[peak] / 2:
+            continue
+        region.add((row, column))
+        waiting += [(row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)]
+    return region
+
+
+def is_localised(heat_map, box):
+    rows, columns = zip(*peak_region_by_flooding(heat_map), strict=True)
+    found = (min(columns) / GRID[1], min(rows) / GRID[0], (max(columns) + 1) / GRID[1], (max(rows) + 1) / GRID[0])
+    return iou(found, box) >= 0.5
+
+
+def is_pointed_at(heat_map, box):
+    best = np.argwhere(heat_map == heat_map.max())
+    centres = [((column + 0.5) / GRID[1], (row + 0.5) / GRID[0]) for row, column in best]
+    return all(box[0] <= x <= box[2] and box[1] <= y <= box[3] for x, y in centres)
+
+
+def average_precision_by_hand(scores, positive):
+    area, recall_before = 0.0, 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        taken = scores >= threshold
+        recall, precision = (taken & positive).sum() / positive.sum(), (taken & positive).sum() / taken.sum()
+        area += (recall - recall_before) * precision
+        recall_before = recall
+    return area
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_metrics_equal_loops_over_patches(seed):
+    logits, boxes, labels = random_case(seed)
+    probabilities = 1 / (1 + np.exp(-logits))
+    predicted, positive = probabilities >= 0.5, labels.reshape(logits.shape) == 1
+    expected = {
+        "pointing": np.mean([is_pointed_at(m, b) for m, b in zip(logits, boxes, strict=True)]),
+        "localisation": np.mean([is_localised(m, b) for m, b in zip(probabilities, boxes, strict=True)]),
+        "patch_precision": (predicted & positive).sum() / predicted.sum(),
+        "patch_recall": (predicted & positive).sum() / positive.sum(),
+        "patch_ap": average_precision_by_hand(logits.ravel(), positive.ravel()),
+    }
+    assert 0 < expected["pointing"] < 1 and 0 < expected["localisation"] < 1
+    assert grounding_metrics(torch.tensor(logits), torch.tensor(boxes), torch.tensor(labels)) == pytest.approx(expected)
+
+
+def test_chance_equals_blind_answers():
+    logits, boxes, labels = random_case(seed=0)
+    centres = [((column + 0.5) / 6, (row + 0.5) / 4) for row in range(4) for column in range(6)]
+    guesses = [(x0 / 6, y0 / 4, x1 / 6, y1 / 4) for x0 in range(6) for x1 in range(x0 + 1, 7) for y0 in range(4) for y1 in range(y0 + 1, 5)]
+    expected = {
+        "pointing": np.mean([b[0] <= x <= b[2] and b[1] <= y <= b[3] for b in boxes for x, y in centres]),
+        "localisation": np.mean([iou(guess, box) >= 0.5 for box in boxes for guess in guesses]),
+        "patch_precision": labels.mean(),
+        "patch_recall": (logits >= 0).mean(),
+        "patch_ap": labels.mean(),
+    }
+    assert grounding_chance(torch.tensor(logits), torch.tensor(boxes), torch.tensor(labels)) == pytest.approx(expected)
+
+
+def test_shuffled_heat_maps_score_at_chance():
+    draw = np.random.default_rng(0)
+    logits, boxes, labels = random_case(seed=0, num=3000)
+    logits = torch.tensor(draw.normal(size=logits.shape))
+    metrics = grounding_metrics(logits, torch.tensor(boxes), torch.tensor(labels))
+    chance = grounding_chance(logits, torch.tensor(boxes), torch.tensor(labels))
+    for name in ("pointing", "patch_precision", "patch_recall", "patch_ap"):
+        assert metrics[name] == pytest.approx(chance[name], abs=0.03), name
+
+
+def test_peak_region_follows_a_winding_path_and_no_diagonals():
+    heat_map = torch.tensor(
+        [
+            [0.9, 0.1, 0.8, 0.8, 0.8, 0.1],
+            [0.8, 0.1, 0.8, 0.1, 0.8, 0.1],
+            [0.8, 0.1, 0.8, 0.1, 0.8, 0.1],
+            [0.8, 0.8, 0.8, 0.1, 0.1, 0.8],
+        ]
+    )
+    expected = heat_map > 0.5
+    expected[3, 5] = False  # touches the path at a corner alone
+    assert torch.equal(peak_regions(heat_map[None])[0], expected)
+
+
+def test_broken_heat_maps_hit_nothing():
+    boxes = torch.tensor([[0.0, 0.0, 0.6, 0.6]])
+    for heat_map in (torch.full((1, *GRID), torch.nan), torch.zeros(1, *GRID)):
+        assert not pointing_hits(heat_map, boxes).any()
+        assert not localisation_hits(heat_map, boxes).any()
+
+
+def test_nothing_predicted_and_nothing_positive_are_zero_not_nan():
+    boxes = torch.tensor([[0.0, 0.0, 0.1, 0.1]])
+    metrics = grounding_metrics(torch.full((1, *GRID), -1.0), boxes, torch.zeros(1, 24))
+    assert metrics["patch_precision"] == metrics["patch_recall"] == metrics["patch_ap"] == 0
+
+
+def test_average_precision_of_a_constant_is_the_share_of_positives():
+    assert average_precision(torch.zeros(8), torch.arange(8) < 3) == pytest.approx(3 / 8)

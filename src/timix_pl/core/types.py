@@ -35,13 +35,18 @@ class Sample:
 
 
 class Batch(NamedTuple):
-    """This rank's pairs of one step. ``first`` is the position of row 0 in the global batch."""
+    """This rank's pairs of one step.
+
+    ``first`` is the position of row 0 in the global batch. ``problems`` tells of the samples, pairs and regions alike, that could not be used and
+    were replaced: shard, key and reason of each.
+    """
 
     images: UInt8[Tensor, "B 3 H W"]
     tokens: Int[Tensor, "B T"]
     keys: list[str]
     captions: list[str]
     first: int
+    problems: list[dict[str, str]]
 
 
 class RegionBatch(NamedTuple):

@@ -38,24 +38,30 @@ class ShardReader:
     def __getitem__(self, number: int) -> Sample:
         if not 0 <= number < len(self):
             raise IndexError(number)
-        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
-        index, file = self._opened(shard)
-        row = number - int(self._starts[shard])
+        index, file, row = self._find(number)
         image, text, metadata = (self._member(file, index, row, kind) for kind in (IMAGE, TEXT, JSON))
-        where = f"{index.path.name}: {index.keys[row]}"
-        fields = _parse_json(metadata, where) if metadata is not None else {}
+        fields = _parse_json(metadata) if metadata is not None else {}
         captions = fields.pop("captions", None)
         if captions is None:
-            captions = [_decode_text(text, where)] if text is not None else []
+            captions = [_decode_text(text)] if text is not None else []
         return Sample(
             key=str(index.keys[row]),
             image=image or b"",
             image_ext=str(index.image_exts[row]),
             captions=tuple(caption.strip() for caption in captions if isinstance(caption, str) and caption.strip()),
-            regions=tuple(_parse_region(region, where) for region in fields.pop("regions", None) or ()),
+            regions=tuple(_parse_region(region) for region in fields.pop("regions", None) or ()),
             extra=fields,
             shard=index.path.name,
         )
+
+    def name(self, number: int) -> tuple[str, str]:
+        """The shard's file name and the key of a sample, whatever its bytes are like."""
+        index, _, row = self._find(number)
+        return index.path.name, str(index.keys[row])
+
+    def _find(self, number: int) -> tuple[ShardIndex, "_File", int]:
+        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return *self._opened(shard), number - int(self._starts[shard])
 
     def _opened(self, shard: int) -> tuple[ShardIndex, "_File"]:
         if self._open_cached is None:
@@ -92,28 +98,28 @@ class _File:
             os.close(self._descriptor)
 
 
-def _decode_text(data: bytes, where: str) -> str:
+def _decode_text(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadSampleError(f"{where}: the caption is not UTF-8 text") from error
+        raise BadSampleError("the caption is not UTF-8 text") from error
 
 
-def _parse_json(data: bytes, where: str) -> dict[str, Any]:
+def _parse_json(data: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(data)
     except ValueError as error:
-        raise BadSampleError(f"{where}: the JSON cannot be parsed: {error}") from error
+        raise BadSampleError(f"the JSON cannot be parsed: {error}") from error
     if not isinstance(fields, dict):
-        raise BadSampleError(f"{where}: the JSON is not an object")
+        raise BadSampleError("the JSON is not an object")
     return fields
 
 
-def _parse_region(region: Any, where: str) -> Region:
+def _parse_region(region: Any) -> Region:
     try:
         phrase, box = region["phrase"], tuple(float(x) for x in region["bbox_xyxy_norm"])
     except (KeyError, TypeError, ValueError) as error:
-        raise BadSampleError(f"{where}: a region needs 'phrase' and 'bbox_xyxy_norm' of four numbers, but is {region}") from error
+        raise BadSampleError(f"a region needs 'phrase' and 'bbox_xyxy_norm' of four numbers, but is {region}") from error
     if len(box) != 4 or not isinstance(phrase, str):
-        raise BadSampleError(f"{where}: a region needs 'phrase' and 'bbox_xyxy_norm' of four numbers, but is {region}")
+        raise BadSampleError(f"a region needs 'phrase' and 'bbox_xyxy_norm' of four numbers, but is {region}")
     return Region(phrase, box)

@@ -1,0 +1,107 @@
+"""Training batches for Lightning, in an order that a resumed run goes on with."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from timix_pl.core.distributed import rank, world_size
+from timix_pl.core.errors import RunError
+from timix_pl.data.training_set import SampleStream, TrainingSet
+
+
+class StepSampler(Sampler[int]):
+    """The numbers of the steps still to do. Its length stays that of the whole run, as Lightning's progress wants it after a resume."""
+
+    def __init__(self, first_step: int, max_steps: int):
+        self.first_step, self.max_steps = first_step, max_steps
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first_step, self.max_steps))
+
+    def __len__(self) -> int:
+        return self.max_steps
+
+
+class PretrainDataModule(LightningDataModule):
+    """Pairs and regions of one run.
+
+    Args:
+        pairs: the stream of image-text pairs; ``regions``: of region images, or None.
+        tokenizer: captions to tokens.
+        global_batch_size: pairs per step over all ranks.
+        max_steps: steps of the whole run.
+        num_workers: loader processes; ``prefetch_batches``: batches prepared ahead by each.
+        allow_changed: go on although the shards differ from those that the checkpoint knows.
+        options: see :class:`timix_pl.data.training_set.TrainingSet`.
+    Raises:
+        RunError: on loading a checkpoint whose shards, seed or batch size differ.
+    """
+
+    def __init__(
+        self,
+        pairs: SampleStream,
+        regions: SampleStream | None,
+        tokenizer: Callable[[list[str]], Tensor],
+        *,
+        global_batch_size: int,
+        max_steps: int,
+        seed: int,
+        num_workers: int = 2,
+        prefetch_batches: int = 4,
+        allow_changed: bool = False,
+        **options: Any,
+    ):
+        super().__init__()
+        self.pairs, self.regions = pairs, regions
+        self.max_steps, self.global_batch_size, self.seed = max_steps, global_batch_size, seed
+        self._tokenizer, self._num_workers, self._prefetch_batches = tokenizer, num_workers, prefetch_batches
+        self._allow_changed, self._options = allow_changed, options
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the shards, their weights or the shuffling window do."""
+        return "-".join(stream.fingerprint for stream in (self.pairs, self.regions) if stream is not None)
+
+    def training_set(self) -> TrainingSet:
+        """This rank's batches by step."""
+        return TrainingSet(
+            self.pairs,
+            self.regions,
+            self._tokenizer,
+            global_batch_size=self.global_batch_size,
+            seed=self.seed,
+            rank=rank(),
+            world_size=world_size(),
+            **self._options,
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        """One item is one optimizer step; the loader starts after the steps that are done."""
+        assert self.trainer is not None
+        return DataLoader(
+            self.training_set(),
+            batch_size=None,
+            sampler=StepSampler(self.trainer.global_step, self.max_steps),
+            num_workers=self._num_workers,
+            prefetch_factor=self._prefetch_batches if self._num_workers else None,
+            pin_memory=self.trainer.strategy.root_device.type == "cuda",
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the streams stand; the same on every rank, counted from finished steps."""
+        assert self.trainer is not None
+        consumed = self.trainer.global_step * self.global_batch_size
+        return {"fingerprint": self.fingerprint, "seed": self.seed, "epoch": consumed // self.pairs.num_samples, "consumed": consumed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that the checkpoint belongs to these streams; where they stand follows from the trainer's step."""
+        if state_dict["fingerprint"] != self.fingerprint and not self._allow_changed:
+            raise RunError(
+                f"data.train_shards, data.region_shards: fingerprint {self.fingerprint}, but the checkpoint was made with {state_dict['fingerprint']}: "
+                "the shards, their weights or data.shuffle_window_shards have changed. Restore them, or set data.allow_changed=true"
+            )
+        if state_dict["seed"] != self.seed:
+            raise RunError(f"seed={self.seed}: the checkpoint was made with {state_dict['seed']}; use that seed, or another run_dir")

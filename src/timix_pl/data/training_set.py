@@ -1,0 +1,216 @@
+"""A step's batch from its number alone: what the loader's workers run."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from timix_pl.core.errors import DataError
+from timix_pl.core.randomness import permutation, seed_of
+from timix_pl.core.types import Batch, Region, RegionBatch, Sample
+from timix_pl.data.augment import crop_image, crop_regions, random_crop, usable_regions
+from timix_pl.data.decode import decode_for_crop
+from timix_pl.data.index import build_manifest, resolve_shards
+from timix_pl.data.order import BlendedOrder, SourceOrder
+from timix_pl.data.patch_labels import patch_labels
+from timix_pl.data.reader import BadSampleError, ShardReader
+
+_MAX_REPLACEMENTS = 100
+_MAX_REGION_CROPS = 4
+
+
+class Augmentation(NamedTuple):
+    """Random resized crop and flip. ``scale``: smallest and largest share of the area; ``ratio``: of the aspect ratio."""
+
+    scale: tuple[float, float] = (0.9, 1.0)
+    ratio: tuple[float, float] = (0.75, 1.3333)
+    flip: bool = False
+
+
+class SampleStream:
+    """The samples of some shards in their endless training order, with bad ones replaced.
+
+    Args:
+        shards: a folder, a pattern, or a list with weights; ``key``: the configuration key it came from.
+        seed: the run's seed; ``name`` tells streams with the same seed apart.
+        window_shards: shards whose samples are shuffled together.
+    Raises:
+        DataError: missing shards, or an empty pattern.
+    """
+
+    def __init__(self, shards: Any, *, key: str, seed: int, name: str, window_shards: int):
+        sources = resolve_shards(shards, key)
+        manifests = [build_manifest(source.tars) for source in sources]
+        orders = [
+            SourceOrder([s.num_samples for s in manifest.shards], seed=seed, name=f"{name}-{number}", window_shards=window_shards)
+            for number, manifest in enumerate(manifests)
+        ]
+        self.order = BlendedOrder(orders, [source.weight for source in sources], seed=seed)
+        self.reader = ShardReader(manifests)
+        weights = [source.weight for source in sources]
+        self.fingerprint = f"{seed_of(name, window_shards, *[m.fingerprint for m in manifests], *map(str, weights)):016x}"
+        self.num_problems = sum(len(s.problems) for manifest in manifests for s in manifest.shards)
+        self._key, self._seed = key, seed
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in all sources."""
+        return self.order.num_samples
+
+    def load(self, start: int, count: int, use: Callable[[Sample, tuple[int, int]], Any], problems: list[dict[str, str]]) -> list[Any]:
+        """``use(sample, (epoch, number))`` for ``count`` positions; where it raises ``BadSampleError``, for another sample, always the same one.
+
+        Args:
+            problems: takes each bad sample's stream, shard, key and reason.
+        Raises:
+            DataError: 100 samples in a row cannot be used.
+        """
+        return [self._load_one(int(epoch), int(number), use, problems) for epoch, number in self.order.locate(start, start + count)]
+
+    def _load_one(self, epoch: int, number: int, use: Callable[[Sample, tuple[int, int]], Any], problems: list[dict[str, str]]) -> Any:
+        for attempt in range(_MAX_REPLACEMENTS):
+            chosen = number if attempt == 0 else seed_of("replacement", self._seed, epoch, number, attempt) % len(self.reader)
+            try:
+                return use(self.reader[chosen], (epoch, chosen))
+            except BadSampleError as error:
+                shard, key = self.reader.name(chosen)
+                problems.append({"stream": self._key, "shard": shard, "key": key, "reason": str(error)})
+        raise DataError(f"{self._key}: {_MAX_REPLACEMENTS} samples in a row cannot be used; the last reason: {problems[-1]['reason']}")
+
+
+class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
+    """Item ``step`` is this rank's share of the step's global batch, and every few steps of a region batch.
+
+    Args:
+        pairs: the stream of image-text pairs; ``regions``: of region images, or None.
+        tokenizer: captions to tokens.
+        image_size_px: height and width; ``patch_grid``: rows and columns of the patch labels.
+        global_batch_size, region_batch_size: images per step over all ranks; ``region_every_n_steps``: a region batch in every n-th step.
+        rank, world_size: which share.
+        max_phrases: per region image and step; ``phrase_template``: how a phrase becomes a caption.
+        min_cover: see :func:`timix_pl.data.patch_labels.patch_labels`.
+        negative_frac: share of extra phrases of other images, labelled 0; ``caption_positive``: captions labelled 1 everywhere.
+    """
+
+    def __init__(
+        self,
+        pairs: SampleStream,
+        regions: SampleStream | None,
+        tokenizer: Callable[[list[str]], Tensor],
+        *,
+        image_size_px: tuple[int, int],
+        patch_grid: tuple[int, int],
+        global_batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        region_batch_size: int = 0,
+        region_every_n_steps: int = 1,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008
+        max_phrases: int = 8,
+        phrase_template: str = "{}",
+        min_cover: float = 0.0,
+        negative_frac: float = 0.0,
+        caption_positive: bool = False,
+        max_image_px: int = 100_000_000,
+    ):
+        self.pairs, self.regions, self.tokenizer = pairs, regions, tokenizer
+        self.global_batch_size, self.region_batch_size, self.region_every_n_steps = global_batch_size, region_batch_size, region_every_n_steps
+        self._size, self._grid, self._seed, self._rank, self._world_size = image_size_px, patch_grid, seed, rank, world_size
+        self._augmentation, self._max_phrases, self._template = augmentation, max_phrases, phrase_template
+        self._min_cover, self._negative_frac, self._caption_positive = min_cover, negative_frac, caption_positive
+        self._max_image_px = max_image_px
+        self._smallest_px = math.ceil(max(image_size_px) / math.sqrt(augmentation.scale[0] / augmentation.ratio[1]))
+
+    def __getitem__(self, step: int) -> tuple[Batch, RegionBatch | None]:
+        problems: list[dict[str, str]] = []
+        batch_size = self.global_batch_size // self._world_size
+        first = self._rank * batch_size
+        rows = self.pairs.load(step * self.global_batch_size + first, batch_size, self._use_pair, problems)
+        images, captions, keys = zip(*rows, strict=True)
+        region_batch = self._region_batch(step, problems)
+        batch = Batch(_stack(images), self.tokenizer(list(captions)), list(keys), list(captions), first, problems)
+        return batch, region_batch
+
+    def _use_pair(self, sample: Sample, ids: tuple[int, int]) -> tuple[NDArray[np.uint8], str, str]:
+        if not sample.captions:
+            raise BadSampleError("the sample has no caption")
+        image = self._decode(sample)
+        crop = self._random_crop(image, "pairs", *ids)
+        caption = sample.captions[seed_of("caption", self._seed, *ids) % len(sample.captions)]
+        return crop_image(image, crop, self._size), caption, sample.key
+
+    def _decode(self, sample: Sample) -> NDArray[np.uint8]:
+        image = decode_for_crop(sample.image, sample.image_ext, smallest_px=self._smallest_px, max_image_px=self._max_image_px)
+        patch_px = max(self._size[0] // self._grid[0], self._size[1] // self._grid[1])
+        if min(image.shape[:2]) < patch_px:
+            raise BadSampleError(f"the image of {image.shape[1]} x {image.shape[0]} pixels is smaller than a patch of {patch_px} pixels")
+        return image
+
+    def _random_crop(self, image: NDArray[np.uint8], *ids: int | str) -> Any:
+        return random_crop(image.shape[1] / image.shape[0], *self._augmentation, self._seed, *ids)
+
+    def _region_batch(self, step: int, problems: list[dict[str, str]]) -> RegionBatch | None:
+        if self.regions is None or step % self.region_every_n_steps:
+            return None
+        batch_size = self.region_batch_size // self._world_size
+        start = step // self.region_every_n_steps * self.region_batch_size + self._rank * batch_size
+        notes: list[dict[str, str]] = []
+        rows = self.regions.load(start, batch_size, lambda sample, ids: self._use_regions(sample, ids, notes), problems)
+        problems.extend(notes)
+        images, regions, captions, keys = zip(*rows, strict=True)
+        phrases = [self._template.format(region.phrase) for found in regions for region in found]
+        boxes = torch.tensor([region.bbox_xyxy_norm for found in regions for region in found])
+        labels = patch_labels(boxes, self._grid, self._min_cover)
+        image_index = torch.repeat_interleave(torch.arange(batch_size), torch.tensor([len(found) for found in regions]))
+        phrases, image_index, labels = self._add_negatives(phrases, image_index, labels, step)
+        if self._caption_positive:
+            described = [number for number, caption in enumerate(captions) if caption]
+            phrases += [captions[number] for number in described]
+            image_index = torch.cat((image_index, torch.tensor(described, dtype=torch.long)))
+            labels = torch.cat((labels, labels.new_ones(len(described), labels.shape[1])))
+        return RegionBatch(_stack(images), self.tokenizer(phrases), image_index, labels, list(keys))
+
+    def _use_regions(
+        self, sample: Sample, ids: tuple[int, int], notes: list[dict[str, str]]
+    ) -> tuple[NDArray[np.uint8], list[Region], str | None, str]:
+        usable, num_unusable = usable_regions(sample.regions)
+        if not usable:
+            raise BadSampleError("the sample has no region with a phrase and a box inside the image")
+        if num_unusable:
+            reason = f"{num_unusable} regions without a phrase or outside the image are left out"
+            notes.append({"stream": "data.region_shards", "shard": sample.shard, "key": sample.key, "reason": reason})
+        image = self._decode(sample)
+        for attempt in range(_MAX_REGION_CROPS):
+            crop = self._random_crop(image, "regions", attempt, *ids)
+            if found := crop_regions(usable, crop):
+                break
+        else:
+            raise BadSampleError(f"no region keeps half of its area in {_MAX_REGION_CROPS} random crops")
+        chosen = sorted(permutation(len(found), "phrases", self._seed, *ids)[: self._max_phrases])
+        caption = sample.captions[seed_of("caption", self._seed, *ids) % len(sample.captions)] if sample.captions else None
+        return crop_image(image, crop, self._size), [found[number] for number in chosen], caption, sample.key
+
+    def _add_negatives(self, phrases: list[str], image_index: Tensor, labels: Tensor, step: int) -> tuple[list[str], Tensor, Tensor]:
+        """Phrases of other images that the image's own phrases do not hold, labelled 0 everywhere."""
+        own: dict[int, set[str]] = {}
+        for phrase, image in zip(phrases, image_index.tolist(), strict=True):
+            own.setdefault(image, set()).add(phrase)
+        added, added_images = [], []
+        candidates = permutation(len(phrases), "negatives", self._seed, step, self._rank)[: round(self._negative_frac * len(phrases))]
+        for number in candidates:
+            image = (int(image_index[number]) + 1) % len(own)
+            if phrases[number] not in own[image]:
+                added.append(phrases[number])
+                added_images.append(image)
+        image_index = torch.cat((image_index, torch.tensor(added_images, dtype=torch.long)))
+        return phrases + added, image_index, torch.cat((labels, labels.new_zeros(len(added), labels.shape[1])))
+
+
+def _stack(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

@@ -55,8 +55,10 @@ class ScenesConfig:
 
 @dataclass
 class DataConfig:
-    kind: DataKind = option(DataKind.shards, "scenes: the embedded data set. shards: indexed tar shards. stream: tar shards that cannot be indexed.")
-    train_shards: Any = option(None, "Image-text pairs: a folder, a pattern (quote it), or a list; an item may be {path: ..., weight: ...}.")
+    kind: DataKind = option(
+        DataKind.shards, "scenes: the embedded data set; shards: indexed tar shards; stream: tars that cannot be indexed."
+    )
+    train_shards: Any = option(None, "Image-text pairs: a folder, a pattern (quote it), or a list; items may be {path: ..., weight: ...}.")
     val_shards: Any = option(None, "Pairs for evaluation (and boxes, for grounding), given like train_shards.")
     region_shards: Any = option(None, "Images with boxes and phrases that teach PTA, given like train_shards.")
     zero_shot_shards: Any = option(None, "Labelled images with a classes.json beside them, for zero-shot classification.")
@@ -187,9 +189,9 @@ class RootConfig:
     name: str = option("run", "Name of the run.")
     seed: int = option(0, "Seed of weights, order, augmentation and mixing.")
     run_dir: str = option("runs/${name}", "Folder for everything the run leaves.")
-    resume: str = option("auto", "auto: go on from the newest checkpoint in run_dir; never: refuse a run_dir in use; or a checkpoint's path.")
+    resume: str = option("auto", "auto: go on from the newest checkpoint in run_dir; never: refuse a run_dir in use; or a checkpoint.")
     dry_run: bool = option(False, "Compose, validate, build on the meta device, print, and stop.")
-    real_data_dir: str | None = option(None, "Folder of the published data sets, for the experiments that use them; None: $TIMIX_REAL_DATA.")
+    real_data_dir: str | None = option(None, "Folder of the published data sets, for experiments that use them; None: $TIMIX_REAL_DATA.")
     data: DataConfig = option(DataConfig, "Data.")
     model: ModelConfig = option(ModelConfig, "Towers.")
     pta: PtaConfig = option(PtaConfig, "Patch-text alignment.")

@@ -1,0 +1,112 @@
+"""From what people typed to one checked configuration, or to all that is wrong with it at once."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from timix_pl.config.options import nearest, schema_options
+from timix_pl.config.schema import RootConfig
+from timix_pl.config.store import conf_dir, register_schema
+from timix_pl.config.validate import problems, task_problems
+from timix_pl.core.errors import ConfigError, RunError
+
+REFUSALS = (HydraException, OmegaConfBaseException)
+
+
+def compose(overrides: Sequence[str] = ()) -> RootConfig:
+    """Compose ``conf/config.yaml`` with ``overrides``, check it, and resolve its interpolations.
+
+    Raises:
+        ConfigError: with all problems: overrides that cannot be read or do not fit the schema, values out of range, contradictions.
+    """
+    return _checked(overrides, conf_dir(), problems)
+
+
+def recompose(saved: Path, overrides: Sequence[str] = ()) -> RootConfig:
+    """Read a run's ``config.yaml`` again, with ``overrides`` of single keys, to evaluate it; what only training needs is not checked.
+
+    Raises:
+        RunError: there is no such file.
+        ConfigError: overrides that cannot be read or do not fit the schema, unknown evaluation tasks.
+    """
+    if not saved.is_file():
+        raise RunError(f"{saved} does not exist, so the run's configuration is unknown; name a run directory or a checkpoint inside one")
+    return _checked(overrides, saved.parent, task_problems)
+
+
+def to_root(cfg: DictConfig) -> RootConfig:
+    """A composed configuration as the schema's dataclasses, interpolations resolved; keys that the schema lacks raise."""
+    checked = OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.to_container(cfg, resolve=True))
+    return OmegaConf.to_object(checked)  # type: ignore[return-value]
+
+
+def search_path_override(config_dir: str) -> str:
+    """The override that lets the YAML files of ``config_dir`` join those of timix-pl.
+
+    Raises:
+        ConfigError: it is no folder.
+    """
+    folder = Path(config_dir).resolve()
+    if not folder.is_dir():
+        raise ConfigError([f"--config-dir {config_dir}: there is no such folder; name one that holds e.g. experiment/mine.yaml"])
+    return f"hydra.searchpath=['file://{folder}']"
+
+
+def _checked(overrides: Sequence[str], folder: Path, check: Callable[[RootConfig], list[str]]) -> RootConfig:
+    try:
+        cfg = _compose(overrides, folder)
+    except REFUSALS as error:
+        raise ConfigError(_all_problems(overrides, folder, check)) from error
+    found = check(cfg)
+    if found:
+        raise ConfigError(found)
+    return cfg
+
+
+def _compose(overrides: Iterable[str], folder: Path) -> RootConfig:
+    register_schema()
+    with initialize_config_dir(config_dir=str(folder.resolve()), version_base="1.3"):
+        return to_root(hydra_compose("config", list(overrides)))
+
+
+def _all_problems(overrides: Sequence[str], folder: Path, check: Callable[[RootConfig], list[str]]) -> list[str]:
+    """What is wrong with each override on its own, and with the configuration that the others make."""
+    search_path = [override for override in overrides if override.startswith("hydra.searchpath=")]
+    good, found = [], []
+    for override in overrides:
+        try:
+            _compose({*search_path, override}, folder)
+            good.append(override)
+        except REFUSALS as error:
+            found.append(_message(override, error))
+    try:
+        return found + check(_compose(good, folder))
+    except REFUSALS as error:
+        return [*found, _message(" ".join(good), error)]
+
+
+def _message(override: str, error: Exception) -> str:
+    key, _, value = override.lstrip("+~").partition("=")
+    if isinstance(error, OverrideParseException):
+        if not value:
+            return f"{override}: expected KEY=VALUE"
+        return f"""{override}: a value with special characters needs double quotes inside single ones: '{key}="{value}"'"""
+    if isinstance(error, MissingConfigException):
+        names = sorted(error.options or ())
+        return f"{override}: no such option{nearest(value, names)}; choose from {', '.join(names)}"
+    if "Ambiguous value" in str(error):
+        return f"{override}: several values; to sweep over them add -m, for a list write '{key}=[{value}]'"
+    cause = error.__cause__ or error.__context__ or error
+    if isinstance(cause, ValidationError | ConfigKeyError | ConfigAttributeError):
+        at = str(cause.full_key).partition("[")[0]
+        name = key if key.startswith(at) else at
+        option = schema_options().get(name)
+        if option is None:
+            return f"{override}: there is no key {name}{nearest(name, schema_options())}; docs/configuration.md lists all"
+        return f"{override}: {name} takes {option.takes}; the default is {option.default_text}"
+    return f"{override}: {str(cause).splitlines()[0]}"

@@ -1,0 +1,90 @@
+"""The values that each number of the configuration may take, whatever the others are."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``; ``above`` and ``below`` leave the bound itself out."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        enough = value > self.low if self.above else value >= self.low
+        return enough and (value < self.high if self.below else value <= self.high) and math.isfinite(value)
+
+    def __str__(self) -> str:
+        low = f"more than {self.low:g}" if self.above else f"at least {self.low:g}"
+        if self.high == math.inf:
+            return low
+        return f"{low} and {'less than' if self.below else 'at most'} {self.high:g}"
+
+
+COUNT = Range(1)
+NOT_NEGATIVE = Range(0)
+POSITIVE = Range(0, above=True)
+SHARE = Range(0, 1)
+
+RANGES = {
+    "seed": NOT_NEGATIVE,
+    "data.global_batch_size": Range(2),
+    "data.num_workers": NOT_NEGATIVE,
+    "data.prefetch_batches": COUNT,
+    "data.shuffle_window_shards": COUNT,
+    "data.max_bad_frac": SHARE,
+    "data.max_image_px": COUNT,
+    "data.max_phrases": COUNT,
+    "data.scenes.num_train": COUNT,
+    "data.scenes.num_regions": COUNT,
+    "data.scenes.num_val": COUNT,
+    "data.scenes.num_zero_shot": COUNT,
+    "data.scenes.image_size_px": Range(32),
+    "data.scenes.misaligned_frac": SHARE,
+    "data.scenes.seed": NOT_NEGATIVE,
+    "model.image_size_px": COUNT,
+    "model.context_length": Range(2),
+    "model.init_logit_scale": POSITIVE,
+    "model.max_logit_scale": POSITIVE,
+    "pta.block": COUNT,
+    "pta.hidden_dim": Range(2),
+    "pta.weight": NOT_NEGATIVE,
+    "pta.min_cover": SHARE,
+    "pta.negative_frac": SHARE,
+    "pta.first_samples": NOT_NEGATIVE,
+    "pta.every_n_steps": COUNT,
+    "pta.batch_size": COUNT,
+    "mixing.ratio": SHARE,
+    "mixing.min_side": SHARE,
+    "mixing.max_side": SHARE,
+    "mixing.gamma": NOT_NEGATIVE,
+    "mixing.warmup_frac": SHARE,
+    "mixing.stop_frac": SHARE,
+    "mixing.group_size": Range(2),
+    "mixing.beta": POSITIVE,
+    "optim.lr": POSITIVE,
+    "optim.weight_decay": NOT_NEGATIVE,
+    "optim.beta1": Range(0, 1, below=True),
+    "optim.beta2": Range(0, 1, below=True),
+    "optim.eps": POSITIVE,
+    "optim.warmup_frac": SHARE,
+    "optim.cooldown_frac": SHARE,
+    "optim.min_lr": NOT_NEGATIVE,
+    "optim.clip_grad_norm": POSITIVE,
+    "trainer.max_steps": COUNT,
+    "trainer.max_epochs": POSITIVE,
+    "trainer.devices": COUNT,
+    "trainer.num_nodes": COUNT,
+    "trainer.log_every_n_steps": COUNT,
+    "trainer.num_threads": COUNT,
+    "checkpoint.every_n_steps": COUNT,
+    "checkpoint.every_n_minutes": POSITIVE,
+    "checkpoint.keep_last": COUNT,
+    "evaluation.every_n_steps": COUNT,
+    "evaluation.batch_size": COUNT,
+    "pictures.num_mixed": NOT_NEGATIVE,
+    "pictures.num_heat_maps": NOT_NEGATIVE,
+}

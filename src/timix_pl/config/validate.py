@@ -1,0 +1,178 @@
+"""What the types cannot say: ranges, and options that contradict each other. Every message: key, value, rule, way out.
+
+Only what the configuration alone decides is checked here, before a file or a GPU is touched. What depends on the data, the model or the
+machine (whether a folder exists, whether the grid is large enough for the windows) is checked by those who build them.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from timix_pl.config.options import as_typed, nearest, schema_options
+from timix_pl.config.ranges import RANGES
+from timix_pl.config.schema import Compute, DataKind, Lam, MixingKind, RootConfig, ScheduleKind, Targets
+
+TASKS = ("retrieval", "zero_shot", "grounding")
+SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards")
+
+
+def problems(cfg: RootConfig) -> list[str]:
+    """All that is wrong with a composed configuration, one message each; empty when it can be built."""
+    out_of_range = list(_ranges(cfg))
+    if out_of_range:
+        return out_of_range + list(_independent_of_numbers(cfg))
+    return [*_independent_of_numbers(cfg), *_batches(cfg), *_mixing_numbers(cfg), *_schedules(cfg)]
+
+
+def task_problems(cfg: RootConfig) -> list[str]:
+    """Names in ``evaluation.tasks`` that are no evaluation task."""
+    return [
+        f"{_said(cfg, 'evaluation.tasks')}: there is no task '{task}'{nearest(task, TASKS)}; choose from {', '.join(TASKS)}"
+        for task in cfg.evaluation.tasks
+        if task not in TASKS
+    ]
+
+
+def _said(cfg: RootConfig, *keys: str) -> str:
+    return ", ".join(f"{key}={as_typed(_value(cfg, key))}" for key in keys)
+
+
+def _value(cfg: RootConfig, key: str) -> Any:
+    return reduce(getattr, key.split("."), cfg)
+
+
+def _ranges(cfg: RootConfig) -> Iterator[str]:
+    for key, allowed in RANGES.items():
+        value = _value(cfg, key)
+        if value is not None and value not in allowed:
+            yield f"{_said(cfg, key)}: must be {allowed}; the default is {schema_options()[key].default_text}"
+
+
+def _independent_of_numbers(cfg: RootConfig) -> Iterator[str]:
+    yield from _run(cfg)
+    yield from _shards(cfg)
+    yield from _architecture(cfg)
+    yield from _mixing(cfg)
+    yield from _length(cfg)
+    yield from task_problems(cfg)
+
+
+def _run(cfg: RootConfig) -> Iterator[str]:
+    if not cfg.run_dir:
+        yield "run_dir=: must name a folder; leave it out for runs/NAME"
+    if cfg.resume not in ("auto", "never") and not Path(cfg.resume).exists():
+        yield f"{_said(cfg, 'resume')}: must be auto, never, or the path of an existing checkpoint; this path does not exist"
+
+
+def _shards(cfg: RootConfig) -> Iterator[str]:
+    data = cfg.data
+    for name in SHARDS:
+        value = getattr(data, name)
+        if value is not None and not _is_shards(value):
+            yield (
+                f"{_said(cfg, f'data.{name}')}: must be a folder, a pattern, or a list of them, whose items may be "
+                "{path: FOLDER, weight: NUMBER} with a weight above 0"
+            )
+        if value is not None and data.kind is DataKind.scenes:
+            yield f"{_said(cfg, f'data.{name}')}: data=scenes makes its own data; leave it out, or choose data=shards"
+    if data.kind is not DataKind.scenes:
+        if data.train_shards is None:
+            yield "data.train_shards is not set: name the folder of the training shards, or try the embedded data set with data=scenes"
+        if data.region_shards is None and cfg.pta.enabled:
+            yield (
+                f"data.region_shards is not set, and {_said(cfg, 'mixing.kind', 'pta.enabled')} learns from images with boxes: "
+                "name the folder of the region shards, or choose mixing=none, cutmix, mixup or mixgen, which need none"
+            )
+    if data.phrase_template.count("{}") != 1:
+        yield f"{_said(cfg, 'data.phrase_template')}: must contain {{}} once, where the phrase goes, as in 'a photo of a {{}}'"
+    for name, highest in (("scale", 1.0), ("ratio", math.inf)):
+        yield from _low_high(cfg, f"data.augmentation.{name}", highest)
+
+
+def _is_shards(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and bool(value) and all(_is_source(item) for item in value))
+
+
+def _is_source(item: Any) -> bool:
+    if isinstance(item, dict):
+        weight = item.get("weight", 1.0)
+        return set(item) <= {"path", "weight"} and isinstance(item.get("path"), str) and isinstance(weight, (int, float)) and weight > 0
+    return isinstance(item, str)
+
+
+def _low_high(cfg: RootConfig, key: str, highest: float) -> Iterator[str]:
+    value = _value(cfg, key)
+    if len(value) != 2 or not 0 < value[0] <= value[1] <= highest:
+        end = f" and at most {highest:g}" if highest < math.inf else ""
+        yield f"{_said(cfg, key)}: must be [smallest,largest], above 0{end}; the default is {schema_options()[key].default_text}"
+
+
+def _architecture(cfg: RootConfig) -> Iterator[str]:
+    from timix_pl.models.towers import known_architectures  # imports torch and open_clip
+
+    name = cfg.model.architecture
+    if name not in known_architectures():
+        yield f"{_said(cfg, 'model.architecture')}: unknown{nearest(name, known_architectures())}; open_clip.list_models() lists all names"
+
+
+def _mixes(cfg: RootConfig) -> bool:
+    return cfg.mixing.kind is not MixingKind.none and cfg.mixing.ratio > 0
+
+
+def _mixing(cfg: RootConfig) -> Iterator[str]:
+    mixing = cfg.mixing
+    if not _mixes(cfg):
+        return
+    if mixing.kind is MixingKind.timix and not cfg.pta.enabled:
+        yield "mixing.kind=timix, pta.enabled=false: TiMix needs the PTA head's scores; set pta.enabled=true, or choose another mixing"
+    if mixing.lam is Lam.relevance and mixing.kind is not MixingKind.timix:
+        yield f"{_said(cfg, 'mixing.lam', 'mixing.kind')}: only timix has the scores that relevance is made of; set mixing.lam=area"
+    if mixing.compute is Compute.replace and mixing.targets is Targets.self:
+        yield "mixing.compute=replace, mixing.targets=self: self needs the clean pass that replace leaves out; set mixing.targets=one_hot"
+
+
+def _length(cfg: RootConfig) -> Iterator[str]:
+    trainer = cfg.trainer
+    if trainer.max_steps is None and trainer.max_epochs is None:
+        yield "trainer.max_steps and trainer.max_epochs are not set: give one of them, e.g. trainer.max_epochs=10"
+    if trainer.max_steps is not None and trainer.max_epochs is not None:
+        yield f"{_said(cfg, 'trainer.max_steps', 'trainer.max_epochs')}: only one may be set; set the other to null"
+    if trainer.max_epochs is not None and cfg.data.kind is DataKind.stream:
+        yield f"{_said(cfg, 'trainer.max_epochs')}: data=stream has no epochs; set trainer.max_steps, and trainer.max_epochs=null"
+
+
+def _batches(cfg: RootConfig) -> Iterator[str]:
+    ranks = (cfg.trainer.devices or 1) * cfg.trainer.num_nodes  # as far as known here; a machine may turn out to have more
+    for key in ("data.global_batch_size", "pta.batch_size") if cfg.pta.enabled else ("data.global_batch_size",):
+        size = _value(cfg, key)
+        if size % ranks:
+            yield f"{_said(cfg, key)}: must be a multiple of the number of ranks, {ranks}; e.g. {key}={math.ceil(size / ranks) * ranks}"
+    per_rank = cfg.data.global_batch_size // ranks
+    if not _mixes(cfg) or per_rank % cfg.mixing.group_size == 0:
+        return
+    divisor = math.gcd(per_rank, cfg.mixing.group_size)
+    way_out = f"mixing.group_size={divisor}" if divisor > 1 else f"data.global_batch_size={cfg.mixing.group_size * ranks}"
+    yield (
+        f"{_said(cfg, 'mixing.group_size', 'data.global_batch_size')}: the group size must divide the batch of a rank, {per_rank}; "
+        f"e.g. {way_out}"
+    )
+
+
+def _mixing_numbers(cfg: RootConfig) -> Iterator[str]:
+    mixing = cfg.mixing
+    if mixing.min_side > mixing.max_side:
+        yield f"{_said(cfg, 'mixing.min_side', 'mixing.max_side')}: the smallest side must not exceed the largest; raise mixing.max_side"
+    if mixing.warmup_frac > mixing.stop_frac:
+        yield f"{_said(cfg, 'mixing.warmup_frac', 'mixing.stop_frac')}: the ramp must end before mixing does; lower mixing.warmup_frac"
+
+
+def _schedules(cfg: RootConfig) -> Iterator[str]:
+    optim = cfg.optim
+    if optim.min_lr > optim.lr:
+        yield f"{_said(cfg, 'optim.min_lr', 'optim.lr')}: the last learning rate must not exceed the peak; lower optim.min_lr"
+    if optim.schedule is ScheduleKind.constant_with_cooldown and optim.warmup_frac + optim.cooldown_frac > 1:
+        yield f"{_said(cfg, 'optim.warmup_frac', 'optim.cooldown_frac')}: together at most 1; lower one of them"
+    if cfg.model.init_logit_scale is not None and cfg.model.init_logit_scale > cfg.model.max_logit_scale:
+        yield f"{_said(cfg, 'model.init_logit_scale', 'model.max_logit_scale')}: must not start above its bound; raise the second"

@@ -29,7 +29,7 @@ def over_ranks(num_tasks: int, work: Callable[[range], list[Result]]) -> list[Re
     try:
         outcome = work(share)
     except TimixError as error:
-        outcome = error
+        outcome = error.with_traceback(None)  # its frames would keep loader processes alive
     results: list[Result] = []
     for rank_outcome in gather_objects(outcome):
         if isinstance(rank_outcome, TimixError):

@@ -43,7 +43,7 @@ def grounding_chance(
     """What blind answers give, under the names and with the arguments of ``grounding_metrics``.
 
     Pointing: a patch drawn at random. Localisation: a box drawn at random from all that whole patches make up. Patch precision and average
-    precision: the share of positive patches. Patch recall: the share of patches predicted positive, that is, as many patches drawn at random.
+    precision: the share of positive patches. Patch recall: the share of patches predicted positive (as many patches, drawn at random).
     """
     grid = (logits.shape[1], logits.shape[2])
     positive_share = patch_labels.double().mean().item()

@@ -46,11 +46,10 @@ def _rank_chance(num_candidates: int, queries_by_num_positives: Counter[int]) ->
     num_queries = queries_by_num_positives.total()
 
     def recall_at(k: int) -> Fraction:
-        misses = sum(
-            num * prod(Fraction(max(num_candidates - k - i, 0), num_candidates - i) for i in range(num_positives))
-            for num_positives, num in queries_by_num_positives.items()
-        )
-        return 1 - misses / num_queries
+        num_misses = Fraction(0)
+        for num_positives, num in queries_by_num_positives.items():
+            num_misses += num * prod(Fraction(max(num_candidates - k - i, 0), num_candidates - i) for i in range(num_positives))
+        return 1 - num_misses / num_queries
 
     lower_median = bisect_left(range(num_candidates + 1), Fraction(1, 2), key=recall_at)
     upper_median = bisect_right(range(num_candidates + 1), Fraction(1, 2), key=recall_at)

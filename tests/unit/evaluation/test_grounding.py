@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from tests.unit.evaluation.fakes import Items, OracleModel, item
+from timix_pl.core.errors import DataError, ModelError
+from timix_pl.evaluation.grounding import Grounding
+
+CPU = torch.device("cpu")
+
+# A grid of 2 by 4 patches, numbered row by row. Phrase n lights patch n alone.
+PATCH_0 = (0.0, 0.0, 0.25, 0.5)
+PATCHES_0_AND_1 = (0.0, 0.0, 0.5, 0.5)
+RIGHT_HALF = (0.5, 0.0, 1.0, 1.0)
+DATASET = Items(
+    [
+        item(0, regions=[("patch 0", PATCH_0), ("patch 1", PATCHES_0_AND_1), ("patch 3", RIGHT_HALF)]),
+        item(1),
+        item(2, regions=[("patch 4", RIGHT_HALF)]),
+    ]
+)
+
+
+def run(dataset=DATASET, **options):
+    return Grounding(dataset, **{"batch_size": 2, **options}).run(OracleModel(), CPU)
+
+
+def test_figures_counted_by_hand():
+    result = run()
+    assert result.metrics["grounding/pointing"] == 3 / 4
+    assert result.metrics["grounding/localisation"] == 2 / 4  # one patch has IoU 1, 1/2, 1/4 with its box, and the last misses it
+    assert result.metrics["grounding/patch_precision"] == 3 / 4
+    assert result.metrics["grounding/patch_recall"] == pytest.approx(3 / 11)
+    assert result.chance["grounding/pointing"] == pytest.approx((1 + 2 + 4 + 4) / 8 / 4)
+    assert result.chance["grounding/patch_precision"] == result.chance["grounding/patch_ap"] == pytest.approx(11 / 32)
+    assert result.chance["grounding/patch_recall"] == pytest.approx(4 / 32)
+    assert result.chance.keys() == result.metrics.keys()
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 100}, {"num_workers": 1}])
+def test_batches_and_workers_change_nothing(options):
+    assert run(**options) == run()
+
+
+def test_min_cover_decides_which_patches_a_box_makes_positive():
+    dataset = Items([item(0, regions=[("patch 0", (0.0, 0.0, 0.3, 0.5))])])  # touches a fifth of patch 1
+    assert run(dataset).metrics["grounding/patch_recall"] == 1 / 2
+    assert run(dataset, min_cover=0.5).metrics["grounding/patch_recall"] == 1
+
+
+def test_phrases_go_through_the_template():
+    model = OracleModel()
+    Grounding(DATASET, batch_size=9, phrase_template="a photo of {}").run(model, CPU)
+    assert model.texts_seen[0] == "a photo of patch 0"
+
+
+def test_images_without_boxes_are_refused():
+    with pytest.raises(DataError, match=r"None of the 2 evaluation images has regions.*data\.grounding_shards"):
+        run(Items([item(0), item(1)]))
+
+
+def test_a_model_without_the_head_says_so():
+    class WithoutHead(OracleModel):
+        def patch_scores(self, images, tokens):
+            raise ModelError("built without the PTA head")
+
+    with pytest.raises(ModelError, match="PTA head"):
+        Grounding(DATASET, batch_size=2).run(WithoutHead(), CPU)

@@ -1,0 +1,79 @@
+import pytest
+import torch
+
+from tests.unit.evaluation.fakes import Items, OracleModel, item
+from timix_pl.core.errors import DataError
+from timix_pl.evaluation.retrieval import Retrieval
+
+CPU = torch.device("cpu")
+
+# Seven images, eleven captions; one caption of image 2 says 5, the only one of image 6 says 30, which is nothing that can be seen.
+DATASET = Items(
+    [
+        item(0, ["a 0"]),
+        item(1, ["a 1", "the 1", "some 1"]),
+        item(2, ["a 2", "a 5 on a table"]),
+        item(3, ["a 3"]),
+        item(4, ["a 4"]),
+        item(5, ["a 5", "the 5"]),
+        item(6, ["a 30"]),
+    ]
+)
+
+
+def run(**options):
+    return Retrieval(DATASET, **{"batch_size": 4, **options}).run(OracleModel(), CPU)
+
+
+def test_figures_counted_by_hand():
+    metrics = run().metrics
+    # Nine of the eleven captions lead to their image; "a 5 on a table" leads to image 5, and "a 30" nowhere: both tie with all, rank 7.
+    assert metrics["retrieval/text_to_image/recall_at_1"] == pytest.approx(9 / 11)
+    assert metrics["retrieval/text_to_image/recall_at_5"] == pytest.approx(9 / 11)
+    assert metrics["retrieval/text_to_image/recall_at_10"] == 1
+    assert metrics["retrieval/text_to_image/median_rank"] == 1
+    # Image 5 ties with image 2's "a 5 on a table" (rank 2, against the model); image 6 finds nothing (rank 11).
+    assert metrics["retrieval/image_to_text/recall_at_1"] == pytest.approx(5 / 7)
+    assert metrics["retrieval/image_to_text/recall_at_5"] == pytest.approx(6 / 7)
+    assert metrics["retrieval/image_to_text/recall_at_10"] == pytest.approx(6 / 7)
+    assert metrics["retrieval/mean_recall"] == pytest.approx((9 / 11 + 9 / 11 + 1 + 5 / 7 + 6 / 7 + 6 / 7) / 6)
+
+
+def test_chance_has_the_metrics_names():
+    result = run()
+    assert result.chance.keys() == result.metrics.keys()
+    assert result.chance["retrieval/text_to_image/recall_at_1"] == pytest.approx(1 / 7)
+    assert result.chance["retrieval/image_to_text/recall_at_1"] == pytest.approx(11 / 11 / 7)
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 100}, {"batch_size": 3, "num_workers": 2}])
+def test_batches_and_workers_change_nothing(options):
+    assert run(**options) == run()
+
+
+def test_name_begins_every_metric():
+    assert all(name.startswith("coco/") for name in run(name="coco").metrics)
+
+
+def test_each_distinct_caption_is_encoded_once():
+    model = OracleModel()
+    Retrieval(Items([item(0, ["a 0", "a 0"]), item(1, ["a 1", "a 0"])]), batch_size=2).run(model, CPU)
+    assert sorted(model.texts_seen) == ["a 0", "a 1"]
+
+
+def test_an_image_without_captions_is_named():
+    dataset = Items([item(0, ["a 0"]), item(1)])
+    for num_workers in (0, 1):
+        with pytest.raises(DataError, match=r"^Sample 'key1' has no captions.*evaluation\.tasks"):
+            Retrieval(dataset, batch_size=2, num_workers=num_workers).run(OracleModel(), CPU)
+
+
+def test_an_empty_data_set_is_refused():
+    with pytest.raises(DataError, match="no samples"):
+        Retrieval(Items([]), batch_size=2).run(OracleModel(), CPU)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_broken_sample_gives_its_own_message(num_workers):
+    with pytest.raises(DataError, match=r"^sample 1 is broken$"):
+        Retrieval(Items([item(0, ["a 0"]), None]), batch_size=2, num_workers=num_workers).run(OracleModel(), CPU)

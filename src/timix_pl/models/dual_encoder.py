@@ -31,8 +31,9 @@ class Mixing(Protocol):
 class Encoded(NamedTuple):
     """What one forward pass of a training step gives. Features are L2-normalised.
 
-    ``image_features`` are those of the clean images, or with ``compute=replace`` of the one set of clean and mixed images. ``text_features`` hold,
-    with MixGen and ``replace``, the joined captions in the mixed rows.
+    ``image_features`` are those of the clean images, or with ``compute=replace`` of the one set of clean and mixed images. ``joined``: captions were
+    joined along with the images (MixGen), so that each mixed image has a text of its own: in ``mixed_text_features``, or with ``replace`` in
+    ``text_features``.
     """
 
     image_features: Float[Tensor, "B D"]
@@ -43,6 +44,7 @@ class Encoded(NamedTuple):
     region_logits: Float[Tensor, "R P"] | None
     logit_scale: Float[Tensor, " 1"]
     logit_bias: Float[Tensor, " 1"] | None
+    joined: bool
 
 
 class DualEncoder(nn.Module):
@@ -198,6 +200,7 @@ class DualEncoder(nn.Module):
             region_logits,
             self.logit_scale.clamp(max=math.log(self.max_logit_scale)).exp(),
             self.logit_bias,
+            joined=mix is not None and mix.joined_tokens is not None,
         )
 
     @torch.no_grad()

@@ -6,10 +6,10 @@ import math
 def learning_rate(
     consumed: int, *, peak: float, warmup: int, total: int, kind: str = "cosine", minimum: float = 0.0, cooldown: int = 0
 ) -> float:
-    """The rate for the step that starts after ``consumed`` samples.
+    """The rate for the step that brings the samples consumed to ``consumed``.
 
     Args:
-        consumed: samples of finished steps; ``warmup``: samples over which the rate rises linearly to ``peak``.
+        consumed: samples of finished steps and of this one; ``warmup``: samples over which the rate rises linearly to ``peak``.
         total: samples of the run as planned at its first start; beyond it the rate stays at what it was at the end.
         kind: ``cosine``, ``constant``, or ``constant_with_cooldown``, which falls linearly to ``minimum`` over the last ``cooldown`` samples.
     """

@@ -1,0 +1,55 @@
+"""Samples that could not be used: written down, counted, and too many of them stop the run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from timix_pl.core.distributed import gather_objects
+from timix_pl.core.errors import DataError
+from timix_pl.training.module import PretrainModule
+
+_MIN_SAMPLES = 1000
+
+
+class BadSamplesCallback(Callback):
+    """Appends each unusable sample to ``quarantine.jsonl`` and logs ``train/num_bad_samples``.
+
+    Args:
+        path: of ``quarantine.jsonl``.
+        max_bad_frac: share of the samples read above which the run stops, once 1,000 have been read.
+        samples_per_step: pairs and region images of a step, over all ranks.
+    Raises:
+        DataError: too many samples are bad.
+    """
+
+    def __init__(self, path: Path, *, max_bad_frac: float, samples_per_step: int):
+        self.path, self.max_bad_frac, self.samples_per_step = path, max_bad_frac, samples_per_step
+        self.num_bad = 0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Write down this rank's bad samples; look at all ranks' when the step is logged."""
+        assert isinstance(pl_module, PretrainModule)
+        problems = batch[0].problems
+        self.num_bad += len(problems)
+        if problems:
+            with self.path.open("a") as file:
+                file.writelines(json.dumps({"step": pl_module.global_step} | problem) + "\n" for problem in problems)
+        if not pl_module.logs_now():
+            return
+        num_bad, num_read = sum(gather_objects(self.num_bad)), pl_module.global_step * self.samples_per_step
+        pl_module.record({"train/num_bad_samples": float(num_bad)})
+        if num_bad > self.max_bad_frac * max(num_read, _MIN_SAMPLES):
+            raise DataError(
+                f"data.max_bad_frac={self.max_bad_frac:g}: {num_bad} of {num_read} samples could not be used; {self.path} names each one with its reason. "
+                "Mend the shards, or raise the limit"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many so far."""
+        return {"num_bad": self.num_bad}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.num_bad = state_dict["num_bad"]

@@ -1,0 +1,96 @@
+"""Checkpoints by steps, by time, of the best metric, and of the last step."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from timix_pl.core.distributed import gather_objects
+from timix_pl.training.callbacks.evaluation import EvaluationCallback
+from timix_pl.training.module import PretrainModule
+
+
+def step_checkpoints(folder: Path) -> list[Path]:
+    """Step checkpoints of a folder, oldest first."""
+    return sorted(folder.glob("step-*.ckpt"))
+
+
+class CheckpointsCallback(Checkpoint):
+    """Writes ``step-00001000.ckpt`` every n steps, every m minutes and after the last step; keeps the newest; and ``best.ckpt``.
+
+    Lightning's ModelCheckpoint watches metrics of Lightning's validation loop alone, and there is none here.
+
+    Args:
+        folder: where they go.
+        every_n_steps, every_n_minutes: None: not by that.
+        keep_last: step checkpoints kept.
+        evaluation: whose metrics ``monitor`` is one of; None: there is no best.
+        mode: ``max`` or ``min``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every_n_steps: int | None,
+        every_n_minutes: float | None,
+        keep_last: int,
+        evaluation: EvaluationCallback | None = None,
+        monitor: str | None = None,
+        mode: str = "max",
+    ):
+        self.folder, self.every_n_steps, self.every_n_minutes, self.keep_last = folder, every_n_steps, every_n_minutes, keep_last
+        self.evaluation, self.monitor, self.sign = evaluation, monitor, 1 if mode == "max" else -1
+        self.best = -math.inf
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Save what is due. Lightning runs checkpoint callbacks last, so that evaluations are in."""
+        assert isinstance(pl_module, PretrainModule)
+        step = pl_module.global_step
+        last = step == trainer.max_steps
+        if last or (self.every_n_steps and step % self.every_n_steps == 0) or self._time_is_up():
+            self._saved_at = time.monotonic()
+            trainer.save_checkpoint(self.folder / f"step-{step:08d}.ckpt")
+            if trainer.is_global_zero:
+                for old in step_checkpoints(self.folder)[: -self.keep_last]:
+                    old.unlink()
+        self._save_best(trainer)
+
+    def _time_is_up(self) -> bool:
+        if not self.every_n_minutes:
+            return False
+        return any(gather_objects(time.monotonic() - self._saved_at > self.every_n_minutes * 60))
+
+    def _save_best(self, trainer: Trainer) -> None:
+        if self.evaluation is None or self.monitor not in self.evaluation.metrics:
+            return
+        value = self.sign * self.evaluation.metrics.pop(self.monitor)
+        if value > self.best:
+            self.best = value
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on comparing with it."""
+        self.best = state_dict["best"]
+
+
+def newest_whole_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
+    """The newest step checkpoint that can be read whole, and those after it that cannot."""
+    broken = []
+    for path in reversed(step_checkpoints(folder)):
+        try:
+            torch.load(path, map_location="meta", weights_only=True, mmap=True)
+        except (RuntimeError, OSError, EOFError, ValueError):
+            broken.append(path)
+        else:
+            return path, broken
+    return None, broken

@@ -1,0 +1,39 @@
+"""Evaluations during training, at an interval of their own."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from timix_pl.core.files import atomic_path
+from timix_pl.evaluation.tasks import Evaluator, run_tasks
+from timix_pl.training.module import PretrainModule
+
+
+class EvaluationCallback(Callback):
+    """Runs evaluators every n steps and after the last; logs their metrics and writes ``evaluation.json``.
+
+    Args:
+        evaluators: run on all ranks together.
+        every_n_steps: None: after the last step alone.
+        path: of ``evaluation.json``.
+    """
+
+    def __init__(self, evaluators: Sequence[Evaluator], *, every_n_steps: int | None, path: Path):
+        self.evaluators, self.every_n_steps, self.path = evaluators, every_n_steps, path
+        self.metrics: dict[str, float] = {}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Evaluate if it is time."""
+        assert isinstance(pl_module, PretrainModule)
+        step = pl_module.global_step
+        if not self.evaluators or not (step == trainer.max_steps or (self.every_n_steps and step % self.every_n_steps == 0)):
+            return
+        result = run_tasks(self.evaluators, pl_module.model, pl_module.device)
+        self.metrics = result.metrics
+        pl_module.record(dict(result.metrics))
+        if trainer.is_global_zero:
+            with atomic_path(self.path) as temporary:
+                temporary.write_text(json.dumps({"step": step} | result._asdict(), indent=1))

@@ -1,0 +1,56 @@
+"""When, how often and how strongly images are mixed."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from timix_pl.mixing.step import Mixer
+from timix_pl.training.module import MixNow, PretrainModule
+
+
+class MixingCallback(Callback):
+    """Owns the mixing schedule and hands the module its mixer before each step; it touches no tensor.
+
+    With ``compute=extra`` gamma ramps from 0, with ``replace`` the ratio does.
+
+    Args:
+        mixer: the strategy.
+        ratio: share of each group's rows that are mixed; ``group_size``: rows of a group.
+        compute: ``extra`` or ``replace``.
+        gamma: weight of the mixed loss, with ``extra``.
+        warmup_frac: share of the planned samples over which mixing ramps up; ``stop_frac``: after which it ends.
+        first_samples: samples before mixing may start, so that PTA is taught first.
+    """
+
+    def __init__(
+        self,
+        mixer: Mixer,
+        *,
+        ratio: float = 1.0,
+        compute: str = "extra",
+        gamma: float = 1.0,
+        warmup_frac: float = 0.0,
+        stop_frac: float = 1.0,
+        group_size: int = 32,
+        first_samples: int = 0,
+    ):
+        self.mixer, self.ratio, self.compute, self.gamma = mixer, ratio, compute, gamma
+        self.warmup_frac, self.stop_frac, self.group_size, self.first_samples = warmup_frac, stop_frac, group_size, first_samples
+
+    def strength(self, consumed: int, planned_samples: int) -> float:
+        """0 where nothing is mixed, 1 at full strength, for the step that starts after ``consumed`` samples."""
+        if consumed < self.first_samples or consumed >= self.stop_frac * planned_samples:
+            return 0.0
+        warmup = self.warmup_frac * planned_samples
+        return min(1.0, (consumed - self.first_samples) / warmup) if warmup else 1.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Set the module's mixing for this step."""
+        assert isinstance(pl_module, PretrainModule)
+        strength = self.strength(pl_module.consumed, pl_module.planned_samples)
+        if strength == 0.0:
+            pl_module.mixing = None
+        elif self.compute == "replace":
+            pl_module.mixing = MixNow(self.mixer, "replace", self.ratio * strength, 1.0, self.group_size)
+        else:
+            pl_module.mixing = MixNow(self.mixer, "extra", self.ratio, self.gamma * strength, self.group_size)

@@ -1,0 +1,70 @@
+"""``metrics.csv``: one row per step that measured something, appended to when a run goes on."""
+
+import csv
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from timix_pl.core.files import atomic_path
+
+
+class CsvLogger(Logger):
+    """Rows of step, consumed and metrics; an empty cell is a metric that the step did not measure.
+
+    Unlike Lightning's own, it keeps the file when a run starts again in the same folder, and takes metrics that appear later.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+        self._columns: list[str] = []
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: ``config.yaml`` lies beside the file."""
+
+    @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """Drop the rows after ``step`` and a line that a kill cut off: the run goes on from there."""
+        rows = [row for row in self._read() if row["step"].isdigit() and int(row["step"]) <= step]
+        self._write(rows)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row; new names become new columns."""
+        row = {"step": step} | metrics
+        if new := [name for name in row if name not in self._columns]:
+            rows = self._read()
+            self._columns += [name for name in new if name not in self._columns]
+            self._write(rows)
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if None not in row.values()]
+        self._columns = list(reader.fieldnames or []) + [name for name in self._columns if name not in (reader.fieldnames or [])]
+        return rows
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)

@@ -1,0 +1,239 @@
+"""The pre-training LightningModule: one training step, and what it logs."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from timix_pl.core.distributed import sum_over_ranks
+from timix_pl.core.errors import NonFiniteError, RunError
+from timix_pl.core.types import Batch, LossOutput, RegionBatch
+from timix_pl.mixing.groups import mixed_rows
+from timix_pl.mixing.mixgen import MixGen
+from timix_pl.mixing.step import Mixer, MixStep
+from timix_pl.models.dual_encoder import DualEncoder, Encoded
+from timix_pl.optim.groups import parameter_groups
+from timix_pl.optim.schedule import learning_rate
+from timix_pl.training.objective import Objective
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """AdamW and its schedule; fractions are of the samples planned at the run's first start."""
+
+    lr: float = 5e-4
+    weight_decay: float = 0.2
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-6
+    schedule: str = "cosine"
+    warmup_frac: float = 0.05
+    cooldown_frac: float = 0.2
+    min_lr: float = 0.0
+    clip_grad_norm: float | None = 1.0
+
+
+class MixNow(NamedTuple):
+    """The mixing callback's word on the coming step."""
+
+    mixer: Mixer
+    compute: str
+    ratio: float
+    gamma: float
+    group_size: int
+
+
+class _Finished(NamedTuple):
+    """What the host looks at one step later: was the step finite, and if not, which was it."""
+
+    finite: Float[Tensor, ""]
+    step: int
+    terms: dict[str, Tensor]
+    grad_norm: Tensor
+    keys: list[str]
+
+
+class PretrainModule(LightningModule):
+    """Contrastive pre-training with text-aware mixing.
+
+    The mixing callback sets :attr:`mixing` before each step. One step is one forward call of the model, one backward, one optimizer step. A step whose
+    loss or gradient is not finite on any rank changes no weight; the host learns of it one step later, so that it never waits for the device.
+
+    Args:
+        model: the dual encoder.
+        objective: losses and their weights.
+        optim: optimizer and schedule.
+        global_batch_size: pairs per step over all ranks.
+        planned_samples: samples of the whole run; kept in the checkpoint, so that extending a run bends no schedule.
+        seed: the run's seed.
+        non_finite: ``stop`` raises ``NonFiniteError``; ``skip`` counts the step and goes on.
+    """
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        objective: Objective,
+        optim: OptimSettings,
+        *,
+        global_batch_size: int,
+        planned_samples: int,
+        seed: int,
+        non_finite: str = "stop",
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.model, self.objective, self.optim = model, objective, optim
+        self.global_batch_size, self.planned_samples, self.seed, self.non_finite = global_batch_size, planned_samples, seed, non_finite
+        self.mixing: MixNow | None = None
+        self.num_skipped_steps = 0
+        self._last: _Finished | None = None
+
+    @property
+    def consumed(self) -> int:
+        """Pairs of finished steps, over all ranks."""
+        return self.global_step * self.global_batch_size
+
+    def training_step(self, batch: tuple[Batch, RegionBatch | None], batch_idx: int) -> None:
+        """Encode, mix, compare, learn: one optimizer step."""
+        self.check_finite()
+        pairs, regions = batch
+        lr = self._set_learning_rate()
+        encoded = self.model(pairs.images, pairs.tokens, mix=self.mix_step(pairs), regions=regions)
+        output = self.objective(encoded, regions, first=pairs.first, gamma=self.mixing.gamma if self.mixing else 0.0)
+        self.manual_backward(output.loss + self._untouched_parameters(encoded))
+        grad_norm = self._optimizer_step(output, pairs)
+        if self.logs_now():
+            self._log_step(encoded, output, regions, grad_norm, lr)
+
+    def mix_step(self, pairs: Batch, step: int | None = None) -> MixStep | None:
+        """This step's mixing, or None where nothing is mixed."""
+        if self.mixing is None:
+            return None
+        step = self.global_step if step is None else step
+        mixer, compute, ratio, _, group_size = self.mixing
+        rows, partners = mixed_rows(len(pairs.images), group_size, ratio, seed=self.seed, step=step, first=pairs.first)
+        if not len(rows):
+            return None
+        joined = self.model.tokenizer(MixGen.join(pairs.captions, rows, partners)).to(self.device) if mixer.joins_captions else None
+        return MixStep(mixer, compute, rows, partners, self.seed, step, pairs.first, joined)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; ``fused`` because it can mask an update on the device."""
+        return torch.optim.AdamW(
+            parameter_groups(self.model, self.optim.weight_decay),
+            lr=self.optim.lr,
+            betas=(self.optim.beta1, self.optim.beta2),
+            eps=self.optim.eps,
+            fused=True,
+        )
+
+    def check_finite(self) -> None:
+        """Look at the last step's flag.
+
+        Raises:
+            NonFiniteError: it was not finite and ``non_finite`` is ``stop``. The weights were not touched.
+        """
+        last, self._last = self._last, None
+        if last is None or bool(last.finite):
+            return
+        self.num_skipped_steps += 1
+        if self.non_finite == "stop":
+            terms = ", ".join(f"{name}={float(value):g}" for name, value in last.terms.items())
+            raise NonFiniteError(
+                f"step {last.step}: the loss or the gradient is not finite ({terms}, grad_norm={float(last.grad_norm):g}); the weights were not touched. "
+                f"Samples of this rank: {', '.join(last.keys[:8])}{', ...' if len(last.keys) > 8 else ''}. "
+                "Lower optim.lr, set optim.clip_grad_norm, or let such steps pass with trainer.non_finite=skip"
+            )
+
+    def on_train_end(self) -> None:
+        """The last step is looked at too."""
+        self.check_finite()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What the schedules need to go on unbent. A checkpoint is only written after a step that was looked at."""
+        self.check_finite()
+        checkpoint["timix"] = {"planned_samples": self.planned_samples, "num_skipped_steps": self.num_skipped_steps}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the samples planned at the first start.
+
+        Raises:
+            RunError: the checkpoint is not one of timix-pl.
+        """
+        if "timix" not in checkpoint:
+            raise RunError("resume: this checkpoint was not written by timix-train; give model.pretrained a weights file instead")
+        self.planned_samples = checkpoint["timix"]["planned_samples"]
+        self.num_skipped_steps = checkpoint["timix"]["num_skipped_steps"]
+
+    def _set_learning_rate(self) -> float:
+        optim, total = self.optim, self.planned_samples
+        lr = learning_rate(
+            self.consumed + self.global_batch_size,
+            peak=optim.lr,
+            warmup=round(optim.warmup_frac * total),
+            total=total,
+            kind=optim.schedule,
+            minimum=optim.min_lr,
+            cooldown=round(optim.cooldown_frac * total),
+        )
+        for group in self.optimizers().param_groups:
+            group["lr"] = lr
+        return lr
+
+    def _optimizer_step(self, output: LossOutput, pairs: Batch) -> Float[Tensor, ""]:
+        """Clip, and update the weights if the loss and the gradient are finite on all ranks."""
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_grad_norm or math.inf)
+        num_bad = sum_over_ranks((~torch.isfinite(output.loss.detach()) | ~torch.isfinite(grad_norm)).float().reshape(()))
+        optimizer = self.optimizers()
+        optimizer.optimizer.found_inf = num_bad.clamp(max=1)
+        optimizer.step()
+        optimizer.zero_grad()
+        terms = {name: value.detach() for name, value in output.terms.items()}
+        self._last = _Finished(num_bad == 0, self.global_step - 1, terms, grad_norm, pairs.keys)
+        return grad_norm
+
+    def _untouched_parameters(self, encoded: Encoded) -> Tensor | float:
+        """Zero times the head's parameters where no region batch touched them, so that DDP sees one graph in every step."""
+        if self.model.pta is None or encoded.region_logits is not None:
+            return 0.0
+        return 0.0 * sum(parameter.sum() for parameter in self.model.pta.parameters())
+
+    @torch.no_grad()
+    def _log_step(self, encoded: Encoded, output: LossOutput, regions: RegionBatch | None, grad_norm: Tensor, lr: float) -> None:
+        values: dict[str, Any] = {f"train/loss/{name}": value for name, value in output.terms.items()}
+        values |= {
+            "train/loss/total": output.loss,
+            "train/grad_norm": grad_norm,
+            "train/logit_scale": encoded.logit_scale,
+            "train/lr": lr,
+            "train/num_skipped_steps": float(self.num_skipped_steps),
+        }
+        if encoded.plan is not None and self.mixing is not None:
+            values |= {
+                "train/mixing/lam": encoded.plan.lam.float().mean(),
+                "train/mixing/gamma": self.mixing.gamma,
+                "train/mixing/num_mixed": float(len(encoded.plan.rows) * self.trainer.world_size),
+            }
+            if encoded.plan.windows is not None:
+                values["train/mixing/side"] = float(encoded.plan.windows.side)
+        if encoded.region_logits is not None and regions is not None:
+            said, true = encoded.region_logits > 0, regions.patch_labels > 0
+            hits = (said & true).sum()
+            values |= {"train/pta/precision": hits / said.sum().clamp(min=1), "train/pta/recall": hits / true.sum().clamp(min=1)}
+        self.record(values)
+
+    def logs_now(self) -> bool:
+        """Whether the step that just finished is one to log."""
+        return self.global_step % self.trainer.log_every_n_steps == 0 or self.global_step in (1, self.trainer.max_steps)
+
+    def record(self, values: dict[str, Any]) -> None:
+        """Give the mean over ranks of some scalars to all loggers, under the number of finished steps; called on all ranks or none."""
+        means = sum_over_ranks(torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.device).reshape(()) for v in values.values()]))
+        if self.trainer.is_global_zero:
+            metrics = dict(zip(values, (means / self.trainer.world_size).tolist(), strict=True))
+            for logger in self.trainer.loggers:
+                logger.log_metrics(metrics | {"consumed": self.consumed}, step=self.global_step)

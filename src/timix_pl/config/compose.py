@@ -9,9 +9,10 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
+from timix_pl.config.folder import conf_dir
 from timix_pl.config.options import nearest, schema_options
 from timix_pl.config.schema import RootConfig
-from timix_pl.config.store import conf_dir, register_schema
+from timix_pl.config.store import register_schema
 from timix_pl.config.validate import problems, task_problems
 from timix_pl.core.errors import ConfigError, RunError
 
@@ -62,8 +63,7 @@ def _checked(overrides: Sequence[str], folder: Path, check: Callable[[RootConfig
         cfg = _compose(overrides, folder)
     except REFUSALS as error:
         raise ConfigError(_all_problems(overrides, folder, check)) from error
-    found = check(cfg)
-    if found:
+    if found := check(cfg):
         raise ConfigError(found)
     return cfg
 

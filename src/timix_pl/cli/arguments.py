@@ -1,0 +1,26 @@
+"""The form that all commands share: words KEY=VALUE, and a few flags."""
+
+import argparse
+from collections.abc import Sequence
+
+
+def parser(command: str, description: str, details: str) -> argparse.ArgumentParser:
+    """An argument parser that takes overrides anywhere between its flags; ``details`` follow the flags in ``--help``."""
+    made = argparse.ArgumentParser(
+        command,
+        usage=f"{command} [flags] [KEY=VALUE ...]",
+        description=description,
+        epilog=details.replace("%", "%%"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="options, as described below")
+    return made
+
+
+def parse(made: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse ``arguments`` (of the process, by default); a flag that does not exist ends the process with status 2."""
+    known, unknown = made.parse_known_intermixed_args(arguments)
+    if unknown:
+        made.error(f"there is no flag {unknown[0]}: options are written KEY=VALUE, without dashes; {made.prog} --help lists them")
+    return known

@@ -1,0 +1,44 @@
+"""``timix-report``: write the page of one or more runs."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from timix_pl.core.errors import TimixError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a report for each run directory, name its path, and compare the runs where ``--out`` is given.
+
+    Returns:
+        0, or 2 where a directory holds no run.
+    """
+    parser = argparse.ArgumentParser(
+        prog="timix-report",
+        description="Write RUN_DIR/report.html: final figures beside chance, curves, mixed pairs, heat maps and configuration, in one file "
+        "that opens offline. A run that is still going or was killed is reported as far as it got.",
+        epilog="example: timix-report runs/demo",
+    )
+    parser.add_argument("run_dirs", metavar="RUN_DIR", nargs="+", type=Path, help="the folder of a run, as timix-train named it")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="also write a page that compares the runs: final figures, settings")
+    arguments = parser.parse_args(argv)
+    if arguments.out and len(arguments.run_dirs) < 2:
+        parser.error("--out compares runs: give two or more run directories, or leave --out away")
+
+    from timix_pl.reports.comparison import write_comparison
+    from timix_pl.reports.page import write_report
+
+    try:
+        for run_dir in arguments.run_dirs:
+            print(write_report(run_dir))
+        if arguments.out:
+            print(write_comparison(arguments.run_dirs, arguments.out))
+    except (TimixError, OSError) as error:
+        print(f"timix-report: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

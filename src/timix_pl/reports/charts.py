@@ -1,0 +1,73 @@
+"""Which columns of ``metrics.csv`` are drawn together, and under which title."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+from timix_pl.reports.chart import Chart, line_chart
+from timix_pl.reports.figures import is_rank, words
+from timix_pl.reports.run import Run
+
+
+@dataclass(frozen=True)
+class _Spec:
+    title: str
+    patterns: tuple[str, ...]
+    note: str = ""
+    percent: bool = False
+
+
+_LEARNING = (
+    _Spec("Loss", ("train/loss/*",), "unweighted terms and their weighted sum"),
+    _Spec("Retrieval, mean recall", ("retrieval/mean_recall",), percent=True),
+    _Spec("Retrieval, image to text", ("retrieval/image_to_text/recall_*",), percent=True),
+    _Spec("Retrieval, text to image", ("retrieval/text_to_image/recall_*",), percent=True),
+    _Spec("Retrieval, median rank", ("retrieval/*/median_rank",), "lower is better"),
+    _Spec("Zero-shot classification", ("zero_shot/*",), percent=True),
+    _Spec("Grounding, per phrase", ("grounding/pointing", "grounding/localisation"), percent=True),
+    _Spec("Grounding, per patch", ("grounding/patch_*",), percent=True),
+    _Spec("PTA on training batches", ("train/pta/*",), "patches called relevant, against the boxes", percent=True),
+)
+_RUNNING = (
+    _Spec("Mixing: lam and gamma", ("train/mixing/lam", "train/mixing/gamma"), "share of the image kept; weight of the mixed loss"),
+    _Spec("Mixed images per step", ("train/mixing/num_mixed",)),
+    _Spec("Window side", ("train/mixing/side",), "in patches"),
+    _Spec("Learning rate", ("train/lr",)),
+    _Spec("Gradient norm", ("train/grad_norm",), "before clipping"),
+    _Spec("Logit scale", ("train/logit_scale",), "inverse temperature"),
+    _Spec("Throughput", ("train/samples_per_s",), "samples/s"),
+    _Spec("Waiting for data", ("train/data_wait_frac",), "share of the time", percent=True),
+)
+_NOT_DRAWN = {"consumed", "epoch", "train/num_skipped_steps", "train/num_bad_samples"}
+
+
+def charts(run: Run) -> tuple[list[Chart], list[Chart]]:
+    """The charts of a run: what it learned, and how it ran. A column that no chart knows gets one of its own, named after it."""
+    rest = [name for name in run.history if name not in _NOT_DRAWN and not any(_matches(spec, name) for spec in _LEARNING + _RUNNING)]
+    others = tuple(_Spec(name, (name,), percent=not name.startswith("train/") and not is_rank(name)) for name in rest)
+    return _drawn(run, _LEARNING), _drawn(run, _RUNNING + others)
+
+
+def _drawn(run: Run, specs: tuple[_Spec, ...]) -> list[Chart]:
+    chance = {figure.name: figure.chance for figure in run.figures if figure.chance is not None}
+    drawn = []
+    for spec in specs:
+        names = [name for name in run.history if _matches(spec, name)]
+        if names:
+            labels = dict(zip(names, _labels(names), strict=True))
+            curves = {labels[name]: run.history[name] for name in names}
+            levels = {labels[name]: chance[name] for name in names if name in chance and spec.percent}
+            drawn.append(line_chart(spec.title, curves, last_step=run.last_step, note=spec.note, chance=levels, percent=spec.percent))
+    return drawn
+
+
+def _matches(spec: _Spec, name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in spec.patterns)
+
+
+def _labels(names: list[str]) -> list[str]:
+    """What tells the names apart: the parts of their paths that not all share; a single one needs no name."""
+    if len(names) == 1:
+        return ["latest"]
+    paths = [name.split("/") for name in names]
+    shared = set(paths[0]).intersection(*paths)
+    return [", ".join(words(part) for part in path if part not in shared) for path in paths]

@@ -1,0 +1,60 @@
+"""Several runs beside each other: the settings that differ, the final figures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timix_pl.reports.figures import is_rank, value_text
+from timix_pl.reports.page import write_page
+from timix_pl.reports.run import Run, read_run
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a cell per run, empty where the run has no such value; ``best`` marks the best of them."""
+
+    label: str
+    cells: list[str]
+    best: list[bool]
+
+
+def write_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
+    """Write a page with the configuration keys that differ between runs and their final figures.
+
+    Raises:
+        RunError: one of ``run_dirs`` does not exist or holds no run.
+    """
+    runs = [read_run(run_dir) for run_dir in run_dirs]
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run.run_dir) for run in runs]
+    return write_page(path, "comparison.html", names=names, settings=differing_settings(runs), figures=final_figures(runs))
+
+
+def differing_settings(runs: Sequence[Run]) -> list[Row]:
+    """Configuration keys, dotted, that do not have the same value in all runs; name and folder of a run are no settings."""
+    flat = [_flatten(run.config) for run in runs]
+    keys = dict.fromkeys(key for config in flat for key in config if key not in ("name", "run_dir"))
+    values = {key: [str(config.get(key, "")) for config in flat] for key in keys}
+    return [Row(key, cells, [False] * len(runs)) for key, cells in values.items() if len(set(cells)) > 1]
+
+
+def final_figures(runs: Sequence[Run]) -> list[Row]:
+    """A row per metric that any run has; its best values are marked where the runs differ."""
+    by_run = [{figure.name: figure for figure in run.figures} for run in runs]
+    rows = []
+    for name in dict.fromkeys(name for figures in by_run for name in figures):
+        values = [figures[name].value if name in figures else None for figures in by_run]
+        present = {value for value in values if value is not None}
+        best = min(present) if is_rank(name) else max(present)
+        cells = ["" if value is None else value_text(name, value) for value in values]
+        rows.append(Row(name, cells, [value == best and len(present) > 1 for value in values]))
+    return rows
+
+
+def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,77 @@
+"""A metric in words: its label, its value and how far it is from chance."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One metric and, where it is known, the level of chance.
+
+    ``name`` is the metric's stable name, e.g. ``retrieval/image_to_text/recall_at_1``.
+    """
+
+    name: str
+    value: float
+    chance: float | None = None
+
+    @property
+    def group(self) -> str:
+        return words(self.name.split("/")[0]).capitalize()
+
+    @property
+    def label(self) -> str:
+        return ", ".join(words(part) for part in self.name.split("/")[1:]) or words(self.name)
+
+    @property
+    def is_rank(self) -> bool:
+        return is_rank(self.name)
+
+    @property
+    def times_chance(self) -> float | None:
+        """How many times better than chance; None where chance is unknown or a division by zero."""
+        better, worse = (self.chance, self.value) if self.is_rank else (self.value, self.chance)
+        return better / worse if better is not None and worse else None
+
+    @property
+    def value_text(self) -> str:
+        return value_text(self.name, self.value)
+
+    @property
+    def chance_text(self) -> str:
+        return "-" if self.chance is None else value_text(self.name, self.chance)
+
+    @property
+    def times_text(self) -> str:
+        times = self.times_chance
+        if times is None or not math.isfinite(times):
+            return ""
+        return f"{times:,.0f} ×" if times >= 10 else f"{times:.1f} ×"
+
+
+def figures(metrics: Mapping[str, float], chance: Mapping[str, float]) -> list[Figure]:
+    """Final figures in the order of ``metrics``."""
+    return [Figure(name, value, chance.get(name)) for name, value in metrics.items()]
+
+
+def is_rank(name: str) -> bool:
+    """Whether a metric is a rank, so that lower is better; all others are shares between 0 and 1."""
+    return name.endswith("_rank")
+
+
+_WORDS = {"info_nce": "InfoNCE", "siglip": "SigLIP", "patch_text": "patch-text", "patch_ap": "patch AP", "zero_shot": "zero-shot"}
+
+
+def words(name: str) -> str:
+    """One part of a stable name as people write it: 'recall_at_1' as 'recall at 1', 'info_nce' as 'InfoNCE'."""
+    return _WORDS.get(name, name.replace("_", " "))
+
+
+def value_text(name: str, value: float) -> str:
+    """The value of a metric for people: a share of 0.631 as '63.1%', a rank as '3.5' or '12,000'."""
+    if not math.isfinite(value):
+        return "undefined"
+    if is_rank(name):
+        return f"{value:,.1f}".removesuffix(".0")
+    return f"{value * 100:.1f}%" if value == 0 or value >= 0.001 else f"{value * 100:.2g}%"

@@ -1,0 +1,73 @@
+"""One run as one self-contained HTML page."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from timix_pl.core.files import atomic_path
+from timix_pl.reports.chart import AREA
+from timix_pl.reports.charts import charts
+from timix_pl.reports.figures import Figure, value_text
+from timix_pl.reports.header import facts, settings, status
+from timix_pl.reports.run import Run, read_run
+
+_HEADLINES = ("retrieval/mean_recall", "zero_shot/top_1", "grounding/pointing")
+
+
+@dataclass(frozen=True)
+class FigureRow:
+    """A final figure, and its best value of the run where an earlier evaluation was better."""
+
+    figure: Figure
+    earlier_best: str
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write ``run_dir/report.html``: figures, curves, mixed pairs, heat maps, configuration. It fetches nothing and opens offline.
+
+    What a run does not have (yet) is said in words on the page.
+
+    Returns:
+        The path of the page; it is replaced in one go, so a reader never sees half of it.
+    Raises:
+        RunError: ``run_dir`` does not exist or holds no run.
+    """
+    run = read_run(run_dir)
+    now_s = time.time()
+    learning, running = charts(run)
+    state, sentence = status(run, now_s)
+    return write_page(
+        run_dir / "report.html",
+        "report.html",
+        run=run,
+        state=state,
+        sentence=sentence,
+        facts=facts(run),
+        settings=settings(run),
+        headlines=[figure for figure in run.figures if figure.name in _HEADLINES],
+        rows=[FigureRow(figure, _earlier_best(run, figure)) for figure in run.figures],
+        learning=learning,
+        running=running,
+        area=AREA,
+    )
+
+
+def write_page(path: Path, template: str, **context: Any) -> Path:
+    """Render ``templates/TEMPLATE`` and put it at ``path`` atomically. All text is escaped."""
+    environment = Environment(
+        loader=PackageLoader("timix_pl.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    html = environment.get_template(template).render(**context)
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(html, encoding="utf-8")
+    return path
+
+
+def _earlier_best(run: Run, figure: Figure) -> str:
+    sign = -1 if figure.is_rank else 1
+    step, best = max(run.history.get(figure.name, [(0, figure.value)]), key=lambda point: sign * point[1])
+    better = sign * (best - figure.value) > 1e-6 * abs(figure.value)  # not merely rounded when it was written
+    return f"{value_text(figure.name, best)} at step {step:,.0f}" if better else ""

@@ -1,0 +1,189 @@
+"""A run directory, read as far as it got: a run may be going, killed, or without pictures."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from timix_pl.core.errors import RunError
+from timix_pl.reports.figures import Figure, figures
+from timix_pl.reports.history import Points, read_history
+from timix_pl.reports.pictures import Picture, heat_uri, picture
+
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 as shares of the image's width and height."""
+
+_RUN_FILES = ("config.yaml", "metrics.csv", "summary.json")
+_Shown = TypeVar("_Shown")
+
+
+@dataclass(frozen=True)
+class MixedPair:
+    """One mixed image with what it was made of; no windows where whole images were blended."""
+
+    clean: Picture
+    source: Picture
+    mixed: Picture
+    caption: str
+    partner_caption: str
+    lam: float
+    target_xyxy_norm: Box | None
+    source_xyxy_norm: Box | None
+    step: int
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """PTA's scores of one phrase over one image; ``peak_xy_norm`` is the middle of the most relevant patch."""
+
+    image: Picture
+    heat_uri: str
+    lowest: float
+    highest: float
+    peak_xy_norm: tuple[float, float]
+    phrase: str
+    box_xyxy_norm: Box
+    hit: bool
+    step: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run directory holds; ``notes`` says in words which of its files could not be read."""
+
+    run_dir: Path
+    written_at_s: float
+    config: dict[str, Any] = field(default_factory=dict)
+    config_text: str = ""
+    summary: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, Points] = field(default_factory=dict)
+    figures: list[Figure] = field(default_factory=list)
+    evaluated_at_step: int | None = None
+    mixed: list[MixedPair] = field(default_factory=list)
+    heat_maps: list[HeatMap] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return str(self.config.get("name") or self.run_dir.resolve().name)
+
+    @property
+    def last_step(self) -> int:
+        logged = max((points[-1][0] for points in self.history.values()), default=0)
+        return max(int(self.summary.get("steps") or 0), int(logged))
+
+    def setting(self, key: str) -> Any:
+        """The value of a dotted configuration key; None where the configuration does not have it."""
+        value: Any = self.config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+
+def read_run(run_dir: Path) -> Run:
+    """Read a run directory.
+
+    Raises:
+        RunError: ``run_dir`` does not exist or holds no run.
+    """
+    present = [run_dir / name for name in _RUN_FILES if (run_dir / name).is_file()]
+    if not present:
+        raise RunError(_no_run(run_dir))
+    notes: list[str] = []
+    evaluation = _read(run_dir / "evaluation.json", json.loads, notes)
+    config_path = run_dir / "config.yaml"
+    return Run(
+        run_dir=run_dir,
+        written_at_s=max(path.stat().st_mtime for path in present),
+        config=_read(config_path, yaml.safe_load, notes),
+        config_text=config_path.read_text(encoding="utf-8", errors="replace") if config_path.is_file() else "",
+        summary=_read(run_dir / "summary.json", json.loads, notes),
+        history=read_history(run_dir / "metrics.csv"),
+        figures=figures(evaluation.get("metrics", {}), evaluation.get("chance", {})),
+        evaluated_at_step=evaluation.get("step"),
+        mixed=_pictures(run_dir / "pictures/mixed.json", _mixed_pair, notes),
+        heat_maps=_pictures(run_dir / "pictures/heat_maps.json", _heat_map, notes),
+        notes=notes,
+    )
+
+
+def _no_run(run_dir: Path) -> str:
+    if not run_dir.is_dir():
+        nearest = next(parent for parent in run_dir.absolute().parents if parent.is_dir())
+        return f"run_dir '{run_dir}' is no folder. Give the one that timix-train named when it started; '{nearest}' is there."
+    below = sorted({path.parent for name in _RUN_FILES for path in run_dir.glob(f"*/{name}")})
+    way_out = f"Runs below it: {', '.join(map(str, below))}." if below else "Give the folder that timix-train named when it started."
+    return f"run_dir '{run_dir}' holds no run: none of {', '.join(_RUN_FILES)} is in it. {way_out}"
+
+
+def _read(path: Path, parse: Callable[[str], Any], notes: list[str]) -> dict[str, Any]:
+    """A mapping from a JSON or YAML file; {} where it is missing or, with a note, unreadable."""
+    if not path.is_file():
+        return {}
+    try:
+        content = parse(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        notes.append(f"{path.name} could not be read ({str(error).splitlines()[0]}); what it holds is left out.")
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _pictures(path: Path, show: Callable[[Path, dict[str, Any]], _Shown], notes: list[str]) -> list[_Shown]:
+    """The entries of a pictures file that can be shown, and a note for each that cannot."""
+    if not path.is_file():
+        return []
+    shown = []
+    try:
+        entries = list(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        notes.append(f"pictures/{path.name} could not be read ({error}); its pictures are left out.")
+        return []
+    for position, entry in enumerate(entries):
+        try:
+            shown.append(show(path.parent, entry))
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            notes.append(f"pictures/{path.name}, entry {position} is left out: {type(error).__name__}: {error}.")
+    return shown
+
+
+def _mixed_pair(folder: Path, entry: dict[str, Any]) -> MixedPair:
+    return MixedPair(
+        clean=picture(folder / entry["clean"]),
+        source=picture(folder / entry["source"]),
+        mixed=picture(folder / entry["mixed"]),
+        caption=entry["caption"],
+        partner_caption=entry["partner_caption"],
+        lam=float(entry["lam"]),
+        target_xyxy_norm=_box(entry["target_xyxy_norm"]),
+        source_xyxy_norm=_box(entry["source_xyxy_norm"]),
+        step=entry["step"],
+    )
+
+
+def _heat_map(folder: Path, entry: dict[str, Any]) -> HeatMap:
+    rows = entry["scores"]
+    highest, row, column = max((score, r, c) for r, scores in enumerate(rows) for c, score in enumerate(scores))
+    box = _box(entry["box_xyxy_norm"])
+    if box is None:
+        raise ValueError("box_xyxy_norm is null")
+    return HeatMap(
+        image=picture(folder / entry["image"]),
+        heat_uri=heat_uri(rows),
+        lowest=min(min(scores) for scores in rows),
+        highest=highest,
+        peak_xy_norm=((column + 0.5) / len(rows[0]), (row + 0.5) / len(rows)),
+        phrase=entry["phrase"],
+        box_xyxy_norm=box,
+        hit=entry["hit"],
+        step=entry["step"],
+    )
+
+
+def _box(value: Any) -> Box | None:
+    if value is None:
+        return None
+    x0, y0, x1, y1 = map(float, value)
+    return x0, y0, x1, y1

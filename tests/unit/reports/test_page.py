@@ -1,0 +1,180 @@
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.fake_run import make_fake_run
+from timix_pl.core.errors import RunError
+from timix_pl.reports.page import write_report
+
+
+class _Page(HTMLParser):
+    """Tags with their attributes, and the text outside of <style>."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self._texts, self._inside = [], [], []
+        self.feed(html)
+        self.text = " ".join(" ".join(self._texts).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._inside.append(tag)
+
+    def handle_data(self, data):
+        if self._inside[-1:] != ["style"]:
+            self._texts.append(data)
+
+    def count(self, tag, **wanted):
+        return sum(name == tag and wanted.items() <= attributes.items() for name, attributes in self.tags)
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    return make_fake_run(tmp_path_factory.mktemp("runs") / "demo")
+
+
+@pytest.fixture
+def run_dir(finished_run, tmp_path):
+    return shutil.copytree(finished_run, tmp_path / "demo")
+
+
+def _report(run_dir):
+    path = write_report(run_dir)
+    assert path == run_dir / "report.html"
+    return _Page(path.read_text(encoding="utf-8"))
+
+
+def test_a_finished_run_has_every_section(run_dir):
+    page = _report(run_dir)
+    for title in ("Final figures", "What it learned", "How it ran", "Mixed pairs", "Patch-text alignment", "Configuration"):
+        assert title in page.text
+    assert "demo finished" in page.text
+    for text in (
+        "76,800 (3.8 passes over 20,000)",
+        "6 min 12 s",
+        "206 samples/s",
+        "1.5 M (image 812 k, text 634 k, PTA 51 k)",
+        "kind: timix",
+    ):
+        assert text in page.text
+    assert "41.2% 0.2% 211 ×" in page.text
+    assert "still going" not in page.text and "left out" not in page.text
+
+
+def test_every_logged_column_is_drawn_and_chance_is_on_the_plots_of_shares(run_dir):
+    page = _report(run_dir)
+    titles = {attributes["aria-label"] for tag, attributes in page.tags if tag == "svg" and "over steps" in attributes["aria-label"]}
+    assert {
+        "Loss over steps",
+        "Retrieval, image to text over steps",
+        "PTA on training batches over steps",
+        "Gradient norm over steps",
+    } <= titles
+    with (run_dir / "metrics.csv").open() as file:
+        columns = set(next(csv.reader(file)))
+    assert page.count("polyline") == len(columns - {"step", "consumed", "train/num_skipped_steps", "train/num_bad_samples"})
+    assert page.count("line", **{"class": "chance"}) == 7
+
+
+def test_pictures_are_inside_the_page_with_their_windows(run_dir):
+    page = _report(run_dir)
+    assert page.count("image") == 4 * 3 + 4 * 3
+    assert all(attributes["href"].startswith("data:image/png;base64,") for tag, attributes in page.tags if tag == "image")
+    window = {"class": "outline over own", "x": "32.0", "y": "0.0", "width": "32.0", "height": "32.0"}
+    assert page.count("rect", **window) == 4
+    assert page.text.count("✓ hit") == 3 and page.text.count("✗ miss") == 1
+    assert "lam 0.75 a small red ring left of a striped green square" in page.text
+
+
+def test_nothing_comes_from_outside(run_dir):
+    page = _report(run_dir)
+    addresses = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("href", "src")]
+    assert addresses and all(address.startswith("data:") for address in addresses)
+    assert page.count("script") == page.count("link") == 0
+    assert not re.search(r"url\(|@import|https?:", (run_dir / "report.html").read_text())
+
+
+def test_captions_cannot_break_the_page(tmp_path):
+    caption = """<script>alert(1)</script> "a" & 'b' </figcaption><img src=x onerror=alert(1)>"""
+    page = _report(make_fake_run(tmp_path / "demo", num_steps=400, caption=caption))
+    assert page.count("script") == page.count("img") == 0
+    assert caption in page.text
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        ("evaluation.json", "No evaluation yet"),
+        ("metrics.csv", "No curves yet"),
+        ("pictures", "No pictures of mixed pairs"),
+        ("pictures/heat_maps.json", "No heat maps"),
+        ("config.yaml", "No config.yaml"),
+        ("summary.json", "still going"),
+        ("pictures/mixed-0-source.png", "pictures/mixed.json, entry 0 is left out"),
+    ],
+)
+def test_what_is_missing_is_said_in_words(run_dir, missing, says):
+    path = run_dir / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert says in _report(run_dir).text
+
+
+def test_a_run_that_has_only_begun(tmp_path):
+    (tmp_path / "config.yaml").write_text("name: fresh\n")
+    (tmp_path / "metrics.csv").write_text("")
+    text = _report(tmp_path).text
+    assert "fresh running" in text and "No curves yet" in text and "No evaluation yet" in text
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "summary.json", "evaluation.json", "pictures/mixed.json", "pictures/heat_maps.json"])
+def test_a_broken_file_is_named_and_the_rest_is_shown(run_dir, name):
+    (run_dir / name).write_text('{"half": [')
+    text = _report(run_dir).text
+    assert f"{name} could not be read" in text
+    assert "Gradient norm" in text
+
+
+def test_blended_images_have_no_windows(run_dir):
+    path = run_dir / "pictures/mixed.json"
+    pairs = [pair | {"target_xyxy_norm": None, "source_xyxy_norm": None} for pair in json.loads(path.read_text())]
+    path.write_text(json.dumps(pairs))
+    page = _report(run_dir)
+    assert page.count("image") == 24
+    assert page.count("rect", **{"class": "outline over own"}) == 0
+
+
+def test_an_unknown_metric_gets_a_row_and_a_chart(run_dir):
+    (run_dir / "metrics.csv").write_text("step,vqa/accuracy\n5,0.5\n")
+    (run_dir / "evaluation.json").write_text(json.dumps({"step": 5, "metrics": {"vqa/accuracy": 0.5}, "chance": {}}))
+    page = _report(run_dir)
+    assert "Vqa accuracy 50.0% -" in page.text
+    assert page.count("svg", **{"aria-label": "vqa/accuracy over steps"}) == 1
+
+
+def test_an_earlier_better_evaluation_is_named(run_dir):
+    assert "No earlier evaluation of this run was better" in _report(run_dir).text
+    with (run_dir / "metrics.csv").open("a") as file:
+        file.write("step,retrieval/mean_recall,retrieval/image_to_text/median_rank\n700,0.9,1\n")
+    page = _report(run_dir)
+    assert "90.0% at step 700" in page.text and "1 at step 700" in page.text
+    assert page.count("td", **{"class": "num best"}) == 9  # all but these two
+
+
+def test_a_folder_without_a_run_is_refused_with_the_runs_below_it(tmp_path):
+    make_fake_run(tmp_path / "runs/a", num_steps=200, num_pictures=0)
+    with pytest.raises(RunError, match=r"holds no run.*runs/a"):
+        write_report(tmp_path / "runs")
+    with pytest.raises(RunError, match="is no folder"):
+        write_report(tmp_path / "absent")
+    assert not list(tmp_path.glob("**/report.html"))
+
+
+def test_a_report_is_replaced_and_leaves_nothing_beside_it(run_dir):
+    before = {path.name for path in run_dir.iterdir()}
+    write_report(run_dir)
+    write_report(run_dir)
+    assert {path.name for path in run_dir.iterdir()} == before | {"report.html"}

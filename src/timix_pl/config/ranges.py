@@ -21,7 +21,9 @@ class Range:
         low = f"more than {self.low:g}" if self.above else f"at least {self.low:g}"
         if self.high == math.inf:
             return low
-        return f"{low} and {'less than' if self.below else 'at most'} {self.high:g}"
+        if self.above or self.below:
+            return f"{low} and {'less than' if self.below else 'at most'} {self.high:g}"
+        return f"from {self.low:g} to {self.high:g}"
 
 
 COUNT = Range(1)

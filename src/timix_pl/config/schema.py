@@ -30,6 +30,7 @@ NonFinite = StrEnum("NonFinite", ["stop", "skip"])
 Precision = StrEnum("Precision", ["auto", "fp32", "bf16_mixed", "bf16_pure"])
 LoggerKind = StrEnum("LoggerKind", ["csv", "tensorboard", "wandb"])
 Accelerator = StrEnum("Accelerator", ["auto", "cpu", "gpu"])
+Prepare = StrEnum("Prepare", ["flickr8k"])
 Mode = StrEnum("Mode", ["min", "max"])
 
 
@@ -62,7 +63,8 @@ class DataConfig:
     val_shards: Any = option(None, "Pairs for evaluation (and boxes, for grounding), given like train_shards.")
     region_shards: Any = option(None, "Images with boxes and phrases that teach PTA, given like train_shards.")
     zero_shot_shards: Any = option(None, "Labelled images with a classes.json beside them, for zero-shot classification.")
-    grounding_shards: Any = option(None, "Images with boxes to judge PTA; None takes val_shards where it has boxes.")
+    grounding_shards: Any = option(None, "Images with boxes to judge PTA; null takes val_shards where it has boxes.")
+    prepare: Prepare | None = option(None, "flickr8k: first turn the published files in real_data_dir into shards in cache_dir.")
     cache_dir: str = option("data", "Folder for data that timix-pl makes: the generated scenes, the prepared shards.")
     global_batch_size: int = option(256, "Pairs per optimizer step over all ranks; divisible by the number of ranks.")
     num_workers: int = option(2, "Loader processes per rank; 0 loads in the training process.")
@@ -83,9 +85,9 @@ class ModelConfig:
     pretrained: str | None = option(None, "An open_clip pretrained tag or the path of a local weights file.")
     text_model: str | None = option(None, "Hugging Face text tower in place of the architecture's own: a hub name or a local folder.")
     text_pretrained: bool = option(True, "Load the Hugging Face tower's weights; false takes its configuration alone.")
-    image_size_px: int | None = option(None, "Side of the input images, in pixels; None takes the architecture's.")
-    context_length: int | None = option(None, "Tokens per caption; None takes the architecture's.")
-    init_logit_scale: float | None = option(None, "Inverse temperature at the start; None: 1 / 0.07 for info_nce, 10 for siglip.")
+    image_size_px: int | None = option(None, "Side of the input images, in pixels; null takes the architecture's.")
+    context_length: int | None = option(None, "Tokens per caption; null takes the architecture's.")
+    init_logit_scale: float | None = option(None, "Inverse temperature at the start; null: 1 / 0.07 for info_nce, 10 for siglip.")
     max_logit_scale: float = option(100.0, "Upper bound of the inverse temperature.")
 
 
@@ -95,7 +97,7 @@ class PtaConfig:
 
     enabled: bool = option(True, "Build the head; mixing=timix needs it.")
     block: int = option(6, "Patch features are taken after this block of the image tower, counted from 1.")
-    hidden_dim: int | None = option(None, "Channels inside the head; None takes the image tower's width.")
+    hidden_dim: int | None = option(None, "Channels inside the head; null takes the image tower's width.")
     weight: float = option(1.0, "Weight of the PTA loss in the sum.")
     min_cover: float = option(0.0, "Share of a patch's area that a box must cover to make it positive; 0: any touch.")
     grad: PtaGrad = option(PtaGrad.full, "full: gradients reach both towers; trunk: the image tower up to the block; head: the head alone.")
@@ -138,7 +140,7 @@ class OptimConfig:
     warmup_frac: float = option(0.05, "Share of the run over which the learning rate rises linearly.")
     cooldown_frac: float = option(0.2, "constant_with_cooldown: share of the run over which it falls to min_lr at the end.")
     min_lr: float = option(0.0, "Learning rate at the end of the schedule.")
-    clip_grad_norm: float | None = option(1.0, "Largest norm of the gradient; None: no clipping (the norm is logged all the same).")
+    clip_grad_norm: float | None = option(1.0, "Largest norm of the gradient; null: no clipping (the norm is logged all the same).")
 
 
 @dataclass
@@ -146,28 +148,28 @@ class TrainerConfig:
     max_steps: int | None = option(None, "Optimizer steps of the whole run.")
     max_epochs: float | None = option(None, "Passes over the training pairs, in place of max_steps; fractions are allowed.")
     accelerator: Accelerator = option(Accelerator.auto, "auto, cpu or gpu.")
-    devices: int | None = option(None, "Processes on this machine; None: all GPUs, or one CPU process.")
+    devices: int | None = option(None, "Processes on this machine; null: all GPUs, or one CPU process.")
     num_nodes: int = option(1, "Machines.")
     precision: Precision = option(Precision.auto, "auto: bf16_mixed on GPUs that have it, else fp32.")
     log_every_n_steps: int = option(10, "Write a row of metrics.csv every n steps.")
     non_finite: NonFinite = option(NonFinite.stop, "A non-finite loss or gradient: stop the run, or skip the step and count it.")
     progress_bar: bool = option(True, "Show a progress bar.")
-    num_threads: int | None = option(None, "CPU threads per process; None: PyTorch's choice.")
+    num_threads: int | None = option(None, "CPU threads per process; null: PyTorch's choice.")
 
 
 @dataclass
 class CheckpointConfig:
-    every_n_steps: int | None = option(1000, "Save every n steps; None: not by steps.")
-    every_n_minutes: float | None = option(30.0, "Save every m minutes; None: not by time.")
+    every_n_steps: int | None = option(1000, "Save every n steps; null: not by steps.")
+    every_n_minutes: float | None = option(30.0, "Save every m minutes; null: not by time.")
     keep_last: int = option(2, "Step and time checkpoints that are kept.")
-    monitor: str | None = option("retrieval/mean_recall", "Metric whose best value is kept as best.ckpt; None: none.")
+    monitor: str | None = option("retrieval/mean_recall", "Metric whose best value is kept as best.ckpt; null: none.")
     mode: Mode = option(Mode.max, "Whether a larger (max) or a smaller (min) value is better.")
 
 
 @dataclass
 class EvaluationConfig:
     tasks: list[str] = option(["retrieval", "zero_shot", "grounding"], "What to evaluate; tasks without data are left out, and said so.")
-    every_n_steps: int | None = option(1000, "Evaluate every n steps and at the end; None: at the end only.")
+    every_n_steps: int | None = option(1000, "Evaluate every n steps and at the end; null: at the end only.")
     batch_size: int = option(128, "Images per forward pass of an evaluation, per rank.")
 
 
@@ -191,7 +193,7 @@ class RootConfig:
     run_dir: str = option("runs/${name}", "Folder for everything the run leaves.")
     resume: str = option("auto", "auto: go on from the newest checkpoint in run_dir; never: refuse a run_dir in use; or a checkpoint.")
     dry_run: bool = option(False, "Compose, validate, build on the meta device, print, and stop.")
-    real_data_dir: str | None = option(None, "Folder of the published data sets, for experiments that use them; None: $TIMIX_REAL_DATA.")
+    real_data_dir: str | None = option(None, "Folder of the published data sets, for experiments that use them; null: $TIMIX_REAL_DATA.")
     data: DataConfig = option(DataConfig, "Data.")
     model: ModelConfig = option(ModelConfig, "Towers.")
     pta: PtaConfig = option(PtaConfig, "Patch-text alignment.")

@@ -7,8 +7,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
 from timix_pl.config.compose import compose
+from timix_pl.config.options import as_typed
 from timix_pl.config.schema import Accelerator, RootConfig
 from timix_pl.core.errors import ConfigError
+
+ONE_DEVICE = (
+    "a sweep's jobs run one after another in one process, which uses one device; set trainer.devices=1, or start each job by itself"
+)
 
 
 def check_sweep(overrides: Sequence[str]) -> None:
@@ -17,20 +22,18 @@ def check_sweep(overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: what is wrong with any of the jobs, each problem once; or several devices, which jobs in one process cannot share.
     """
-    found: dict[str, None] = {}
+    own_launcher = any(override.startswith("hydra/launcher=") for override in overrides)
+    found: list[str] = []
     for job in jobs(overrides):
         try:
             cfg = compose(job)
         except ConfigError as error:
-            found.update(dict.fromkeys(error.problems))
+            found += error.problems
         else:
-            if _num_devices(cfg) > 1 and not any(override.startswith("hydra/launcher=") for override in overrides):
-                found[
-                    f"trainer.devices={cfg.trainer.devices}: the jobs of a sweep run one after another in one process, which uses one device; "
-                    "set trainer.devices=1, or start each job by itself"
-                ] = None
+            if not own_launcher and _num_devices(cfg) > 1:
+                found.append(f"trainer.devices={as_typed(cfg.trainer.devices)}: {ONE_DEVICE}")
     if found:
-        raise ConfigError(list(found))
+        raise ConfigError(list(dict.fromkeys(found)))
 
 
 def jobs(overrides: Sequence[str]) -> list[list[str]]:

@@ -1,0 +1,48 @@
+# A machine with make and Python 3.11 or newer is enough; PYTHON=/path/to/python chooses another one.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint typecheck format bench clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Make .venv with all that is needed (about 6 GB, once)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "timix-pl needs Python 3.11 or newer, and '$(PYTHON)' is not: install one, then make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "'$(PYTHON)' has no venv module: install it (Debian: apt install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup ## Train a small model on the embedded data set, evaluate it, write runs/demo/report.html (5 to 8 minutes)
+	$(BIN)/timix-train experiment=demo
+
+test: setup ## Run the tests; TIMIX_REAL_DATA=DIR adds those on published data sets
+	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 8
+
+check: lint typecheck ## Lint, check types and formatting
+	$(BIN)/ruff format --check .
+
+lint: setup ## Check the code's rules and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+typecheck: setup ## Check types
+	$(BIN)/mypy
+
+format: setup ## Format the code and sort imports
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Measure the cost of a TiMix step against a plain one
+	$(BIN)/python -m benchmarks.step
+
+clean: ## Remove caches and builds; .venv, data/ and runs/ stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src data_pipelines tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,226 @@
+"""What the commands do with a checked configuration: train, evaluate, or show what would be built."""
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import OmegaConf
+
+from timix_pl.config.compose import recompose
+from timix_pl.config.cost import describe_cost
+from timix_pl.config.parts import (
+    build_data,
+    build_evaluators,
+    build_loggers,
+    build_mixing,
+    build_model,
+    check_batches,
+    evaluation_set,
+    lightning_precision,
+    prepare_data,
+)
+from timix_pl.config.run_dir import claim
+from timix_pl.config.schema import RootConfig
+from timix_pl.core.errors import RunError
+from timix_pl.core.files import atomic_path
+from timix_pl.core.types import EvaluationResult
+from timix_pl.evaluation.tasks import run_tasks
+from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.reports.page import write_report
+from timix_pl.training.callbacks.bad_samples import BadSamplesCallback
+from timix_pl.training.callbacks.checkpoints import CheckpointsCallback, newest_whole_checkpoint
+from timix_pl.training.callbacks.evaluation import EvaluationCallback
+from timix_pl.training.callbacks.pictures import PicturesCallback
+from timix_pl.training.callbacks.progress import StepProgressBar
+from timix_pl.training.callbacks.throughput import ThroughputCallback
+from timix_pl.training.checkpoint_io import AtomicCheckpointIO
+from timix_pl.training.module import OptimSettings, PretrainModule
+from timix_pl.training.objective import Objective
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: RootConfig) -> EvaluationResult:
+    """Train, or go on training, in ``cfg.run_dir``; leave checkpoints, metrics, pictures and ``report.html`` there.
+
+    Returns:
+        The last evaluation; no metrics where nothing was evaluated.
+    Raises:
+        TimixError: what the user can mend: data, model, run directory, a non-finite loss.
+    """
+    run_dir = Path(cfg.run_dir)
+    checkpoint = claim(cfg)
+    prepare_data(cfg)
+    if cfg.trainer.num_threads is not None:
+        torch.set_num_threads(cfg.trainer.num_threads)
+    torch.manual_seed(cfg.seed)
+    model = build_model(cfg)
+    data = build_data(cfg, model)
+    trainer, evaluation = _build_trainer(cfg, model, data, run_dir)
+    check_batches(cfg, trainer.world_size)
+    module = PretrainModule(
+        model,
+        Objective(loss=cfg.loss.kind, targets=cfg.mixing.targets, pta_weight=cfg.pta.weight),
+        OptimSettings(**OmegaConf.to_container(OmegaConf.structured(cfg.optim), enum_to_str=True)),  # type: ignore[arg-type]
+        global_batch_size=cfg.data.global_batch_size,
+        planned_samples=data.max_steps * cfg.data.global_batch_size,
+        seed=cfg.seed,
+        non_finite=cfg.trainer.non_finite,
+    )
+    if checkpoint is not None:
+        log.info("going on from %s", checkpoint)
+        trainer.loggers[0].rewind(_step_of(checkpoint))
+    summary = _Summary(run_dir, cfg, model, data.pairs.num_samples) if trainer.is_global_zero else None
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except BaseException:
+        if summary:
+            summary.write("interrupted", trainer.global_step)
+        raise
+    if summary:
+        summary.write("finished", trainer.global_step)
+        write_report(run_dir)
+    return evaluation.result
+
+
+def dry_run(cfg: RootConfig) -> str:
+    """Build on the meta device, touching neither data nor memory.
+
+    Returns:
+        The configuration, parameter counts of each tower, and FLOPs of a sample.
+    Raises:
+        TimixError: the model cannot be built, or the windows do not fit its grid.
+    """
+    model = build_model(cfg, device="meta")
+    build_mixing(cfg, model.patch_grid)
+    return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{describe_cost(cfg, model)}"
+
+
+def evaluate(checkpoint: Path, tasks: Sequence[str] | None = None, overrides: Sequence[str] = ()) -> EvaluationResult:
+    """Evaluate a checkpoint with its run's configuration.
+
+    Args:
+        checkpoint: a run directory (its newest checkpoint is taken), or a checkpoint file inside one.
+        tasks: None takes those of the run's configuration.
+        overrides: of the run's configuration, as on the command line.
+    Raises:
+        RunError: there is no checkpoint.
+        EvaluationError: some evaluations failed; it carries the others' result.
+    """
+    run_dir = checkpoint if checkpoint.is_dir() else checkpoint.parent.parent
+    cfg = recompose(run_dir / "config.yaml", overrides)
+    if tasks is not None:
+        cfg.evaluation.tasks = list(tasks)
+    path = checkpoint if checkpoint.is_file() else newest_whole_checkpoint(run_dir / "checkpoints")[0]
+    if path is None:
+        raise RunError(f"checkpoint={checkpoint}: no checkpoint there; give a run directory, or a .ckpt file")
+    prepare_data(cfg)
+    model = build_model(cfg)
+    load_weights(model, path)
+    device = torch.device("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu")
+    return run_tasks(build_evaluators(cfg, model), model.to(device), device)
+
+
+def load_weights(model: DualEncoder, path: Path) -> None:
+    """Weights of a checkpoint that ``timix-train`` wrote.
+
+    Raises:
+        RunError: it cannot be read, or belongs to another model.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
+    except (RuntimeError, KeyError, OSError, EOFError) as error:
+        raise RunError(f"{path}: not a checkpoint of this model: {str(error).splitlines()[0]}") from error
+
+
+class _Summary:
+    """``summary.json``: what a run is and how far it got."""
+
+    def __init__(self, run_dir: Path, cfg: RootConfig, model: DualEncoder, num_train_samples: int):
+        self._path, self._started_s, self._global_batch_size = run_dir / "summary.json", time.time(), cfg.data.global_batch_size
+        earlier = json.loads(self._path.read_text()) if self._path.exists() else {}
+        self._earlier_wall_s = earlier.get("wall_s", 0.0)
+        self._facts = {
+            "name": cfg.name,
+            "num_train_samples": num_train_samples,
+            "num_parameters": {
+                part: sum(p.numel() for p in module.parameters())
+                for part, module in (("image", model.image), ("text", model.text), ("pta", model.pta))
+                if module is not None
+            },
+        }
+        self.write("running", earlier.get("steps", 0))
+
+    def write(self, status: str, steps: int) -> None:
+        wall_s = self._earlier_wall_s + time.time() - self._started_s
+        consumed = steps * self._global_batch_size
+        content = {"status": status, "steps": steps, "consumed": consumed, "wall_s": wall_s, "samples_per_s": consumed / max(wall_s, 1e-9)}
+        with atomic_path(self._path) as temporary:
+            temporary.write_text(json.dumps(self._facts | content, indent=1))
+
+
+def _build_trainer(cfg: RootConfig, model: DualEncoder, data: Any, run_dir: Path) -> tuple[Trainer, EvaluationCallback]:
+    mixing = build_mixing(cfg, model.patch_grid)
+    evaluation = EvaluationCallback(
+        build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, path=run_dir / "evaluation.json"
+    )
+    regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if cfg.pta.enabled else 0
+    callbacks = [
+        *([mixing] if mixing else []),
+        ThroughputCallback(),
+        BadSamplesCallback(
+            run_dir / "quarantine.jsonl", max_bad_frac=cfg.data.max_bad_frac, samples_per_step=cfg.data.global_batch_size + regions_per_step
+        ),
+        evaluation,
+        PicturesCallback(
+            run_dir / "pictures",
+            mixing=mixing,
+            grounding=evaluation_set(cfg, "grounding", model) if cfg.pta.enabled else None,
+            num_mixed=cfg.pictures.num_mixed,
+            num_heat_maps=cfg.pictures.num_heat_maps,
+            phrase_template=cfg.data.phrase_template,
+        ),
+        CheckpointsCallback(
+            run_dir / "checkpoints",
+            every_n_steps=cfg.checkpoint.every_n_steps,
+            every_n_minutes=cfg.checkpoint.every_n_minutes,
+            keep_last=cfg.checkpoint.keep_last,
+            evaluation=evaluation,
+            monitor=cfg.checkpoint.monitor,
+            mode=cfg.checkpoint.mode,
+        ),
+        *([StepProgressBar()] if cfg.trainer.progress_bar else []),
+    ]
+    gpu = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
+    devices = cfg.trainer.devices or (max(torch.cuda.device_count(), 1) if gpu else 1)
+    warnings.filterwarnings("ignore", ".*dataloader is not resumable.*|.*does not have many workers.*|.*checkpoint directory.*")
+    trainer = Trainer(
+        accelerator="gpu" if gpu else "cpu",
+        devices=devices,
+        num_nodes=cfg.trainer.num_nodes,
+        strategy=DDPStrategy(gradient_as_bucket_view=True) if devices * cfg.trainer.num_nodes > 1 else "auto",
+        precision=lightning_precision(cfg.trainer.precision),  # type: ignore[arg-type]
+        max_steps=data.max_steps,
+        max_epochs=-1,
+        limit_val_batches=0,
+        logger=build_loggers(cfg, run_dir),
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        log_every_n_steps=cfg.trainer.log_every_n_steps,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        enable_progress_bar=cfg.trainer.progress_bar,
+    )
+    return trainer, evaluation
+
+
+def _step_of(checkpoint: Path) -> int:
+    return torch.load(checkpoint, map_location="meta", weights_only=True, mmap=True)["global_step"]

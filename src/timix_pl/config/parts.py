@@ -1,0 +1,235 @@
+"""From the configuration to the parts of a run. Components take plain values; this is the one place that knows the configuration's names."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from timix_pl.config.schema import DataKind, LoggerKind, LossKind, MixingKind, Precision, RootConfig
+from timix_pl.core.errors import ConfigError, DataError
+from timix_pl.core.randomness import seed_of
+from timix_pl.data.datamodule import PretrainDataModule
+from timix_pl.data.evaluation_set import EvaluationSet
+from timix_pl.data.training_set import Augmentation, SampleStream
+from timix_pl.evaluation.grounding import Grounding
+from timix_pl.evaluation.retrieval import Retrieval
+from timix_pl.evaluation.tasks import Evaluator
+from timix_pl.evaluation.zero_shot import ZeroShot
+from timix_pl.mixing.cutmix import CutMix
+from timix_pl.mixing.mixgen import MixGen
+from timix_pl.mixing.mixup import Mixup
+from timix_pl.mixing.step import Mixer
+from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.windows import side_range
+from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.training.callbacks.mixing import MixingCallback
+from timix_pl.training.csv_logger import CsvLogger
+
+log = logging.getLogger(__name__)
+
+
+def prepare_data(cfg: RootConfig) -> None:
+    """Make what the configuration asks for (scenes, shards of published files) and set the shard keys that follow from it."""
+    data = cfg.data
+    if data.kind == DataKind.scenes:
+        from timix_pl.scenes.make import make_scenes
+
+        parameters: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(data.scenes))  # type: ignore[assignment]
+        folder = Path(data.cache_dir) / f"scenes-{seed_of(json.dumps(parameters, sort_keys=True)) & 0xFFFFFFFF:08x}"
+        make_scenes(folder, **parameters)
+        data.train_shards, data.val_shards = str(folder / "train"), str(folder / "val")
+        data.region_shards, data.zero_shot_shards = str(folder / "regions"), str(folder / "zero_shot")
+    elif data.prepare is not None:
+        from data_pipelines import prepare_flickr8k
+
+        prepare_flickr8k(cfg.real_data_dir, data.cache_dir)
+
+
+def build_model(cfg: RootConfig, device: str = "cpu") -> DualEncoder:
+    """The dual encoder with its PTA head."""
+    sigmoid = cfg.loss.kind == LossKind.siglip
+    return DualEncoder.create(
+        cfg.model.architecture,
+        pretrained=cfg.model.pretrained,
+        text_model=cfg.model.text_model,
+        text_pretrained=cfg.model.text_pretrained,
+        image_size_px=cfg.model.image_size_px,
+        context_length=cfg.model.context_length,
+        pta_block=cfg.pta.block,
+        pta_hidden_dim=cfg.pta.hidden_dim,
+        with_pta=cfg.pta.enabled,
+        pta_grad=cfg.pta.grad,
+        init_logit_scale=cfg.model.init_logit_scale or (10.0 if sigmoid else 1 / 0.07),
+        max_logit_scale=cfg.model.max_logit_scale,
+        init_logit_bias=-10.0 if sigmoid else None,
+        device=device,
+    )
+
+
+def build_mixing(cfg: RootConfig, patch_grid: tuple[int, int]) -> MixingCallback | None:
+    """The mixing callback, or None for plain CLIP.
+
+    Raises:
+        ShapeError: the patch grid is too small for the windows.
+    """
+    mixing = cfg.mixing
+    if mixing.kind == MixingKind.none or mixing.ratio == 0:
+        return None
+    mixer: Mixer
+    if mixing.kind in (MixingKind.timix, MixingKind.cutmix):
+        side_range(patch_grid, mixing.min_side, mixing.max_side)
+    if mixing.kind == MixingKind.timix:
+        mixer = TiMix(patch_grid, min_side=mixing.min_side, max_side=mixing.max_side, lam=mixing.lam)
+    elif mixing.kind == MixingKind.cutmix:
+        mixer = CutMix(patch_grid, min_side=mixing.min_side, max_side=mixing.max_side)
+    elif mixing.kind == MixingKind.mixup:
+        mixer = Mixup(beta=mixing.beta)
+    else:
+        mixer = MixGen()
+    return MixingCallback(
+        mixer,
+        ratio=mixing.ratio,
+        compute=mixing.compute,
+        gamma=mixing.gamma,
+        warmup_frac=mixing.warmup_frac,
+        stop_frac=mixing.stop_frac,
+        group_size=mixing.group_size,
+        first_samples=cfg.pta.first_samples,
+    )
+
+
+def check_batches(cfg: RootConfig, num_ranks: int) -> None:
+    """What can only be checked once the number of ranks is known.
+
+    Raises:
+        ConfigError: a batch size or group size does not divide.
+    """
+    sizes = {"data.global_batch_size": cfg.data.global_batch_size}
+    if cfg.pta.enabled:
+        sizes["pta.batch_size"] = cfg.pta.batch_size
+    found = [f"{key}={size}: must be a multiple of the number of ranks, {num_ranks}" for key, size in sizes.items() if size % num_ranks]
+    per_rank = cfg.data.global_batch_size // num_ranks
+    if cfg.mixing.kind != MixingKind.none and cfg.mixing.ratio > 0 and per_rank % cfg.mixing.group_size:
+        found.append(
+            f"mixing.group_size={cfg.mixing.group_size}: must divide the batch of each of {num_ranks} ranks, {per_rank}; choose a divisor"
+        )
+    if found:
+        raise ConfigError(found)
+
+
+def build_stream(cfg: RootConfig, name: str) -> SampleStream:
+    """The stream of ``data.NAME_shards``."""
+    key = f"data.{name}_shards"
+    return SampleStream(
+        getattr(cfg.data, f"{name}_shards"), key=key, seed=cfg.seed, name=name, window_shards=cfg.data.shuffle_window_shards
+    )
+
+
+def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
+    """The data module, with the number of steps of the run.
+
+    Raises:
+        DataError: missing shards.
+    """
+    data, pta = cfg.data, cfg.pta
+    pairs = build_stream(cfg, "train")
+    regions = build_stream(cfg, "region") if pta.enabled else None
+    epochs = cfg.trainer.max_epochs or 0.0
+    max_steps = cfg.trainer.max_steps or max(1, round(epochs * pairs.num_samples / data.global_batch_size))
+    return PretrainDataModule(
+        pairs,
+        regions,
+        model.tokenizer,
+        global_batch_size=data.global_batch_size,
+        max_steps=max_steps,
+        seed=cfg.seed,
+        num_workers=data.num_workers,
+        prefetch_batches=data.prefetch_batches,
+        allow_changed=data.allow_changed,
+        image_size_px=model.image_size_px,
+        patch_grid=model.patch_grid,
+        region_batch_size=pta.batch_size,
+        region_every_n_steps=pta.every_n_steps,
+        augmentation=Augmentation(tuple(data.augmentation.scale), tuple(data.augmentation.ratio), data.augmentation.flip),  # type: ignore[arg-type]
+        max_phrases=data.max_phrases,
+        phrase_template=data.phrase_template,
+        min_cover=pta.min_cover,
+        negative_frac=pta.negative_frac,
+        caption_positive=pta.caption_positive,
+        max_image_px=data.max_image_px,
+    )
+
+
+def evaluation_set(cfg: RootConfig, name: str, model: DualEncoder) -> EvaluationSet | None:
+    """The samples of ``data.NAME_shards``, or None where that is not set. Grounding falls back to ``data.val_shards``, if those have boxes."""
+    shards = getattr(cfg.data, f"{name}_shards")
+    if shards is None and name == "grounding":
+        found = evaluation_set(cfg, "val", model)
+        return found if found is not None and any(found[number].regions for number in range(min(len(found), 32))) else None
+    if shards is None:
+        return None
+    return EvaluationSet(shards, model.image_size_px, key=f"data.{name}_shards", max_image_px=cfg.data.max_image_px)
+
+
+def build_evaluators(cfg: RootConfig, model: DualEncoder) -> list[Evaluator]:
+    """The evaluators of ``evaluation.tasks`` that have data; the others are named in the log."""
+    evaluators: list[Evaluator] = []
+    loading = {"batch_size": cfg.evaluation.batch_size, "num_workers": cfg.data.num_workers}
+    for task in cfg.evaluation.tasks:
+        shards = {"retrieval": "val", "zero_shot": "zero_shot", "grounding": "grounding"}[task]
+        if task == "grounding" and model.pta is None:
+            log.warning("evaluation.tasks: grounding is left out, because pta.enabled=false")
+            continue
+        found = evaluation_set(cfg, shards, model)
+        if found is None:
+            log.warning("evaluation.tasks: %s is left out, because data.%s_shards is not set", task, shards)
+        elif task == "retrieval":
+            evaluators.append(Retrieval(found, **loading))
+        elif task == "zero_shot":
+            classes = read_classes(found.sources[0].tars[0].parent / "classes.json")
+            evaluators.append(ZeroShot(found, classes["classes"], classes["templates"], **loading))
+        else:
+            evaluators.append(Grounding(found, min_cover=cfg.pta.min_cover, phrase_template=cfg.data.phrase_template, **loading))
+    return evaluators
+
+
+def read_classes(path: Path) -> dict[str, list[str]]:
+    """Class names and caption templates of a labelled set.
+
+    Raises:
+        DataError: the file is missing or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {name: [str(text) for text in content[name]] for name in ("classes", "templates")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f'data.zero_shot_shards: {path} must hold {{"classes": [...], "templates": ["a photo of a {{}}", ...]}}, but: {error}'
+        ) from error
+
+
+def build_loggers(cfg: RootConfig, run_dir: Path) -> list[Any]:
+    """``metrics.csv``, and what ``logger`` names beside it."""
+    loggers: list[Any] = [CsvLogger(run_dir / "metrics.csv")]
+    if cfg.logger.kind == LoggerKind.tensorboard:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version=""))
+    elif cfg.logger.kind == LoggerKind.wandb:
+        from lightning.pytorch.loggers import WandbLogger
+
+        run_id = f"{seed_of('wandb', str(run_dir.resolve())):016x}"
+        loggers.append(
+            WandbLogger(project=cfg.logger.project, name=cfg.name, id=run_id, save_dir=run_dir, offline=cfg.logger.offline, resume="allow")
+        )
+    return loggers
+
+
+def lightning_precision(precision: Precision) -> str:
+    """Lightning's name for a precision; ``auto`` takes bf16_mixed on GPUs that have it."""
+    if precision == Precision.auto:
+        precision = Precision.bf16_mixed if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else Precision.fp32
+    return {Precision.fp32: "32-true", Precision.bf16_mixed: "bf16-mixed", Precision.bf16_pure: "bf16-true"}[precision]

@@ -1,0 +1,94 @@
+"""Writes the configuration reference: ``python -m timix_pl.config.reference > docs/configuration.md``."""
+
+from itertools import groupby
+
+from timix_pl.config.folder import groups
+from timix_pl.config.options import Option, schema_options
+from timix_pl.config.ranges import RANGES
+
+HEAD = """\
+# Configuration
+
+Generated from `src/timix_pl/config/schema.py` by `python -m timix_pl.config.reference`; do not edit.
+
+Options are typed as `KEY=VALUE`, in any order. What you leave out keeps its default, so a run is described by what differs:
+
+```bash
+timix-train experiment=demo optim.lr=5e-4 mixing.ratio=0.5 run_dir=runs/lower
+```
+
+`timix-train dry_run=true ...` shows the whole configuration that results, and trains nothing. An unknown key, a wrong type, a value out of range and a
+contradiction are refused, all at once, before anything is touched.
+
+**Values.** `null` stands for "none". Lists and patterns need quotes, so that the shell leaves them alone; a value with braces, an equals sign or a comma needs
+double quotes inside single ones:
+
+```bash
+timix-train experiment=demo 'evaluation.tasks=[retrieval,grounding]' 'data.phrase_template="a photo of a {}"'
+```
+
+**Sweeps.** With `-m`, comma-separated values are swept over, every combination, one run after another; job number N writes to `run_dir/N`:
+
+```bash
+timix-train -m experiment=demo mixing=timix,none seed=0,1
+```
+
+**Your own files.** A folder of your own YAML files joins the choices below: `mine/experiment/small.yaml`, say, with
+
+```yaml
+# @package _global_
+defaults:
+  - override /data: scenes
+  - override /model: tiny
+  - override /mixing: cutmix
+name: small
+trainer:
+  max_steps: 200
+```
+
+```bash
+timix-train --config-dir mine experiment=small
+```
+"""
+
+SECTIONS = {
+    "": "The run",
+    "data": "Data",
+    "model": "Model",
+    "pta": "Patch-text alignment",
+    "mixing": "Mixing",
+    "loss": "Loss",
+    "optim": "Optimizer",
+    "trainer": "Trainer",
+    "checkpoint": "Checkpoints",
+    "evaluation": "Evaluation",
+    "pictures": "Pictures",
+    "logger": "Logger",
+}
+
+
+def reference() -> str:
+    """The reference in Markdown: the groups of choices, then a table of options for each section."""
+    parts = [HEAD, _choices()]
+    for section, options in groupby(schema_options().values(), lambda option: option.key.rpartition(".")[0].partition(".")[0]):
+        parts.append(
+            f"## {SECTIONS[section]}\n\n| key | takes | default | what it does |\n|---|---|---|---|\n" + "".join(map(_row, options))
+        )
+    return "\n".join(parts)
+
+
+def _choices() -> str:
+    rows = "".join(f"| `{group}=` | {', '.join(f'`{name}`' for name in names)} |\n" for group, names in groups().items())
+    return (
+        "## Choices\n\nA choice sets several options at once; each is a file `conf/GROUP/NAME.yaml`. Options that you type win over it, and an experiment "
+        f"wins over the other choices' files.\n\n| group | names |\n|---|---|\n{rows}"
+    )
+
+
+def _row(option: Option) -> str:
+    takes = option.takes + (f", {RANGES[option.key]}" if option.key in RANGES else "")
+    return f"| `{option.key}` | {takes} | `{option.default_text}` | {option.help} |\n"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -1,6 +1,7 @@
 """The pre-training LightningModule: one training step, and what it logs."""
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -90,6 +91,7 @@ class PretrainModule(LightningModule):
         self.global_batch_size, self.planned_samples, self.seed, self.non_finite = global_batch_size, planned_samples, seed, non_finite
         self.mixing: MixNow | None = None
         self.num_skipped_steps = 0
+        self.idle_since_s = time.perf_counter()
         self._last: _Finished | None = None
 
     @property
@@ -108,6 +110,10 @@ class PretrainModule(LightningModule):
         grad_norm = self._optimizer_step(output, pairs)
         if self.logs_now():
             self._log_step(encoded, output, regions, grad_norm, lr)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Runs after all callbacks: from here on the loop waits for data."""
+        self.idle_since_s = time.perf_counter()
 
     def mix_step(self, pairs: Batch, step: int | None = None) -> MixStep | None:
         """This step's mixing, or None where nothing is mixed."""
@@ -225,6 +231,7 @@ class PretrainModule(LightningModule):
             hits = (said & true).sum()
             values |= {"train/pta/precision": hits / said.sum().clamp(min=1), "train/pta/recall": hits / true.sum().clamp(min=1)}
         self.record(values)
+        self.log("loss", output.loss.detach().reshape(()), prog_bar=True, logger=False)
 
     def logs_now(self) -> bool:
         """Whether the step that just finished is one to log."""

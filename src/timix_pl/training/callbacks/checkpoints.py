@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from timix_pl.core.distributed import gather_objects
+from timix_pl.core.errors import ConfigError
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.module import PretrainModule
 
@@ -59,19 +60,21 @@ class CheckpointsCallback(Checkpoint):
             if trainer.is_global_zero:
                 for old in step_checkpoints(self.folder)[: -self.keep_last]:
                     old.unlink()
-        self._save_best(trainer)
+        if self.evaluation is not None and self.evaluation.result_step == step:
+            self._save_best(trainer, self.evaluation.result.metrics)
 
     def _time_is_up(self) -> bool:
         if not self.every_n_minutes:
             return False
         return any(gather_objects(time.monotonic() - self._saved_at > self.every_n_minutes * 60))
 
-    def _save_best(self, trainer: Trainer) -> None:
-        if self.evaluation is None or self.monitor not in self.evaluation.metrics:
+    def _save_best(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        if self.monitor is None:
             return
-        value = self.sign * self.evaluation.metrics.pop(self.monitor)
-        if value > self.best:
-            self.best = value
+        if self.monitor not in metrics:
+            raise ConfigError([f"checkpoint.monitor={self.monitor}: not among the evaluated metrics {', '.join(metrics)}; choose one, or null"])
+        if self.sign * metrics[self.monitor] > self.best:
+            self.best = self.sign * metrics[self.monitor]
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from timix_pl.core.files import atomic_path
+from timix_pl.core.types import EvaluationResult
 from timix_pl.evaluation.tasks import Evaluator, run_tasks
 from timix_pl.training.module import PretrainModule
 
@@ -23,7 +24,8 @@ class EvaluationCallback(Callback):
 
     def __init__(self, evaluators: Sequence[Evaluator], *, every_n_steps: int | None, path: Path):
         self.evaluators, self.every_n_steps, self.path = evaluators, every_n_steps, path
-        self.metrics: dict[str, float] = {}
+        self.result = EvaluationResult({}, {})
+        self.result_step = 0
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Evaluate if it is time."""
@@ -31,9 +33,8 @@ class EvaluationCallback(Callback):
         step = pl_module.global_step
         if not self.evaluators or not (step == trainer.max_steps or (self.every_n_steps and step % self.every_n_steps == 0)):
             return
-        result = run_tasks(self.evaluators, pl_module.model, pl_module.device)
-        self.metrics = result.metrics
-        pl_module.record(dict(result.metrics))
+        self.result, self.result_step = run_tasks(self.evaluators, pl_module.model, pl_module.device), step
+        pl_module.record(self.result.metrics)
         if trainer.is_global_zero:
             with atomic_path(self.path) as temporary:
-                temporary.write_text(json.dumps({"step": step} | result._asdict(), indent=1))
+                temporary.write_text(json.dumps({"step": step} | self.result._asdict(), indent=1))

@@ -1,0 +1,13 @@
+"""A progress bar for a run that is one long pass."""
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+
+class StepProgressBar(TQDMProgressBar):
+    """Lightning's bar, counting steps of the run."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning would call the whole run 'Epoch 0'."""
+        super().on_train_epoch_start(trainer, pl_module)
+        self.train_progress_bar.set_description("Training")

@@ -7,7 +7,7 @@ from timix_pl.evaluation.grounding import Grounding
 
 CPU = torch.device("cpu")
 
-# A grid of 2 by 4 patches, numbered row by row. Phrase n lights patch n alone.
+# A grid of 2 by 4 patches, numbered row by row. The phrases light patches 0, 1, 3 and 4.
 PATCH_0 = (0.0, 0.0, 0.25, 0.5)
 PATCHES_0_AND_1 = (0.0, 0.0, 0.5, 0.5)
 RIGHT_HALF = (0.5, 0.0, 1.0, 1.0)
@@ -15,7 +15,7 @@ DATASET = Items(
     [
         item(0, regions=[("patch 0", PATCH_0), ("patch 1", PATCHES_0_AND_1), ("patch 3", RIGHT_HALF)]),
         item(1),
-        item(2, regions=[("patch 4", RIGHT_HALF)]),
+        item(2, regions=[("patch 2", RIGHT_HALF)]),
     ]
 )
 

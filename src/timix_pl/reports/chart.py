@@ -104,7 +104,7 @@ def line_chart(
 
 
 def _value_range(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest value to show; from zero, unless that would waste more than half of the height."""
+    """Lowest and highest value to show; from zero where values are equal, or where that wastes less than half of the height."""
     low, high = min(values), max(values)
     if high - low <= 1e-9 * abs(high):
         return min(low, 0.0), max(high, 0.0) or 1.0

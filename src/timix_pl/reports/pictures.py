@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,16 +34,13 @@ def picture(path: Path) -> Picture:
     return Picture(_data_uri(path.read_bytes(), mime), width, height, max(width, height) < _PIXELATED_BELOW_PX)
 
 
-def heat_uri(scores: Sequence[Sequence[float]]) -> str:
+def heat_uri(scores: np.ndarray) -> str:
     """A patch grid of scores as a tiny PNG, one pixel a patch, from dark (its lowest score) to bright (its highest).
 
-    Raises:
-        ValueError: ``scores`` is no grid.
+    Args:
+        scores: rows by columns.
     """
-    grid = np.asarray(scores, dtype=float)
-    if grid.ndim != 2 or grid.size == 0:
-        raise ValueError(f"scores must be rows of one length, got shape {grid.shape}")
-    share = (grid - grid.min()) / max(np.ptp(grid), 1e-12)
+    share = (scores - scores.min()) / max(np.ptp(scores), 1e-12)
     anchors = np.linspace(0, 1, len(_INFERNO))
     rgb = np.stack([np.interp(share, anchors, channel) for channel in _INFERNO.T], axis=-1)
     buffer = io.BytesIO()

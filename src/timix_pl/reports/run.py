@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import yaml
 
 from timix_pl.core.errors import RunError
@@ -164,17 +165,17 @@ def _mixed_pair(folder: Path, entry: dict[str, Any]) -> MixedPair:
 
 
 def _heat_map(folder: Path, entry: dict[str, Any]) -> HeatMap:
-    rows = entry["scores"]
-    highest, row, column = max((score, r, c) for r, scores in enumerate(rows) for c, score in enumerate(scores))
+    scores = np.asarray(entry["scores"], dtype=float)
+    (num_rows, num_columns), peak = scores.shape, int(scores.argmax())
     box = _box(entry["box_xyxy_norm"])
     if box is None:
         raise ValueError("box_xyxy_norm is null")
     return HeatMap(
         image=picture(folder / entry["image"]),
-        heat_uri=heat_uri(rows),
-        lowest=min(min(scores) for scores in rows),
-        highest=highest,
-        peak_xy_norm=((column + 0.5) / len(rows[0]), (row + 0.5) / len(rows)),
+        heat_uri=heat_uri(scores),
+        lowest=float(scores.min()),
+        highest=float(scores.max()),
+        peak_xy_norm=((peak % num_columns + 0.5) / num_columns, (peak // num_columns + 0.5) / num_rows),
         phrase=entry["phrase"],
         box_xyxy_norm=box,
         hit=entry["hit"],

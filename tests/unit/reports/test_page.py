@@ -147,6 +147,23 @@ def test_blended_images_have_no_windows(run_dir):
     assert page.count("rect", **{"class": "outline over own"}) == 0
 
 
+@pytest.mark.parametrize("scores", [[], [[]], [0.5, 0.1], [[0.5], [0.5, 0.1]], None], ids=str)
+def test_a_heat_map_without_a_grid_of_scores_is_left_out(run_dir, scores):
+    path = run_dir / "pictures/heat_maps.json"
+    first, *others = json.loads(path.read_text())
+    path.write_text(json.dumps([first | {"scores": scores}, *others]))
+    page = _report(run_dir)
+    assert "pictures/heat_maps.json, entry 0 is left out" in page.text
+    assert page.count("image") == 4 * 3 + 3 * 3
+
+
+def test_the_circle_marks_the_most_relevant_patch(run_dir):
+    path = run_dir / "pictures/heat_maps.json"
+    heat = json.loads(path.read_text())[0] | {"scores": [[0.1, 0.2, 0.1, 0.1], [0.1, 0.1, 0.1, 0.9]]}
+    path.write_text(json.dumps([heat]))
+    assert _report(run_dir).count("circle", **{"class": "outline over partner", "cx": "56.0", "cy": "48.0"}) == 1
+
+
 def test_an_unknown_metric_gets_a_row_and_a_chart(run_dir):
     (run_dir / "metrics.csv").write_text("step,vqa/accuracy\n5,0.5\n")
     (run_dir / "evaluation.json").write_text(json.dumps({"step": 5, "metrics": {"vqa/accuracy": 0.5}, "chance": {}}))

@@ -1,0 +1,23 @@
+"""Published collections to tar shards: the command ``timix-data``.
+
+A layout (``layouts/``) turns a collection into rows, stages (``stages.py``) turn rows into rows, and ``shards.py`` writes them.
+"""
+
+from os import PathLike
+from pathlib import Path
+
+
+def prepare_flickr8k(real_data_dir: str | PathLike[str] | None, cache_dir: str | PathLike[str]) -> dict[str, Path]:
+    """Shards of Flickr8k pairs, with COCO boxes as region supervision; made once, then found again.
+
+    Args:
+        real_data_dir: holds ``flickr8k/`` and ``coco/`` as published; not needed once the shards are made.
+        cache_dir: the shards go to ``CACHE_DIR/flickr8k``.
+    Returns:
+        Shard folders: ``train`` and ``val`` (Flickr8k's own split), ``regions`` and ``grounding`` (COCO, split by image).
+    Raises:
+        DataError: a file is missing, or the shards in ``cache_dir`` were made from other data.
+    """
+    from data_pipelines.flickr8k_experiment import prepare  # late: it imports torch, and 'timix-data --help' imports this package
+
+    return prepare(real_data_dir, cache_dir)

@@ -1,0 +1,1 @@
+"""One module per published layout; each has one function that turns a collection into rows."""

@@ -1,0 +1,84 @@
+"""The stages between a layout and the shards: plain functions, rows -> rows, that know nothing of one another."""
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from data_pipelines.boxes import clip_box
+from data_pipelines.rows import Problem, Row
+from timix_pl.core.randomness import uniform
+from timix_pl.core.types import Region
+
+EXT_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+"""Formats that shards hold as they are. MPO is a JPEG with further pictures behind it."""
+
+
+def take_part(rows: Iterable[Row], part: str | None, val_frac: float) -> Iterator[Row]:
+    """Rows of one side of a split that depends on nothing but each row's group.
+
+    Args:
+        part: ``train`` or ``val``; None takes all.
+        val_frac: share of the groups that are in ``val``, 0 to 1.
+    """
+    for row in rows:
+        row_part = "val" if uniform(1, "validation part", row.group or row.key)[0] < val_frac else "train"
+        if part in (None, row_part):
+            yield row
+
+
+def clean(rows: Iterable[Row]) -> Iterator[Row]:
+    """Trim texts, clip boxes to the image, leave out what is empty then; a row of which nothing is left has a problem."""
+    for row in rows:
+        yield row if row.problem else _clean_row(row)
+
+
+def load_images(rows: Iterable[Row]) -> Iterator[Row]:
+    """Read each image and its header. JPEG, PNG and WebP bytes stay as they are; another format becomes PNG, without loss."""
+    for row in rows:
+        yield row if row.problem else _load_row(row)
+
+
+def _clean_row(row: Row) -> Row:
+    left_out = list(row.left_out)
+    captions = []
+    for caption in row.captions:
+        if text := " ".join(caption.split()):
+            captions.append(text)
+        else:
+            left_out.append(Problem("empty caption", repr(caption)))
+    regions = []
+    for region in row.regions:
+        phrase, box = " ".join(region.phrase.split()), clip_box(region.bbox_xyxy_norm)
+        if phrase and box:
+            regions.append(Region(phrase, box))
+        else:
+            reason = "box empty or outside the image" if phrase else "empty phrase"
+            left_out.append(Problem(reason, f"{region.phrase!r} {region.bbox_xyxy_norm}"))
+    row = replace(row, captions=tuple(captions), regions=tuple(regions), left_out=tuple(left_out))
+    return row if captions or regions else row.failed("no caption and no region")
+
+
+def _load_row(row: Row) -> Row:
+    if row.image is None:
+        return row.failed("no image")
+    try:
+        content = row.image.read_bytes() if isinstance(row.image, Path) else row.image
+    except (FileNotFoundError, IsADirectoryError):
+        return row.failed("missing image", str(row.image))
+    except OSError as error:
+        return row.failed("unreadable image", str(error))
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            ext = EXT_OF_FORMAT.get(image.format or "")
+            return replace(row, image=content, image_ext=ext) if ext else replace(row, image=_to_png(image), image_ext="png")
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        return row.failed("undecodable image", f"{row.image if isinstance(row.image, Path) else row.key}: {error}")
+
+
+def _to_png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()

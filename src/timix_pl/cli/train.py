@@ -68,12 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(cfg: RootConfig) -> None:
+    from timix_pl.cli.logs import show_logs
     from timix_pl.config.build import dry_run, train
+    from timix_pl.core.distributed import rank
+    from timix_pl.reports.table import results_table
 
+    show_logs()
     if cfg.dry_run:
         print(dry_run(cfg))
-    else:
-        train(cfg)
+        return
+    result = train(cfg)
+    if rank() == 0:
+        if result.metrics:
+            print(results_table(*result))
+        print(f"{cfg.run_dir}/report.html")
 
 
 def _sweep(overrides: list[str]) -> None:

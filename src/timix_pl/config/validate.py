@@ -62,8 +62,8 @@ def _independent_of_numbers(cfg: RootConfig) -> Iterator[str]:
 def _run(cfg: RootConfig) -> Iterator[str]:
     if not cfg.run_dir:
         yield "run_dir=: must name a folder; leave it out for runs/NAME"
-    if cfg.resume not in ("auto", "never") and not Path(cfg.resume).exists():
-        yield f"{_said(cfg, 'resume')}: must be auto, never, or the path of an existing checkpoint; this path does not exist"
+    if cfg.resume not in ("auto", "never") and not Path(cfg.resume).is_file():
+        yield f"{_said(cfg, 'resume')}: must be auto, never, or a checkpoint file, and there is no such file; auto finds the newest in run_dir"
 
 
 def _shards(cfg: RootConfig) -> Iterator[str]:
@@ -77,6 +77,8 @@ def _shards(cfg: RootConfig) -> Iterator[str]:
             )
         if value is not None and data.kind is DataKind.scenes:
             yield f"{_said(cfg, f'data.{name}')}: data=scenes makes its own data; leave it out, or choose data=shards"
+    if data.prepare is not None and data.kind is DataKind.scenes:
+        yield f"{_said(cfg, 'data.prepare')}: data=scenes makes its own data; set data.prepare=null, or choose data=shards"
     if data.kind is not DataKind.scenes:
         if data.train_shards is None:
             yield "data.train_shards is not set: name the folder of the training shards, or try the embedded data set with data=scenes"

@@ -89,7 +89,7 @@ def test_chance_equals_blind_answers():
     guesses = [(x0 / 6, y0 / 4, x1 / 6, y1 / 4) for x0 in range(6) for x1 in range(x0 + 1, 7) for y0 in range(4) for y1 in range(y0 + 1, 5)]
     expected = {
         "pointing": np.mean([b[0] <= x <= b[2] and b[1] <= y <= b[3] for b in boxes for x, y in centres]),
-        "localisation": np.mean([iou(guess, box) >= 0.5 for box in boxes for guess in guesses]),
+        "localisation": max(np.mean([iou(guess, box) >= 0.5 for box in boxes]) for guess in guesses),
         "patch_precision": labels.mean(),
         "patch_recall": (logits >= 0).mean(),
         "patch_ap": labels.mean(),

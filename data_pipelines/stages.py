@@ -1,5 +1,6 @@
 """The stages between a layout and the shards: plain functions, rows -> rows, that know nothing of one another."""
 
+import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -9,7 +10,6 @@ from PIL import Image, UnidentifiedImageError
 
 from data_pipelines.boxes import clip_box
 from data_pipelines.rows import Problem, Row
-from timix_pl.core.randomness import uniform
 from timix_pl.core.types import Region
 
 EXT_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
@@ -24,7 +24,8 @@ def take_part(rows: Iterable[Row], part: str | None, val_frac: float) -> Iterato
         val_frac: share of the groups that are in ``val``, 0 to 1.
     """
     for row in rows:
-        row_part = "val" if uniform(1, "validation part", row.group or row.key)[0] < val_frac else "train"
+        digest = hashlib.sha256((row.group or row.key).encode()).digest()
+        row_part = "val" if int.from_bytes(digest[:6]) / 2**48 < val_frac else "train"
         if part in (None, row_part):
             yield row
 

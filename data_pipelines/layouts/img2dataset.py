@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipelines.files import require_folder
-from data_pipelines.layouts.folder import group_files
+from data_pipelines.layouts.folder import Group, group_files
 from data_pipelines.rows import Row
 from timix_pl.core.errors import DataError
 from timix_pl.data.tar_scan import IMAGE, JSON, TEXT, scan_tar
@@ -25,7 +25,7 @@ def read_img2dataset(folder: Path) -> Iterator[Row]:
     """
     require_folder(folder)
     tars = sorted(folder.glob("*.tar"))
-    rows = chain.from_iterable(map(_tar_rows, tars)) if tars else _file_rows(folder)
+    rows = chain.from_iterable(map(_tar_rows, tars)) if tars else map(_file_row, group_files(folder))
     return chain(rows, chain.from_iterable(map(_failed_rows, sorted(folder.glob("*.parquet")))))
 
 
@@ -46,10 +46,9 @@ def _tar_rows(tar: Path) -> Iterator[Row]:
         yield Row(tar.name).failed("incomplete sample", problem)
 
 
-def _file_rows(folder: Path) -> Iterator[Row]:
-    for group in group_files(folder):
-        text, fields = (path.read_bytes() if path else None for path in (group.text, group.json))
-        yield _row(Path(group.name).name, group.image, text, fields)
+def _file_row(group: Group) -> Row:
+    text, fields = (path.read_bytes() if path else None for path in (group.text, group.json))
+    return _row(Path(group.name).name, group.image, text, fields)
 
 
 def _row(key: str, image: Path | bytes | None, text: bytes | None, fields: bytes | None) -> Row:

@@ -1,0 +1,97 @@
+"""The command as people type it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from data_pipelines.cli import main
+from timix_pl.data.index import load_index, resolve_shards
+from timix_pl.data.writer import ShardWriter
+
+COMMANDS = ["flickr", "coco", "visual-genome", "table", "img2dataset", "folder", "index"]
+
+
+@pytest.fixture
+def photos(tmp_path, make_image):
+    for i in range(5):
+        make_image(tmp_path / "photos" / f"{i}.jpg", seed=i)
+        (tmp_path / "photos" / f"{i}.txt").write_text(f"photo {i}" if i else "")
+    return tmp_path / "photos"
+
+
+def test_help_names_every_command_and_imports_nothing_slow():
+    code = "import sys, data_pipelines.cli as c; print(c.build_parser().format_help()); print(sorted(sys.modules))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(f"\n    {command}" in output for command in COMMANDS)
+    assert not any(f"'{module}'" in output for module in ("torch", "numpy", "PIL", "pyarrow", "tqdm"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+def test_folder_end_to_end(photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["folder", str(photos), "--out", str(out), "--samples-per-shard", "3"]) == 0
+    assert [len(load_index(tar)) for tar in resolve_shards(out)[0].tars] == [3, 1]
+    assert capsys.readouterr().out.splitlines() == [
+        f"{out}: 4 samples written",
+        "  1 images left out: 1 no caption and no region",
+        f"  one by one in {out / 'skipped.jsonl'}",
+    ]
+
+
+def test_train_and_val_parts_are_disjoint_and_complete(photos, tmp_path, read_shards):
+    for part in ("train", "val"):
+        assert main(["folder", str(photos), "--out", str(tmp_path / part), "--part", part, "--val-frac", "0.5"]) == 0
+    train, val = (read_shards(tmp_path / part) for part in ("train", "val"))
+    assert sorted([*train, *val]) == ["1", "2", "3", "4"]
+
+
+def test_a_folder_with_shards_is_kept_unless_overwrite(photos, tmp_path, capsys):
+    command = ["folder", str(photos), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert main(command) == 2
+    assert "already has shard-000000.tar" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["folder", "{tmp}/nope"], "{tmp}/nope: no such folder."),
+        (["flickr", "--images", "{tmp}", "--captions", "{tmp}/no.txt"], "{tmp}/no.txt: cannot be read"),
+        (["coco", "--images", "{tmp}"], "COCO: give the captions JSON"),
+        (["table", "{tmp}/no.csv"], "{tmp}/no.csv: cannot be read"),
+        (["folder", "{tmp}/photos", "--samples-per-shard", "0"], "samples_per_shard=0"),
+    ],
+)
+def test_wrong_input_is_one_message_exit_2_and_nothing_written(photos, tmp_path, capsys, command, message):
+    assert main([word.format(tmp=tmp_path) for word in command] + ["--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("timix-data: " + message.format(tmp=tmp_path)) and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["folder"], ["folder", "x", "--out", "y", "--val-frac", "2"], ["fodler"]])
+def test_typing_mistakes_exit_2(arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+def test_index_repairs_a_folder_whose_shards_changed(tmp_path, capsys):
+    with ShardWriter(tmp_path / "s", samples_per_shard=1) as writer:
+        for i in range(3):
+            writer.write(str(i), b"image", "jpg")
+    (tmp_path / "s" / "shard-000001.tar").unlink()
+    assert main(["index", str(tmp_path / "s")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 's'}: 2 samples in 2 shards\n"
+    assert len(resolve_shards(tmp_path / "s")[0].tars) == 2
+    assert main(["index", str(tmp_path / "nope-*.tar")]) == 2
+    assert "matches no file" in capsys.readouterr().err

@@ -18,8 +18,8 @@ def positive_ranks(
     NaN. A query without a positive gets rank C + 1.
 
     Args:
-        max_scores: scores are computed in chunks of whole rows of at most this many (64 MiB in fp32, of which a few exist at a time), and of
-            one row at least.
+        max_scores: scores are computed in chunks of whole rows of at most this many (64 MiB in fp32; a few such arrays exist at a time),
+            and of one row at least.
     """
     rows_per_chunk = max(1, max_scores // max(1, len(candidate_features)))
     ranks = [

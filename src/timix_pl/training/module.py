@@ -92,6 +92,7 @@ class PretrainModule(LightningModule):
         self.mixing: MixNow | None = None
         self.num_skipped_steps = 0
         self.idle_since_s = time.perf_counter()
+        self._row: dict[str, Any] = {}
         self._last: _Finished | None = None
 
     @property
@@ -112,7 +113,8 @@ class PretrainModule(LightningModule):
             self._log_step(encoded, output, regions, grad_norm, lr)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Runs after all callbacks: from here on the loop waits for data."""
+        """Runs after all callbacks: the step's row is complete, and from here on the loop waits for data."""
+        self._write_row()
         self.idle_since_s = time.perf_counter()
 
     def mix_step(self, pairs: Batch, step: int | None = None) -> MixStep | None:
@@ -230,17 +232,23 @@ class PretrainModule(LightningModule):
             said, true = encoded.region_logits > 0, regions.patch_labels > 0
             hits = (said & true).sum()
             values |= {"train/pta/precision": hits / said.sum().clamp(min=1), "train/pta/recall": hits / true.sum().clamp(min=1)}
-        self.record(values)
+        self.note(values)
         self.log("loss", output.loss.detach().reshape(()), prog_bar=True, logger=False)
 
     def logs_now(self) -> bool:
         """Whether the step that just finished is one to log."""
         return self.global_step % self.trainer.log_every_n_steps == 0 or self.global_step in (1, self.trainer.max_steps)
 
-    def record(self, values: dict[str, Any]) -> None:
-        """Give the mean over ranks of some scalars to all loggers, under the number of finished steps; called on all ranks or none."""
-        means = sum_over_ranks(torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.device).reshape(()) for v in values.values()]))
+    def note(self, values: dict[str, Any]) -> None:
+        """Add scalars to this step's row in all loggers: their mean over ranks. Called on all ranks or none."""
+        self._row |= values
+
+    def _write_row(self) -> None:
+        if not self._row:
+            return
+        row, self._row = self._row, {}
+        means = sum_over_ranks(torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.device).reshape(()) for v in row.values()]))
         if self.trainer.is_global_zero:
-            metrics = dict(zip(values, (means / self.trainer.world_size).tolist(), strict=True))
+            metrics = dict(zip(row, (means / self.trainer.world_size).tolist(), strict=True))
             for logger in self.trainer.loggers:
-                logger.log_metrics(metrics | {"consumed": self.consumed}, step=self.global_step)
+                logger.log_metrics({"consumed": self.consumed} | metrics, step=self.global_step)

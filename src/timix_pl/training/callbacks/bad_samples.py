@@ -39,7 +39,7 @@ class BadSamplesCallback(Callback):
         if not pl_module.logs_now():
             return
         num_bad, num_read = sum(gather_objects(self.num_bad)), pl_module.global_step * self.samples_per_step
-        pl_module.record({"train/num_bad_samples": float(num_bad)})
+        pl_module.note({"train/num_bad_samples": float(num_bad)})
         if num_bad > self.max_bad_frac * max(num_read, _MIN_SAMPLES):
             raise DataError(
                 f"data.max_bad_frac={self.max_bad_frac:g}: {num_bad} of {num_read} samples could not be used; {self.path} names each one with its reason. "

@@ -34,7 +34,7 @@ class EvaluationCallback(Callback):
         if not self.evaluators or not (step == trainer.max_steps or (self.every_n_steps and step % self.every_n_steps == 0)):
             return
         self.result, self.result_step = run_tasks(self.evaluators, pl_module.model, pl_module.device), step
-        pl_module.record(self.result.metrics)
+        pl_module.note(self.result.metrics)
         if trainer.is_global_zero:
             with atomic_path(self.path) as temporary:
                 temporary.write_text(json.dumps({"step": step} | self.result._asdict(), indent=1))

@@ -34,6 +34,6 @@ class ThroughputCallback(Callback):
         if pl_module.logs_now():
             total_s = self._stepping_s + self._waiting_s
             samples = self._num_steps * pl_module.global_batch_size
-            pl_module.record({"train/samples_per_s": samples / total_s, "train/data_wait_frac": self._waiting_s / total_s})
+            pl_module.note({"train/samples_per_s": samples / total_s, "train/data_wait_frac": self._waiting_s / total_s})
             self._stepping_s = self._waiting_s = 0.0
             self._num_steps = 0

@@ -1,0 +1,27 @@
+"""What all tests share: one CPU thread, and tests that need what this machine lacks are skipped."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reasons = {}
+    if "TIMIX_REAL_DATA" not in os.environ:
+        reasons["real_data"] = "TIMIX_REAL_DATA is not set"
+    if not torch.cuda.is_available():
+        reasons["gpu"] = "no GPU"
+    for item in items:
+        for marker in item.iter_markers():
+            if marker.name in reasons:
+                item.add_marker(pytest.mark.skip(reason=reasons[marker.name]))
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of published data sets; for tests marked ``real_data``."""
+    return Path(os.environ["TIMIX_REAL_DATA"])

@@ -1,0 +1,49 @@
+"""One sample of the embedded data set, drawn from its address alone: seed, split, index."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from timix_pl.core.types import Region
+from timix_pl.scenes.captions import write_caption
+from timix_pl.scenes.misalignment import Misalignment, draw_misalignment
+from timix_pl.scenes.scene import Scene, draw_kinds, draw_scene
+from timix_pl.scenes.vocabulary import KINDS
+
+SPLITS = ("train", "regions", "val", "zero_shot")
+
+
+@dataclass(frozen=True)
+class SceneSample:
+    """A scene and what a shard says about it; ``extra`` goes into the sample's JSON."""
+
+    key: str
+    scene: Scene
+    caption: str
+    regions: tuple[Region, ...]
+    extra: dict[str, Any]
+
+
+def draw_sample(seed: int, split: str, index: int, misaligned_frac: float) -> SceneSample:
+    """Draw sample ``index`` of a split; the same arguments give the same sample, in any order and process.
+
+    Only the train split is misaligned, and has no regions. A zero-shot sample is one object; its kind is the class, in turn.
+    """
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    label = index % len(KINDS)
+    scene = draw_scene(rng, [KINDS[label]] if split == "zero_shot" else draw_kinds(rng))
+    misalignment = draw_misalignment(rng, scene.objects, misaligned_frac) if split == "train" else Misalignment()
+
+    regions = tuple(scene_object.region for scene_object in scene.objects)
+    named = [region for region in regions if region.phrase not in misalignment.omitted]
+    extra: dict[str, Any] = {"scene": scene.to_json(), "misalignment": asdict(misalignment)}
+    if split == "zero_shot":
+        extra["label"] = label
+    return SceneSample(
+        key=f"{split}-{index:07d}",
+        scene=scene,
+        caption=write_caption(rng, named, misalignment.absent),
+        regions=() if split == "train" else regions,
+        extra=extra,
+    )

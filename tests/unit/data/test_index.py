@@ -128,6 +128,8 @@ def test_the_fingerprint_follows_content_and_not_place(tmp_path):
     assert build_manifest(resolve_shards(tmp_path / "moved")[0].tars).fingerprint == a.fingerprint
     assert build_manifest([a.shards[0].path]).fingerprint != a.fingerprint
     assert build_manifest([s.path for s in reversed(a.shards)]).fingerprint != a.fingerprint
+    (tmp_path / "moved" / "shard-000000.tar").rename(tmp_path / "moved" / "a.tar")
+    assert build_manifest(sorted((tmp_path / "moved").glob("*.tar"))).fingerprint != a.fingerprint
     assert (a.num_samples, [s.num_samples for s in a.shards]) == (4, [2, 2])
 
 

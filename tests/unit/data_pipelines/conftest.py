@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import tarfile
 from pathlib import Path
 
@@ -63,11 +62,3 @@ def read_skipped():
         return [(line["key"], line["left_out"], line["reason"]) for line in map(json.loads, lines)]
 
     return read
-
-
-@pytest.fixture
-def real_data_dir():
-    """Where the published collections are."""
-    if "TIMIX_REAL_DATA" not in os.environ:
-        pytest.skip("TIMIX_REAL_DATA is not set")
-    return Path(os.environ["TIMIX_REAL_DATA"])

@@ -80,8 +80,8 @@ def test_missing_arguments_files_and_folders(collection):
 
 
 @pytest.mark.real_data
-def test_coco_as_published(real_data_dir, tmp_path, read_shards):
-    folder = real_data_dir / "coco"
+def test_coco_as_published(real_data, tmp_path, read_shards):
+    folder = real_data / "coco"
     instances = folder / "annotations" / "instances_train2017.json"
     rows = read_coco(folder / "train2017", folder / "annotations" / "captions_train2017.json", instances)
     parts = {part: make_shards(rows, tmp_path / part, part=part) for part in ("train", "val")}

@@ -68,8 +68,8 @@ def test_an_unknown_form_is_refused_with_its_first_line(collection):
 
 
 @pytest.mark.real_data
-def test_flickr8k_as_published(real_data_dir, tmp_path, read_shards):
-    folder = real_data_dir / "flickr8k"
+def test_flickr8k_as_published(real_data, tmp_path, read_shards):
+    folder = real_data / "flickr8k"
     rows = read_flickr(folder / "Images", folder / "Flickr8k.token.txt", folder / "Flickr_8k.devImages.txt")
     account = make_shards(rows, tmp_path / "out")
     samples = read_shards(tmp_path / "out")

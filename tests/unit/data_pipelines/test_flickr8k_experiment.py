@@ -9,7 +9,7 @@ from timix_pl.core.errors import DataError
 
 
 @pytest.fixture
-def real_data(tmp_path, make_image):
+def published(tmp_path, make_image):
     """The two collections as published, in little."""
     root = tmp_path / "real"
     (root / "coco" / "annotations").mkdir(parents=True)
@@ -28,8 +28,8 @@ def real_data(tmp_path, make_image):
     return root
 
 
-def test_the_four_sets(real_data, tmp_path, read_shards):
-    folders = prepare_flickr8k(real_data, tmp_path / "cache")
+def test_the_four_sets(published, tmp_path, read_shards):
+    folders = prepare_flickr8k(published, tmp_path / "cache")
     sets = {name: read_shards(folder) for name, folder in folders.items()}
     assert [list(sets[name]) for name in ("train", "val")] == [["0", "1", "2", "3"], ["4", "5"]]
     assert len(sets["regions"]) + len(sets["grounding"]) == 30
@@ -37,40 +37,40 @@ def test_the_four_sets(real_data, tmp_path, read_shards):
     assert len(sets["regions"]) > len(sets["grounding"]) > 0
 
 
-def test_the_second_call_finds_them_also_without_the_data(real_data, tmp_path):
-    first = prepare_flickr8k(real_data, tmp_path / "cache")
+def test_the_second_call_finds_them_also_without_the_data(published, tmp_path):
+    first = prepare_flickr8k(published, tmp_path / "cache")
     times = {path: path.stat().st_mtime_ns for path in first["train"].iterdir()}
-    assert prepare_flickr8k(real_data, tmp_path / "cache") == first
+    assert prepare_flickr8k(published, tmp_path / "cache") == first
     assert prepare_flickr8k(None, tmp_path / "cache") == first
     assert {path: path.stat().st_mtime_ns for path in first["train"].iterdir()} == times
 
 
-def test_shards_of_other_data_are_refused(real_data, tmp_path):
-    prepare_flickr8k(real_data, tmp_path / "cache")
-    (real_data / "flickr8k" / "Flickr_8k.devImages.txt").write_text("4.jpg\n")
+def test_shards_of_other_data_are_refused(published, tmp_path):
+    prepare_flickr8k(published, tmp_path / "cache")
+    (published / "flickr8k" / "Flickr_8k.devImages.txt").write_text("4.jpg\n")
     with pytest.raises(DataError, match=r"not made from the data in .*data\.cache_dir"):
-        prepare_flickr8k(real_data, tmp_path / "cache")
+        prepare_flickr8k(published, tmp_path / "cache")
 
 
-def test_a_missing_file_is_named_with_the_variable_and_nothing_is_left(real_data, tmp_path):
-    (real_data / "flickr8k" / "Flickr_8k.devImages.txt").unlink()
+def test_a_missing_file_is_named_with_the_variable_and_nothing_is_left(published, tmp_path):
+    (published / "flickr8k" / "Flickr_8k.devImages.txt").unlink()
     with pytest.raises(DataError, match=r"TIMIX_REAL_DATA=.*devImages\.txt is missing"):
-        prepare_flickr8k(real_data, tmp_path / "cache")
+        prepare_flickr8k(published, tmp_path / "cache")
     with pytest.raises(DataError, match="TIMIX_REAL_DATA is not set"):
         prepare_flickr8k(None, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_failure_half_way_leaves_no_shards(real_data, tmp_path):
-    (real_data / "coco" / "annotations" / "instances_train2017.json").write_text("{")
+def test_a_failure_half_way_leaves_no_shards(published, tmp_path):
+    (published / "coco" / "annotations" / "instances_train2017.json").write_text("{")
     with pytest.raises(DataError, match="not a JSON file"):
-        prepare_flickr8k(real_data, tmp_path / "cache")
+        prepare_flickr8k(published, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.real_data
-def test_the_real_collections(real_data_dir, tmp_path, read_shards):
-    sets = {name: read_shards(folder) for name, folder in prepare_flickr8k(real_data_dir, tmp_path).items()}
+def test_the_real_collections(real_data, tmp_path, read_shards):
+    sets = {name: read_shards(folder) for name, folder in prepare_flickr8k(real_data, tmp_path).items()}
     assert (len(sets["train"]), len(sets["val"])) == (6000, 1000)
     assert not sets["regions"].keys() & sets["grounding"].keys()
     assert min(len(sets["regions"]), len(sets["grounding"])) > 50

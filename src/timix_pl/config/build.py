@@ -194,7 +194,7 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: Any, run_dir: Path
             every_n_minutes=cfg.checkpoint.every_n_minutes,
             keep_last=cfg.checkpoint.keep_last,
             evaluation=evaluation,
-            monitor=cfg.checkpoint.monitor,
+            monitor=_monitor(cfg, evaluation),
             mode=cfg.checkpoint.mode,
         ),
         *([StepProgressBar()] if cfg.trainer.progress_bar else []),
@@ -220,6 +220,14 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: Any, run_dir: Path
         enable_progress_bar=cfg.trainer.progress_bar,
     )
     return trainer, evaluation
+
+
+def _monitor(cfg: RootConfig, evaluation: EvaluationCallback) -> str | None:
+    monitor, names = cfg.checkpoint.monitor, [evaluator.name for evaluator in evaluation.evaluators]
+    if monitor is None or monitor.split("/")[0] in names:
+        return monitor
+    log.warning("checkpoint.monitor=%s is not evaluated (%s), so there will be no best.ckpt", monitor, ", ".join(names) or "nothing is")
+    return None
 
 
 def _step_of(checkpoint: Path) -> int:

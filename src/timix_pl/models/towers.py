@@ -2,6 +2,8 @@
 
 import difflib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,16 +116,17 @@ def create_open_clip(
             "context_length": length,
         }
     try:
-        model = open_clip.create_model(
-            architecture,
-            pretrained=None if device == "meta" else pretrained,
-            device=device,
-            force_custom_text=True,
-            force_patch_dropout=0.0,
-            force_image_size=image_size_px,
-            force_context_length=context_length,
-            **overrides,
-        )
+        with _quiet():
+            model = open_clip.create_model(
+                architecture,
+                pretrained=None if device == "meta" else pretrained,
+                device=device,
+                force_custom_text=True,
+                force_patch_dropout=0.0,
+                force_image_size=image_size_px,
+                force_context_length=context_length,
+                **overrides,
+            )
         tokenizer: Any
         if text_model is not None:
             tokenizer = open_clip.tokenizer.HFTokenizer(text_model, context_length=length)
@@ -136,4 +139,13 @@ def create_open_clip(
     return model, tokenizer
 
 
-logging.getLogger("open_clip").setLevel(logging.WARNING)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip warns on the root logger that a model without pretrained weights has none; that is what was asked for."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from timix_pl.evaluation.sharing import over_ranks
 
 
+@runtime_checkable
 class DualEncoderLike(Protocol):
     """The part of ``timix_pl.models.dual_encoder.DualEncoder`` that evaluators use; any module that has it can be evaluated."""
 

@@ -1,7 +1,7 @@
 """Several evaluations of one model."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -10,6 +10,7 @@ from timix_pl.core.types import EvaluationResult
 from timix_pl.evaluation.model import DualEncoderLike
 
 
+@runtime_checkable
 class Evaluator(Protocol):
     """What ``run_tasks`` runs: ``Retrieval``, ``ZeroShot``, ``Grounding``, or your own."""
 

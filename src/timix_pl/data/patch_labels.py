@@ -1,8 +1,12 @@
 """Which patches a box covers."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from timix_pl.core.types import Region
 
 
 def patch_labels(boxes_xyxy_norm: Float[Tensor, "R 4"], grid: tuple[int, int], min_cover: float = 0.0) -> Float[Tensor, "R P"]:
@@ -17,6 +21,14 @@ def patch_labels(boxes_xyxy_norm: Float[Tensor, "R 4"], grid: tuple[int, int], m
         boxes_xyxy_norm[:, 0], boxes_xyxy_norm[:, 2], grid[1]
     )[:, None, :]
     return ((covered >= min_cover) & (covered > 0)).flatten(1).float()
+
+
+def boxes_by_phrase(regions: Sequence[Region]) -> dict[str, Float[Tensor, "n 4"]]:
+    """The boxes of each phrase of one image; a phrase that comes several times ("person") means all of its boxes."""
+    boxes: dict[str, list[tuple[float, ...]]] = {}
+    for region in regions:
+        boxes.setdefault(region.phrase, []).append(region.bbox_xyxy_norm)
+    return {phrase: torch.tensor(of_phrase) for phrase, of_phrase in boxes.items()}
 
 
 def _overlap(low: Float[Tensor, " R"], high: Float[Tensor, " R"], count: int) -> Float[Tensor, "R count"]:

@@ -12,12 +12,12 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import permutation, seed_of
-from timix_pl.core.types import Batch, Region, RegionBatch, Sample
+from timix_pl.core.types import Batch, RegionBatch, Sample
 from timix_pl.data.augment import crop_image, crop_regions, random_crop, usable_regions
 from timix_pl.data.decode import decode_for_crop
 from timix_pl.data.index import build_manifest, resolve_shards
 from timix_pl.data.order import BlendedOrder, SourceOrder
-from timix_pl.data.patch_labels import patch_labels
+from timix_pl.data.patch_labels import boxes_by_phrase, patch_labels
 from timix_pl.data.reader import BadSampleError, ShardReader
 
 _MAX_REPLACEMENTS = 100
@@ -163,22 +163,21 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         notes: list[dict[str, str]] = []
         rows = self.regions.load(start, batch_size, lambda sample, ids: self._use_regions(sample, ids, notes), problems)
         problems.extend(notes)
-        images, regions, captions, keys = zip(*rows, strict=True)
-        phrases = [self._template.format(region.phrase) for found in regions for region in found]
-        boxes = torch.tensor([region.bbox_xyxy_norm for found in regions for region in found])
-        labels = patch_labels(boxes, self._grid, self._min_cover)
-        image_index = torch.repeat_interleave(torch.arange(batch_size), torch.tensor([len(found) for found in regions]))
+        images, described, captions, keys = zip(*rows, strict=True)
+        phrases = [self._template.replace("{}", phrase) for found in described for phrase in found]
+        labels = torch.stack([patch_labels(boxes, self._grid, self._min_cover).amax(0) for found in described for boxes in found.values()])
+        image_index = torch.repeat_interleave(torch.arange(batch_size), torch.tensor([len(found) for found in described]))
         phrases, image_index, labels = self._add_negatives(phrases, image_index, labels, step)
         if self._caption_positive:
-            described = [number for number, caption in enumerate(captions) if caption]
-            phrases += [captions[number] for number in described]
-            image_index = torch.cat((image_index, torch.tensor(described, dtype=torch.long)))
-            labels = torch.cat((labels, labels.new_ones(len(described), labels.shape[1])))
+            captioned = [number for number, caption in enumerate(captions) if caption]
+            phrases += [captions[number] for number in captioned]
+            image_index = torch.cat((image_index, torch.tensor(captioned, dtype=torch.long)))
+            labels = torch.cat((labels, labels.new_ones(len(captioned), labels.shape[1])))
         return RegionBatch(_stack(images), self.tokenizer(phrases), image_index, labels, list(keys))
 
     def _use_regions(
         self, sample: Sample, ids: tuple[int, int], notes: list[dict[str, str]]
-    ) -> tuple[NDArray[np.uint8], list[Region], str | None, str]:
+    ) -> tuple[NDArray[np.uint8], dict[str, Tensor], str | None, str]:
         usable, num_unusable = usable_regions(sample.regions)
         if not usable:
             raise BadSampleError("the sample has no region with a phrase and a box inside the image")
@@ -192,9 +191,11 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
                 break
         else:
             raise BadSampleError(f"no region keeps half of its area in {_MAX_REGION_CROPS} random crops")
-        chosen = sorted(permutation(len(found), "phrases", self._seed, *ids)[: self._max_phrases])
+        boxes = boxes_by_phrase(found)
+        phrases = list(boxes)
+        chosen = sorted(permutation(len(phrases), "phrases", self._seed, *ids)[: self._max_phrases])
         caption = sample.captions[seed_of("caption", self._seed, *ids) % len(sample.captions)] if sample.captions else None
-        return crop_image(image, crop, self._size), [found[number] for number in chosen], caption, sample.key
+        return crop_image(image, crop, self._size), {phrases[number]: boxes[phrases[number]] for number in chosen}, caption, sample.key
 
     def _add_negatives(self, phrases: list[str], image_index: Tensor, labels: Tensor, step: int) -> tuple[list[str], Tensor, Tensor]:
         """Phrases of other images that the image's own phrases do not hold, labelled 0 everywhere."""

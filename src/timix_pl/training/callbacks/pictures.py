@@ -94,7 +94,7 @@ class PicturesCallback(Callback):
             if not item.regions:
                 continue
             region = item.regions[0]
-            tokens = module.model.tokenizer([self.phrase_template.format(region.phrase)]).to(module.device)
+            tokens = module.model.tokenizer([self.phrase_template.replace("{}", region.phrase)]).to(module.device)
             scores = module.model.patch_scores(item.image[None].to(module.device), tokens)[0].float()
             name = f"heat-{len(entries)}.png"
             _save(item.image, self.folder / name)

@@ -13,6 +13,7 @@ from timix_pl.core.errors import ConfigError, DataError
 from timix_pl.core.randomness import seed_of
 from timix_pl.data.datamodule import PretrainDataModule
 from timix_pl.data.evaluation_set import EvaluationSet
+from timix_pl.data.resampled import ResampledShards
 from timix_pl.data.training_set import Augmentation, SampleStream
 from timix_pl.evaluation.grounding import Grounding
 from timix_pl.evaluation.retrieval import Retrieval
@@ -135,10 +136,11 @@ def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
         DataError: missing shards.
     """
     data, pta = cfg.data, cfg.pta
-    pairs = build_stream(cfg, "train")
+    pairs: SampleStream | ResampledShards
+    pairs = ResampledShards(data.train_shards, key="data.train_shards", seed=cfg.seed) if data.kind == DataKind.stream else build_stream(cfg, "train")
     regions = build_stream(cfg, "region") if pta.enabled else None
     epochs = cfg.trainer.max_epochs or 0.0
-    max_steps = cfg.trainer.max_steps or max(1, round(epochs * pairs.num_samples / data.global_batch_size))
+    max_steps = cfg.trainer.max_steps or max(1, round(epochs * (pairs.num_samples or 0) / data.global_batch_size))
     return PretrainDataModule(
         pairs,
         regions,

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.core.errors import RunError
+from timix_pl.data.resampled import ResampledSet, ResampledShards
 from timix_pl.data.training_set import SampleStream, TrainingSet
 
 
@@ -29,7 +30,7 @@ class PretrainDataModule(LightningDataModule):
     """Pairs and regions of one run.
 
     Args:
-        pairs: the stream of image-text pairs; ``regions``: of region images, or None.
+        pairs: the stream of image-text pairs, or shards drawn with replacement; ``regions``: of region images, or None.
         tokenizer: captions to tokens.
         global_batch_size: pairs per step over all ranks.
         max_steps: steps of the whole run.
@@ -42,7 +43,7 @@ class PretrainDataModule(LightningDataModule):
 
     def __init__(
         self,
-        pairs: SampleStream,
+        pairs: SampleStream | ResampledShards,
         regions: SampleStream | None,
         tokenizer: Callable[[list[str]], Tensor],
         *,
@@ -68,7 +69,7 @@ class PretrainDataModule(LightningDataModule):
     def training_set(self) -> TrainingSet:
         """This rank's batches by step."""
         return TrainingSet(
-            self.pairs,
+            self.pairs if isinstance(self.pairs, SampleStream) else None,
             self.regions,
             self._tokenizer,
             global_batch_size=self.global_batch_size,
@@ -81,10 +82,14 @@ class PretrainDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """One item is one optimizer step; the loader starts after the steps that are done."""
         assert self.trainer is not None
+        dataset: Any = self.training_set()
+        sampler = StepSampler(self.trainer.global_step, self.max_steps)
+        if isinstance(self.pairs, ResampledShards):
+            dataset, sampler = ResampledSet(self.pairs, dataset, sampler.first_step, self.max_steps), None
         return DataLoader(
-            self.training_set(),
+            dataset,
             batch_size=None,
-            sampler=StepSampler(self.trainer.global_step, self.max_steps),
+            sampler=sampler,
             num_workers=self._num_workers,
             prefetch_factor=self._prefetch_batches if self._num_workers else None,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
@@ -94,7 +99,8 @@ class PretrainDataModule(LightningDataModule):
         """Where the streams stand; the same on every rank, counted from finished steps."""
         assert self.trainer is not None
         consumed = self.trainer.global_step * self.global_batch_size
-        return {"fingerprint": self.fingerprint, "seed": self.seed, "epoch": consumed // self.pairs.num_samples, "consumed": consumed}
+        epoch = consumed // self.pairs.num_samples if self.pairs.num_samples else None
+        return {"fingerprint": self.fingerprint, "seed": self.seed, "epoch": epoch, "consumed": consumed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that the checkpoint belongs to these streams; where they stand follows from the trainer's step."""

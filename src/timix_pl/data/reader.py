@@ -40,19 +40,7 @@ class ShardReader:
             raise IndexError(number)
         index, file, row = self._find(number)
         image, text, metadata = (self._member(file, index, row, kind) for kind in (IMAGE, TEXT, JSON))
-        fields = _parse_json(metadata) if metadata is not None else {}
-        captions = fields.pop("captions", None)
-        if captions is None:
-            captions = [_decode_text(text)] if text is not None else []
-        return Sample(
-            key=str(index.keys[row]),
-            image=image or b"",
-            image_ext=str(index.image_exts[row]),
-            captions=tuple(caption.strip() for caption in captions if isinstance(caption, str) and caption.strip()),
-            regions=tuple(_parse_region(region) for region in fields.pop("regions", None) or ()),
-            extra=fields,
-            shard=index.path.name,
-        )
+        return make_sample(str(index.keys[row]), index.path.name, image or b"", str(index.image_exts[row]), text, metadata)
 
     def name(self, number: int) -> tuple[str, str]:
         """The shard's file name and the key of a sample, whatever its bytes are like."""
@@ -96,6 +84,27 @@ class _File:
     def __del__(self):
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)
+
+
+def make_sample(key: str, shard: str, image: bytes, image_ext: str, text: bytes | None, metadata: bytes | None) -> Sample:
+    """A sample from its members; ``captions`` in the JSON win over the text.
+
+    Raises:
+        BadSampleError: the text is not UTF-8, or the JSON is not what it should be.
+    """
+    fields = _parse_json(metadata) if metadata is not None else {}
+    captions = fields.pop("captions", None)
+    if captions is None:
+        captions = [_decode_text(text)] if text is not None else []
+    return Sample(
+        key=key,
+        image=image,
+        image_ext=image_ext,
+        captions=tuple(caption.strip() for caption in captions if isinstance(caption, str) and caption.strip()),
+        regions=tuple(_parse_region(region) for region in fields.pop("regions", None) or ()),
+        extra=fields,
+        shard=shard,
+    )
 
 
 def _decode_text(data: bytes) -> str:

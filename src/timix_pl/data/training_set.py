@@ -87,7 +87,7 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
     """Item ``step`` is this rank's share of the step's global batch, and every few steps of a region batch.
 
     Args:
-        pairs: the stream of image-text pairs; ``regions``: of region images, or None.
+        pairs: the stream of image-text pairs, or None where they come from elsewhere; ``regions``: of region images, or None.
         tokenizer: captions to tokens.
         image_size_px: height and width; ``patch_grid``: rows and columns of the patch labels.
         global_batch_size, region_batch_size: images per step over all ranks; ``region_every_n_steps``: a region batch in every n-th step.
@@ -99,7 +99,7 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
 
     def __init__(
         self,
-        pairs: SampleStream,
+        pairs: SampleStream | None,
         regions: SampleStream | None,
         tokenizer: Callable[[list[str]], Tensor],
         *,
@@ -121,23 +121,40 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
     ):
         self.pairs, self.regions, self.tokenizer = pairs, regions, tokenizer
         self.global_batch_size, self.region_batch_size, self.region_every_n_steps = global_batch_size, region_batch_size, region_every_n_steps
-        self._size, self._grid, self._seed, self._rank, self._world_size = image_size_px, patch_grid, seed, rank, world_size
+        self._size, self._grid, self._seed, self.rank, self._world_size = image_size_px, patch_grid, seed, rank, world_size
         self._augmentation, self._max_phrases, self._template = augmentation, max_phrases, phrase_template
         self._min_cover, self._negative_frac, self._caption_positive = min_cover, negative_frac, caption_positive
         self._max_image_px = max_image_px
         self._smallest_px = math.ceil(max(image_size_px) / math.sqrt(augmentation.scale[0] / augmentation.ratio[1]))
 
     def __getitem__(self, step: int) -> tuple[Batch, RegionBatch | None]:
+        assert self.pairs is not None
         problems: list[dict[str, str]] = []
-        batch_size = self.global_batch_size // self._world_size
-        first = self._rank * batch_size
-        rows = self.pairs.load(step * self.global_batch_size + first, batch_size, self._use_pair, problems)
-        images, captions, keys = zip(*rows, strict=True)
-        region_batch = self._region_batch(step, problems)
-        batch = Batch(_stack(images), self.tokenizer(list(captions)), list(keys), list(captions), first, problems)
-        return batch, region_batch
+        start = step * self.global_batch_size + self.rank * self.batch_size
+        return self.assemble(step, self.pairs.load(start, self.batch_size, self.use_pair, problems), problems)
 
-    def _use_pair(self, sample: Sample, ids: tuple[int, int]) -> tuple[NDArray[np.uint8], str, str]:
+    @property
+    def batch_size(self) -> int:
+        """Pairs of this rank in a step."""
+        return self.global_batch_size // self._world_size
+
+    def assemble(
+        self, step: int, pairs: Sequence[tuple[NDArray[np.uint8], str, str]], problems: list[dict[str, str]]
+    ) -> tuple[Batch, RegionBatch | None]:
+        """The step's item from its pairs, as :meth:`use_pair` gives them."""
+        images, captions, keys = zip(*pairs, strict=True)
+        region_batch = self._region_batch(step, problems)
+        first = self.rank * self.batch_size
+        return Batch(_stack(images), self.tokenizer(list(captions)), list(keys), list(captions), first, problems), region_batch
+
+    def use_pair(self, sample: Sample, ids: tuple[int, int]) -> tuple[NDArray[np.uint8], str, str]:
+        """The augmented image, one of the captions, and the key.
+
+        Args:
+            ids: what the random draws are for.
+        Raises:
+            BadSampleError: the sample cannot be used.
+        """
         if not sample.captions:
             raise BadSampleError("the sample has no caption")
         image = self._decode(sample)
@@ -159,7 +176,7 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         if self.regions is None or step % self.region_every_n_steps:
             return None
         batch_size = self.region_batch_size // self._world_size
-        start = step // self.region_every_n_steps * self.region_batch_size + self._rank * batch_size
+        start = step // self.region_every_n_steps * self.region_batch_size + self.rank * batch_size
         notes: list[dict[str, str]] = []
         rows = self.regions.load(start, batch_size, lambda sample, ids: self._use_regions(sample, ids, notes), problems)
         problems.extend(notes)
@@ -203,7 +220,7 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         for phrase, image in zip(phrases, image_index.tolist(), strict=True):
             own.setdefault(image, set()).add(phrase)
         added, added_images = [], []
-        candidates = permutation(len(phrases), "negatives", self._seed, step, self._rank)[: round(self._negative_frac * len(phrases))]
+        candidates = permutation(len(phrases), "negatives", self._seed, step, self.rank)[: round(self._negative_frac * len(phrases))]
         for number in candidates:
             image = (int(image_index[number]) + 1) % len(own)
             if phrases[number] not in own[image]:

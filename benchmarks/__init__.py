@@ -1,0 +1,1 @@
+"""Measurements, each side by side with the thing it is compared to."""

@@ -1,0 +1,130 @@
+"""The cost of a TiMix step, as ratios of the plain CLIP step, beside the lowest cost that the method allows.
+
+    python -m benchmarks.step --architecture timix-tiny --batch-size 128
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from timix_pl.core.types import Batch, RegionBatch
+from timix_pl.mixing.groups import mixed_rows
+from timix_pl.mixing.step import MixStep
+from timix_pl.mixing.timix import TiMix
+from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.optim.groups import parameter_groups
+from timix_pl.training.objective import Objective
+
+CAPTION = "a small red ring left of a striped blue square"
+
+
+class Bench:
+    """One model and one batch; every variant is a whole step with its optimizer update."""
+
+    def __init__(self, architecture: str, block: int, batch_size: int, region_batch_size: int, phrases_per_image: int, device: str):
+        torch.manual_seed(0)
+        self.model = DualEncoder.create(architecture, pta_block=block).to(device)
+        self.objective = Objective()
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, 0.1), lr=1e-4, fused=True)
+        self.device, self.block_grid = device, self.model.patch_grid
+        images = torch.randint(0, 256, (batch_size, 3, *self.model.image_size_px), dtype=torch.uint8, device=device)
+        tokens = self.model.tokenizer([CAPTION] * batch_size).to(device)
+        self.batch = Batch(images, tokens, [], [CAPTION] * batch_size, 0, [])
+        num_phrases = region_batch_size * phrases_per_image
+        self.regions = RegionBatch(
+            images[:region_batch_size],
+            self.model.tokenizer([CAPTION] * num_phrases).to(device),
+            torch.arange(num_phrases, device=device) // phrases_per_image,
+            torch.randint(0, 2, (num_phrases, self.block_grid[0] * self.block_grid[1]), device=device).float(),
+            [],
+        )
+
+    def plain(self) -> None:
+        """Clean images and captions alone."""
+        self._finish(self.objective(self.model(self.batch.images, self.batch.tokens), None, first=0).loss)
+
+    def timix(self, ratio: float, compute: str = "extra") -> None:
+        """The step as it is trained, PTA included."""
+        size = len(self.batch.images)
+        rows, partners = mixed_rows(size, size, ratio, seed=0, step=0, first=0)
+        mix = MixStep(TiMix(self.block_grid), compute, rows, partners, 0, 0, 0)
+        encoded = self.model(self.batch.images, self.batch.tokens, mix=mix, regions=self.regions)
+        self._finish(self.objective(encoded, self.regions, first=0).loss)
+
+    def lowest(self, ratio: float, compute: str = "extra") -> None:
+        """The plain step and what no implementation can leave out: the mixed images' forward and backward, and the region images to the block.
+
+        With ``replace`` the mixed images are part of the plain step, and a pass to the block scores the images to be mixed.
+        """
+        encoded = self.model(self.batch.images, self.batch.tokens)
+        loss = self.objective(encoded, None, first=0).loss
+        pixels = self.model.normalise(self.batch.images)
+        chosen = pixels[: round(ratio * len(pixels))]
+        if compute == "extra":
+            loss = loss + self.model.image(chosen)[0].mean()
+        else:
+            with torch.no_grad():
+                self.model.image.patch_features(chosen)
+        self._finish(loss + self.model.image.patch_features(self.model.normalise(self.regions.images)).mean())
+
+    def _finish(self, loss: torch.Tensor) -> None:
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+
+
+def measure(variants: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each variant in each round; the variants take turns, so that a slow moment hits all of them."""
+    for run in variants.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, run in variants.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def main() -> None:
+    """Print a table of ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--architecture", default="timix-tiny")
+    parser.add_argument("--block", type=int, default=2, help="pta.block")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--region-batch-size", type=int, default=32)
+    parser.add_argument("--phrases-per-image", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    bench = Bench(
+        options.architecture, options.block, options.batch_size, options.region_batch_size, options.phrases_per_image, options.device
+    )
+    steps: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
+        "TiMix, extra, ratio 1": (lambda: bench.timix(1.0), lambda: bench.lowest(1.0)),
+        "TiMix, extra, ratio 0.5": (lambda: bench.timix(0.5), lambda: bench.lowest(0.5)),
+        "TiMix, replace, ratio 1": (lambda: bench.timix(1.0, "replace"), lambda: bench.lowest(1.0, "replace")),
+    }
+    variants = {"plain": bench.plain}
+    for name, (whole, least) in steps.items():
+        variants |= {name: whole, f"{name}: lowest": least}
+    times = measure(variants, options.rounds)
+    plain = statistics.median(times["plain"])
+    print(f"{options.architecture}, {options.batch_size} pairs, {options.region_batch_size} region images of {options.phrases_per_image} phrases, ", end="")
+    print(f"{options.device}, {options.threads} threads, median of {options.rounds} rounds; plain CLIP step {plain * 1e3:.0f} ms")
+    print(f"{'step':<28}{'of the plain step':>18}{'lowest possible':>18}{'difference':>12}")
+    for name in steps:
+        ratio, least = (statistics.median(a / b for a, b in zip(times[key], times["plain"], strict=True)) for key in (name, f"{name}: lowest"))
+        print(f"{name:<28}{ratio:>17.2f}x{least:>17.2f}x{ratio - least:>11.2f}x")
+    print("The difference: the PTA head and the phrases' text passes of the region batch, scoring and pasting, and the soft-target loss.")
+
+
+if __name__ == "__main__":
+    main()

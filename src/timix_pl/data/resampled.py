@@ -1,0 +1,95 @@
+"""Shards that cannot be indexed, drawn with replacement through webdataset.
+
+There is no order: no epoch, no exact resume (a resumed run draws anew), no promise that every sample comes. All shards are drawn alike.
+"""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import webdataset
+from torch.utils.data import IterableDataset, get_worker_info
+
+from timix_pl.core.errors import DataError
+from timix_pl.core.randomness import seed_of
+from timix_pl.core.types import Batch, RegionBatch, Sample
+from timix_pl.data.index import resolve_shards
+from timix_pl.data.reader import BadSampleError, make_sample
+from timix_pl.data.training_set import TrainingSet
+
+_SHUFFLE_SAMPLES = 1000
+_MAX_BAD_IN_A_ROW = 1000
+_IMAGE_EXTS = ("jpg", "jpeg", "png", "webp")
+
+
+class ResampledShards:
+    """Tars to draw from.
+
+    Args:
+        shards: a folder, a pattern, or a list without weights; ``key``: the configuration key it came from.
+        seed: the run's seed.
+    Raises:
+        DataError: missing shards, or weights.
+    """
+
+    num_samples = None
+
+    def __init__(self, shards: Any, *, key: str, seed: int):
+        sources = resolve_shards(shards, key)
+        if any(source.weight != 1 for source in sources):
+            raise DataError(f"{key}: data=stream draws all shards alike and takes no weights; leave them out, or use data=shards")
+        self.paths = [str(tar) for source in sources for tar in source.tars]
+        self.seed, self.key = seed, key
+        self.fingerprint = f"{seed_of(*[Path(path).name for path in self.paths]):016x}"
+
+    def samples(self, *ids: int) -> Iterator[dict[str, Any]]:
+        """An endless sequence of webdataset's samples, shuffled; another one for other ``ids``."""
+        seed = seed_of("resampled", self.seed, *ids)
+        shards = webdataset.ResampledShards(self.paths, seed=seed, worker_seed=lambda: seed, deterministic=True)
+        pipeline = webdataset.DataPipeline(
+            shards, webdataset.tarfile_to_samples(), webdataset.shuffle(_SHUFFLE_SAMPLES, rng=random.Random(seed))
+        )
+        return iter(pipeline)
+
+
+class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
+    """A step's item from whatever samples come next. Bad ones are reported and passed over; region batches come in their order as ever.
+
+    Args:
+        shards: where pairs come from.
+        training_set: how they are used, and the region batches.
+        first_step: steps that are done; ``max_steps``: of the whole run.
+    """
+
+    def __init__(self, shards: ResampledShards, training_set: TrainingSet, first_step: int, max_steps: int):
+        self.shards, self.training_set, self.first_step, self.max_steps = shards, training_set, first_step, max_steps
+
+    def __len__(self) -> int:
+        return self.max_steps
+
+    def __iter__(self) -> Iterator[tuple[Batch, RegionBatch | None]]:
+        worker = get_worker_info()
+        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
+        ids = (self.first_step, self.training_set.rank, number)
+        samples = enumerate(self.shards.samples(*ids))
+        for step in range(self.first_step + number, self.max_steps, count):
+            problems: list[dict[str, str]] = []
+            pairs: list[Any] = []
+            while len(pairs) < self.training_set.batch_size:
+                drawn, raw = next(samples)
+                try:
+                    pairs.append(self.training_set.use_pair(_sample(raw), (seed_of(*ids), drawn)))
+                except BadSampleError as error:
+                    shard = Path(raw.get("__url__", "")).name
+                    problems.append({"stream": self.shards.key, "shard": shard, "key": raw["__key__"], "reason": str(error)})
+                    if len(problems) > _MAX_BAD_IN_A_ROW:
+                        raise DataError(f"{self.shards.key}: more than {_MAX_BAD_IN_A_ROW} samples of a batch cannot be used; the last: {error}") from error
+            yield self.training_set.assemble(step, pairs, problems)
+
+
+def _sample(raw: dict[str, Any]) -> Sample:
+    ext = next((ext for ext in _IMAGE_EXTS if ext in raw), None)
+    if ext is None:
+        raise BadSampleError("the sample has no image (jpg, png or webp)")
+    return make_sample(raw["__key__"], Path(raw.get("__url__", "")).name, raw[ext], ext, raw.get("txt", raw.get("caption")), raw.get("json"))

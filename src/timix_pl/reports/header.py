@@ -27,19 +27,18 @@ def status(run: Run, now_s: float) -> tuple[str, str]:
 
 def facts(run: Run) -> list[tuple[str, str]]:
     """Label and text of what is known about a run."""
-    measured = {} if run.summary.get("status") == "running" else run.summary  # while it runs, the curves are newer
     max_steps = run.setting("trainer.max_steps")
     known: list[tuple[str, str]] = []
     planned = f" of {max_steps:,}" if isinstance(max_steps, int) and max_steps > run.last_step else ""
     known.append(("Steps", f"{run.last_step:,}{planned}"))
-    consumed = measured.get("consumed") or _last(run, "consumed")
+    consumed = run.counts.get("consumed") or _last(run, "consumed")
     if consumed:
         num_pairs = run.summary.get("num_train_samples")
         passes = f" ({consumed / num_pairs:.1f} passes over {num_pairs:,})" if num_pairs else ""
         known.append(("Pairs seen", f"{consumed:,.0f}{passes}"))
-    if wall_s := measured.get("wall_s"):
+    if wall_s := run.counts.get("wall_s"):
         known.append(("Time", duration(wall_s)))
-    samples_per_s = measured.get("samples_per_s") or _last(run, "train/samples_per_s")
+    samples_per_s = run.counts.get("samples_per_s") or _last(run, "train/samples_per_s")
     if samples_per_s:
         known.append(("Throughput", f"{samples_per_s:,.0f} samples/s"))
     for label, column in (("Skipped steps", "train/num_skipped_steps"), ("Bad samples", "train/num_bad_samples")):

@@ -72,9 +72,14 @@ class Run:
         return str(self.config.get("name") or self.run_dir.resolve().name)
 
     @property
+    def counts(self) -> dict[str, Any]:
+        """The summary of a run that has ended; nothing while it goes on, when its curves are newer."""
+        return {} if self.summary.get("status") == "running" else self.summary
+
+    @property
     def last_step(self) -> int:
         logged = max((points[-1][0] for points in self.history.values()), default=0)
-        return max(int(self.summary.get("steps") or 0), int(logged))
+        return max(self.counts.get("steps", 0), int(logged))
 
     def setting(self, key: str) -> Any:
         """The value of a dotted configuration key; None where the configuration does not have it."""

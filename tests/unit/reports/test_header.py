@@ -33,7 +33,7 @@ def test_facts_come_from_the_summary_or_else_from_the_curves():
     assert going["Throughput"] == "100 samples/s"
     assert going["Bad samples"] == "2"
     assert going["Last written"] == "1970-01-01 00:00 UTC"
-    stale = {"status": "running", "consumed": 64, "wall_s": 0.1, "samples_per_s": 3.0}
+    stale = {"status": "running", "steps": 9, "consumed": 64, "wall_s": 0.1, "samples_per_s": 3.0}
     assert going == dict(facts(Run(Path("r"), 0.0, config={"trainer": {"max_steps": 1200}}, summary=stale, history=curves)))
     summary = {"steps": 10, "consumed": 640, "num_train_samples": 256, "wall_s": 61, "num_parameters": {"image": 1_500_000, "pta": 20_000}}
     finished = dict(facts(Run(Path("r"), 0.0, summary=summary, history=curves)))

@@ -1,27 +1,40 @@
 """Grounding: do patch-text alignment's heat maps point to what a phrase names."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.evaluation_set import EvaluationItem
-from timix_pl.data.patch_labels import patch_labels
+from timix_pl.data.patch_labels import boxes_by_phrase, patch_labels
 from timix_pl.evaluation.batches import EvaluationBatch, map_batches
 from timix_pl.evaluation.model import DualEncoderLike, evaluating
 from timix_pl.evaluation.results import named
 from timix_pl.metrics.grounding import grounding_chance, grounding_metrics
 
 
+class ScoredPhrases(NamedTuple):
+    """Heat maps of R phrases, and each one's boxes."""
+
+    logits: Float[Tensor, "R h w"]
+    boxes_xyxy_norm: Sequence[Float[Tensor, "_ 4"]]
+
+
 class Grounding:
-    """Compares the heat map of every phrase over its image with the phrase's box.
+    """Compares the heat map of every phrase over its image with the phrase's boxes.
+
+    A phrase that an image has several times ("person") is one phrase with several boxes, as in training.
 
     Args:
         dataset: images with regions; those without any are passed over.
         batch_size: images read, and phrases scored, at a time on each rank.
         num_workers: loader processes per rank.
-        min_cover: share of a patch's area that the box must cover to make the patch positive, 0 to 1; 0 means any touch.
+        min_cover: share of a patch's area that a box must cover to make the patch positive, 0 to 1; 0 means any touch.
         phrase_template: how a phrase becomes a caption, as in training.
         name: what the metrics' names begin with.
     """
@@ -53,15 +66,15 @@ class Grounding:
             ModelError: the model has no patch-text alignment head.
         """
 
-        def score(batch: EvaluationBatch) -> list[tuple[Tensor, Tensor]]:
+        def score(batch: EvaluationBatch) -> list[ScoredPhrases]:
             images = batch.images.to(device)
-            phrases = [(i, region) for i, regions in enumerate(batch.regions) for region in regions]
+            phrases = [(i, phrase, boxes) for i, regions in enumerate(batch.regions) for phrase, boxes in boxes_by_phrase(regions).items()]
             scored = []
             for start in range(0, len(phrases), self.batch_size):
-                image_index, regions = zip(*phrases[start : start + self.batch_size], strict=True)
-                tokens = model.tokenizer([self.phrase_template.replace("{}", region.phrase) for region in regions])
+                image_index, texts, boxes = zip(*phrases[start : start + self.batch_size], strict=True)
+                tokens = model.tokenizer([self.phrase_template.replace("{}", text) for text in texts])
                 logits = model.patch_scores(images[list(image_index)], tokens.to(device))
-                scored.append((logits.float().cpu(), torch.tensor([region.bbox_xyxy_norm for region in regions])))
+                scored.append(ScoredPhrases(logits.float().cpu(), boxes))
             return scored
 
         with evaluating(model):
@@ -73,7 +86,10 @@ class Grounding:
                 'Write them into the shards ("regions" in KEY.json), point data.grounding_shards at a set that has them, '
                 "or leave grounding out of evaluation.tasks."
             )
-        logits = torch.cat([part for part, _ in scored])
-        boxes = torch.cat([part for _, part in scored])
-        labels = patch_labels(boxes, (logits.shape[1], logits.shape[2]), self.min_cover)
-        return named(self.name, grounding_metrics(logits, boxes, labels), grounding_chance(logits, boxes, labels))
+        logits = torch.cat([phrases.logits for phrases in scored])
+        boxes_of_phrase = [boxes for phrases in scored for boxes in phrases.boxes_xyxy_norm]
+        grid = (logits.shape[1], logits.shape[2])
+        labels = torch.stack([patch_labels(boxes, grid, self.min_cover).amax(dim=0) for boxes in boxes_of_phrase])
+        phrase_of_box = torch.arange(len(logits)).repeat_interleave(torch.tensor([len(boxes) for boxes in boxes_of_phrase]))
+        against = (logits, torch.cat(boxes_of_phrase), phrase_of_box, labels)
+        return named(self.name, grounding_metrics(*against), grounding_chance(*against))

@@ -1,10 +1,11 @@
 """How well heat maps on the patch grid point to the boxes of their phrases.
 
-R phrases with one box each (xyxy_norm), heat maps of h by w patches, P = h * w. Ties are broken against the model.
+R phrases, each with a heat map of h by w patches (P = h * w) and one box (xyxy_norm) or more; N boxes in all, ``phrase_of_box`` says whose.
+Where a phrase has several boxes ("person"), each is right. Ties are broken against the model.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,7 +15,10 @@ MIN_IOU = 0.5
 
 
 def grounding_metrics(
-    logits: Float[Tensor, "R h w"], boxes_xyxy_norm: Float[Tensor, "R 4"], patch_labels: Float[Tensor, "R P"]
+    logits: Float[Tensor, "R h w"],
+    boxes_xyxy_norm: Float[Tensor, "N 4"],
+    phrase_of_box: Int[Tensor, " N"],
+    patch_labels: Float[Tensor, "R P"],
 ) -> dict[str, float]:
     """Pointing, localisation, and patch precision, recall and average precision, each 0 to 1.
 
@@ -29,8 +33,8 @@ def grounding_metrics(
     predicted = logits.flatten() >= 0
     num_right = (predicted & positive).sum().item()
     return {
-        "pointing": pointing_hits(logits, boxes_xyxy_norm).double().mean().item(),
-        "localisation": localisation_hits(logits.sigmoid(), boxes_xyxy_norm).double().mean().item(),
+        "pointing": pointing_hits(logits, boxes_xyxy_norm, phrase_of_box).double().mean().item(),
+        "localisation": localisation_hits(logits.sigmoid(), boxes_xyxy_norm, phrase_of_box).double().mean().item(),
         "patch_precision": num_right / max(predicted.sum().item(), 1),
         "patch_recall": num_right / max(positive.sum().item(), 1),
         "patch_ap": average_precision(logits.flatten(), positive),
@@ -38,37 +42,47 @@ def grounding_metrics(
 
 
 def grounding_chance(
-    logits: Float[Tensor, "R h w"], boxes_xyxy_norm: Float[Tensor, "R 4"], patch_labels: Float[Tensor, "R P"]
+    logits: Float[Tensor, "R h w"],
+    boxes_xyxy_norm: Float[Tensor, "N 4"],
+    phrase_of_box: Int[Tensor, " N"],
+    patch_labels: Float[Tensor, "R P"],
 ) -> dict[str, float]:
     """What blind answers give, under the names and with the arguments of ``grounding_metrics``.
 
     Pointing: a patch drawn at random. Localisation: the one box of whole patches that, given for every phrase, hits most. Patch precision
     and average precision: the share of positive patches. Patch recall: the share of patches predicted positive (as many, drawn at random).
     """
-    grid = (logits.shape[1], logits.shape[2])
+    num_phrases, num_rows, num_columns = logits.shape
+    inside = _any_box(centres_inside(boxes_xyxy_norm, (num_rows, num_columns)), phrase_of_box, num_phrases)
     positive_share = patch_labels.double().mean().item()
     return {
-        "pointing": centres_inside(boxes_xyxy_norm, grid).double().mean().item(),
-        "localisation": _best_fixed_box(boxes_xyxy_norm, grid),
+        "pointing": inside.double().mean().item(),
+        "localisation": _best_fixed_box(boxes_xyxy_norm, phrase_of_box, num_phrases, (num_rows, num_columns)),
         "patch_precision": positive_share,
         "patch_recall": (logits >= 0).double().mean().item(),
         "patch_ap": positive_share,
     }
 
 
-def pointing_hits(scores: Float[Tensor, "R h w"], boxes_xyxy_norm: Float[Tensor, "R 4"]) -> Bool[Tensor, " R"]:
-    """Whether the centre of the best patch lies in the box; of equally good patches all must.
+def pointing_hits(
+    scores: Float[Tensor, "R h w"], boxes_xyxy_norm: Float[Tensor, "N 4"], phrase_of_box: Int[Tensor, " N"]
+) -> Bool[Tensor, " R"]:
+    """Whether the centre of the best patch lies in a box of the phrase; of equally good patches all must.
 
     Source: Zhang et al. 2016, "Top-down neural attention by excitation backprop", the pointing game; theirs allows 15 pixels of tolerance.
     """
+    num_phrases, num_rows, num_columns = scores.shape
     is_best = ~(scores < scores.amax(dim=(1, 2), keepdim=True))
-    inside = centres_inside(boxes_xyxy_norm, (scores.shape[1], scores.shape[2]))
+    inside = _any_box(centres_inside(boxes_xyxy_norm, (num_rows, num_columns)), phrase_of_box, num_phrases)
     return (inside | ~is_best).flatten(1).all(dim=1)
 
 
-def localisation_hits(probabilities: Float[Tensor, "R h w"], boxes_xyxy_norm: Float[Tensor, "R 4"]) -> Bool[Tensor, " R"]:
-    """Whether the box around the heat map's peak region (see ``peak_regions``) and the true box have an IoU of 0.5 or more."""
-    return box_iou(region_boxes(peak_regions(probabilities)), boxes_xyxy_norm.double()) >= MIN_IOU
+def localisation_hits(
+    probabilities: Float[Tensor, "R h w"], boxes_xyxy_norm: Float[Tensor, "N 4"], phrase_of_box: Int[Tensor, " N"]
+) -> Bool[Tensor, " R"]:
+    """Whether the box around the heat map's peak region (see ``peak_regions``) has an IoU of 0.5 or more with a box of the phrase."""
+    found = region_boxes(peak_regions(probabilities))
+    return _any_box(box_iou(found[phrase_of_box], boxes_xyxy_norm.double()) >= MIN_IOU, phrase_of_box, len(found))
 
 
 def peak_regions(probabilities: Float[Tensor, "R h w"], threshold: float = 0.5) -> Bool[Tensor, "R h w"]:
@@ -112,10 +126,18 @@ def average_precision(scores: Float[Tensor, " n"], is_positive: Bool[Tensor, " n
     return (area / num_found[-1].clamp(min=1)).item()
 
 
-def _best_fixed_box(boxes_xyxy_norm: Float[Tensor, "R 4"], grid: tuple[int, int]) -> float:
-    """The largest share of the boxes that one box of whole patches hits."""
-    guesses = all_boxes(grid).to(boxes_xyxy_norm.device)
-    num_hits = torch.zeros(len(guesses), dtype=torch.long, device=boxes_xyxy_norm.device)
-    for boxes in boxes_xyxy_norm.double().split(16):
-        num_hits += (box_iou(guesses, boxes[:, None]) >= MIN_IOU).sum(dim=0)
-    return num_hits.max().item() / len(boxes_xyxy_norm)
+def _any_box(hits: Bool[Tensor, "N *cells"], phrase_of_box: Int[Tensor, " N"], num_phrases: int) -> Bool[Tensor, "R *cells"]:
+    """Whether any of a phrase's boxes is hit."""
+    num_hits = torch.zeros(num_phrases, *hits.shape[1:], dtype=torch.int32, device=hits.device)
+    return num_hits.index_add_(0, phrase_of_box, hits.int()) > 0
+
+
+def _best_fixed_box(
+    boxes_xyxy_norm: Float[Tensor, "N 4"], phrase_of_box: Int[Tensor, " N"], num_phrases: int, grid: tuple[int, int]
+) -> float:
+    """The largest share of the phrases that one box of whole patches hits."""
+    boxes = boxes_xyxy_norm.double()[:, None]
+    return max(
+        _any_box(box_iou(guesses, boxes) >= MIN_IOU, phrase_of_box, num_phrases).double().mean(dim=0).max().item()
+        for guesses in all_boxes(grid).to(boxes.device).split(64)
+    )

@@ -41,6 +41,16 @@ def test_batches_and_workers_change_nothing(options):
     assert run(**options) == run()
 
 
+def test_a_phrase_with_several_boxes_is_scored_once_and_each_box_is_right():
+    dataset = Items([item(0, regions=[("patch 7", PATCH_0), ("patch 7", RIGHT_HALF), ("patch 3", RIGHT_HALF)])])
+    model = OracleModel()
+    result = Grounding(dataset, batch_size=8).run(model, CPU)
+    assert model.texts_seen == ["patch 7", "patch 3"]
+    assert result.metrics["grounding/pointing"] == 1
+    assert result.metrics["grounding/patch_recall"] == pytest.approx(2 / (5 + 4))
+    assert result.chance["grounding/pointing"] == pytest.approx((5 + 4) / 8 / 2)
+
+
 def test_min_cover_decides_which_patches_a_box_makes_positive():
     dataset = Items([item(0, regions=[("patch 0", (0.0, 0.0, 0.3, 0.5))])])  # touches a fifth of patch 1
     assert run(dataset).metrics["grounding/patch_recall"] == 1 / 2

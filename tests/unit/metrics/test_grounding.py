@@ -17,13 +17,15 @@ GRID = (4, 6)
 
 
 def random_case(seed, num=60):
-    """Heat maps drawn to their boxes somewhat, so that some hit and some miss; coarse, so that patches tie."""
+    """Phrases with one box or more; heat maps drawn to them somewhat, so that some hit and some miss; coarse, so that patches tie."""
     draw = np.random.default_rng(seed)
-    boxes = np.sort(draw.random((num, 2, 2)), axis=1).reshape(num, 4)
+    phrase_of_box = draw.permutation(np.concatenate([np.arange(num), draw.integers(0, num, num // 2)]))
+    boxes = np.sort(draw.random((len(phrase_of_box), 2, 2)), axis=1).reshape(-1, 4)
     x, y = (np.arange(6) + 0.5) / 6, (np.arange(4)[:, None] + 0.5) / 4
-    labels = np.stack([(x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1) for x0, y0, x1, y1 in boxes])
+    inside = np.stack([(x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1) for x0, y0, x1, y1 in boxes])
+    labels = np.stack([inside[phrase_of_box == phrase].any(axis=0) for phrase in range(num)])
     logits = draw.normal(size=(num, *GRID)) + 3 * labels - 1.5
-    return logits.round(1), boxes, labels.reshape(num, 24).astype(float)
+    return logits.round(1), boxes, phrase_of_box, labels.reshape(num, 24).astype(float)
 
 
 def iou(a, b):
@@ -45,16 +47,19 @@ def peak_region_by_flooding(heat_map):
     return region
 
 
-def is_localised(heat_map, box):
+def is_localised(heat_map, boxes):
     rows, columns = zip(*peak_region_by_flooding(heat_map), strict=True)
     found = (min(columns) / GRID[1], min(rows) / GRID[0], (max(columns) + 1) / GRID[1], (max(rows) + 1) / GRID[0])
-    return iou(found, box) >= 0.5
+    return any(iou(found, box) >= 0.5 for box in boxes)
 
 
-def is_pointed_at(heat_map, box):
+def is_inside(point, boxes):
+    return any(x0 <= point[0] <= x1 and y0 <= point[1] <= y1 for x0, y0, x1, y1 in boxes)
+
+
+def is_pointed_at(heat_map, boxes):
     best = np.argwhere(heat_map == heat_map.max())
-    centres = [((column + 0.5) / GRID[1], (row + 0.5) / GRID[0]) for row, column in best]
-    return all(box[0] <= x <= box[2] and box[1] <= y <= box[3] for x, y in centres)
+    return all(is_inside(((column + 0.5) / GRID[1], (row + 0.5) / GRID[0]), boxes) for row, column in best)
 
 
 def average_precision_by_hand(scores, positive):
@@ -69,40 +74,41 @@ def average_precision_by_hand(scores, positive):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_metrics_equal_loops_over_patches(seed):
-    logits, boxes, labels = random_case(seed)
+    logits, boxes, phrase_of_box, labels = random_case(seed)
+    boxes_of_phrase = [boxes[phrase_of_box == phrase] for phrase in range(len(logits))]
     probabilities = 1 / (1 + np.exp(-logits))
     predicted, positive = probabilities >= 0.5, labels.reshape(logits.shape) == 1
     expected = {
-        "pointing": np.mean([is_pointed_at(m, b) for m, b in zip(logits, boxes, strict=True)]),
-        "localisation": np.mean([is_localised(m, b) for m, b in zip(probabilities, boxes, strict=True)]),
+        "pointing": np.mean([is_pointed_at(m, b) for m, b in zip(logits, boxes_of_phrase, strict=True)]),
+        "localisation": np.mean([is_localised(m, b) for m, b in zip(probabilities, boxes_of_phrase, strict=True)]),
         "patch_precision": (predicted & positive).sum() / predicted.sum(),
         "patch_recall": (predicted & positive).sum() / positive.sum(),
         "patch_ap": average_precision_by_hand(logits.ravel(), positive.ravel()),
     }
     assert 0 < expected["pointing"] < 1 and 0 < expected["localisation"] < 1
-    assert grounding_metrics(torch.tensor(logits), torch.tensor(boxes), torch.tensor(labels)) == pytest.approx(expected)
+    assert grounding_metrics(*map(torch.tensor, (logits, boxes, phrase_of_box, labels))) == pytest.approx(expected)
 
 
 def test_chance_equals_blind_answers():
-    logits, boxes, labels = random_case(seed=0)
+    logits, boxes, phrase_of_box, labels = random_case(seed=0)
+    boxes_of_phrase = [boxes[phrase_of_box == phrase] for phrase in range(len(logits))]
     centres = [((column + 0.5) / 6, (row + 0.5) / 4) for row in range(4) for column in range(6)]
     guesses = [(x0 / 6, y0 / 4, x1 / 6, y1 / 4) for x0 in range(6) for x1 in range(x0 + 1, 7) for y0 in range(4) for y1 in range(y0 + 1, 5)]
     expected = {
-        "pointing": np.mean([b[0] <= x <= b[2] and b[1] <= y <= b[3] for b in boxes for x, y in centres]),
-        "localisation": max(np.mean([iou(guess, box) >= 0.5 for box in boxes]) for guess in guesses),
+        "pointing": np.mean([is_inside(centre, own) for own in boxes_of_phrase for centre in centres]),
+        "localisation": max(np.mean([any(iou(guess, box) >= 0.5 for box in own) for own in boxes_of_phrase]) for guess in guesses),
         "patch_precision": labels.mean(),
         "patch_recall": (logits >= 0).mean(),
         "patch_ap": labels.mean(),
     }
-    assert grounding_chance(torch.tensor(logits), torch.tensor(boxes), torch.tensor(labels)) == pytest.approx(expected)
+    assert grounding_chance(*map(torch.tensor, (logits, boxes, phrase_of_box, labels))) == pytest.approx(expected)
 
 
 def test_shuffled_heat_maps_score_at_chance():
     draw = np.random.default_rng(0)
-    logits, boxes, labels = random_case(seed=0, num=3000)
-    logits = torch.tensor(draw.normal(size=logits.shape))
-    metrics = grounding_metrics(logits, torch.tensor(boxes), torch.tensor(labels))
-    chance = grounding_chance(logits, torch.tensor(boxes), torch.tensor(labels))
+    logits, *truth = random_case(seed=0, num=3000)
+    case = [torch.tensor(draw.normal(size=logits.shape)), *map(torch.tensor, truth)]
+    metrics, chance = grounding_metrics(*case), grounding_chance(*case)
     for name in ("pointing", "patch_precision", "patch_recall", "patch_ap"):
         assert metrics[name] == pytest.approx(chance[name], abs=0.03), name
 
@@ -124,13 +130,13 @@ def test_peak_region_follows_a_winding_path_and_no_diagonals():
 def test_broken_heat_maps_hit_nothing():
     boxes = torch.tensor([[0.0, 0.0, 0.6, 0.6]])
     for heat_map in (torch.full((1, *GRID), torch.nan), torch.zeros(1, *GRID)):
-        assert not pointing_hits(heat_map, boxes).any()
-        assert not localisation_hits(heat_map, boxes).any()
+        assert not pointing_hits(heat_map, boxes, torch.tensor([0])).any()
+        assert not localisation_hits(heat_map, boxes, torch.tensor([0])).any()
 
 
 def test_nothing_predicted_and_nothing_positive_are_zero_not_nan():
     boxes = torch.tensor([[0.0, 0.0, 0.1, 0.1]])
-    metrics = grounding_metrics(torch.full((1, *GRID), -1.0), boxes, torch.zeros(1, 24))
+    metrics = grounding_metrics(torch.full((1, *GRID), -1.0), boxes, torch.tensor([0]), torch.zeros(1, 24))
     assert metrics["patch_precision"] == metrics["patch_recall"] == metrics["patch_ap"] == 0
 
 

@@ -1,0 +1,152 @@
+"""What people type becomes one checked configuration; every slip gets a message of its own, all of them together."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from timix_pl.config.compose import compose, recompose, search_path_override
+from timix_pl.config.folder import conf_dir, groups
+from timix_pl.core.errors import ConfigError, RunError
+
+DEMO = ["experiment=demo"]
+
+
+def problems_of(overrides):
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    return caught.value.problems
+
+
+def test_the_command_line_wins_over_the_experiment_and_that_over_the_groups():
+    assert compose(DEMO).model.architecture == "timix-tiny"
+    assert compose(DEMO).run_dir == "runs/demo"
+    cfg = compose([*DEMO, "model.architecture=ViT-B-32", "name=mine", "optim.lr=1"])
+    assert (cfg.model.architecture, cfg.run_dir, cfg.optim.lr) == ("ViT-B-32", "runs/mine", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "architecture", "block"),
+    [
+        ("tiny", "timix-tiny", 2),
+        ("vit_s_16", "ViT-S-16", 6),
+        ("vit_b_32", "ViT-B-32", 6),
+        ("vit_b_16", "ViT-B-16", 6),
+        ("vit_l_14", "ViT-L-14", 12),
+    ],
+)
+def test_a_model_brings_its_pta_block_unless_one_is_typed(model, architecture, block):
+    base = ["data=scenes", "trainer.max_steps=1", f"model={model}"]
+    assert (compose(base).model.architecture, compose(base).pta.block) == (architecture, block)
+    assert compose([*base, "pta.block=1"]).pta.block == 1
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in groups().items() for name in names])
+def test_every_choice_composes(group, name, monkeypatch):
+    monkeypatch.setenv("TIMIX_REAL_DATA", "real")
+    shards = ["data.train_shards=a", "data.region_shards=b"] if group != "experiment" and name != "scenes" else []
+    length = ["trainer.max_steps=1"] if group != "experiment" else []
+    cfg = compose([*shards, *length, f"{group}={name}"])
+    if group in ("data", "mixing", "loss", "logger"):
+        assert getattr(cfg, group).kind == name
+
+
+def test_the_folder_of_published_data_comes_from_the_environment_or_an_override(monkeypatch):
+    monkeypatch.delenv("TIMIX_REAL_DATA", raising=False)
+    assert compose(DEMO).real_data_dir is None
+    monkeypatch.setenv("TIMIX_REAL_DATA", "/published")
+    assert compose(DEMO).real_data_dir == "/published"
+    assert compose([*DEMO, "real_data_dir=/mine"]).real_data_dir == "/mine"
+
+
+@pytest.mark.parametrize(
+    ("typed", "parts"),
+    [
+        ("model=vit_l", ["no such option", "nearest: vit_l_14", "choose from"]),
+        ("experiment=nope", ["no such option", "choose from demo"]),
+        ("mixing.ratioo=1", ["there is no key mixing.ratioo", "nearest: mixing.ratio"]),
+        ("+mixing.ratioo=1", ["there is no key mixing.ratioo"]),
+        ("++new.key=1", ["there is no key new.key"]),
+        ("batch_size=64", ["there is no key batch_size", "data.global_batch_size"]),
+        ("seed.x=1", ["there is no key seed.x"]),
+        ("data={flip: true}", ["there is no key data.flip"]),
+        ("data.global_batch_size=many", ["data.global_batch_size takes a whole number", "the default is 256"]),
+        ("data.global_batch_size=2.5", ["data.global_batch_size takes a whole number"]),
+        ("data.num_workers=null", ["data.num_workers takes a whole number"]),
+        ("mixing.kind=timx", ["mixing.kind takes timix, cutmix, mixup, mixgen or none"]),
+        ("data.augmentation.scale=[a,b]", ["data.augmentation.scale takes a list, each item a number"]),
+        ("trainer={max_steps: x}", ["trainer.max_steps takes a whole number, or null"]),
+        ("data.val_shards=a-{00..09}.tar", ["""'data.val_shards="a-{00..09}.tar"'"""]),
+        ("resume=step=5.ckpt", ["""'resume="step=5.ckpt"'"""]),
+        ("optim.lr", ["expected KEY=VALUE"]),
+        ("mixing.ratio=0,1", ["add -m", "'mixing.ratio=[0,1]'"]),
+        ("run_dir=${nowhere}", ["nowhere"]),
+    ],
+)
+def test_a_slip_of_typing_gets_one_message_that_repeats_it(typed, parts):
+    (message,) = problems_of([*DEMO, typed])
+    assert message.startswith(f"{typed}: ")
+    assert [part for part in parts if part not in message] == []
+
+
+def test_the_quoted_form_that_a_message_proposes_is_read():
+    cfg = compose(['data.train_shards="a-{00..09}.tar"', "data.region_shards=b", "model=tiny", "trainer.max_steps=1"])
+    assert cfg.data.train_shards == "a-{00..09}.tar"
+
+
+def test_slips_and_contradictions_come_together():
+    messages = problems_of([*DEMO, "mixing.ratioo=1", "model=vit_l", "data.num_workers=x", "mixing.ratio=2"])
+    starts = ["mixing.ratioo=1: there is no key", "model=vit_l: no such option", "data.num_workers=x: ", "mixing.ratio=2: must be"]
+    assert len(messages) == len(starts)
+    assert all(message.startswith(start) for message, start in zip(messages, starts, strict=True))
+
+
+@pytest.fixture
+def own_conf(tmp_path):
+    """A user's folder with an experiment, a model and an experiment with a mistake."""
+    files = {
+        "experiment/mine.yaml": "# @package _global_\ndefaults:\n  - override /data: scenes\n  - override /model: wide\ntrainer: {max_steps: 3}\n",
+        "model/wide.yaml": "architecture: ViT-B-16\nimage_size_px: 64\n",
+        "experiment/slip.yaml": "# @package _global_\ndefaults:\n  - demo\n  - _self_\noptim: {lrr: 1}\n",
+    }
+    for name, content in files.items():
+        path = tmp_path / "own conf" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return search_path_override(str(tmp_path / "own conf"))
+
+
+def test_a_folder_of_ones_own_joins_the_choices(own_conf):
+    cfg = compose([own_conf, "experiment=mine"])
+    assert (cfg.model.architecture, cfg.model.image_size_px, cfg.data.kind, cfg.trainer.max_steps) == ("ViT-B-16", 64, "scenes", 3)
+    assert compose([own_conf, "experiment=demo"]).model.architecture == "timix-tiny"
+
+
+def test_a_mistake_in_a_file_of_ones_own_is_named_beside_the_others(own_conf):
+    first, second = problems_of([own_conf, "experiment=slip", "seed=x", "data=scenes", "trainer.max_steps=1"])
+    assert "experiment=slip: there is no key optim.lrr; nearest: optim.lr" in first
+    assert second.startswith("seed=x: seed takes a whole number")
+
+
+def test_a_missing_folder_of_ones_own_is_refused():
+    with pytest.raises(ConfigError, match="--config-dir nowhere: there is no such folder"):
+        search_path_override("nowhere")
+
+
+def test_a_run_is_composed_again_from_its_own_file(tmp_path):
+    cfg = compose([*DEMO, "mixing.ratio=0.5"])
+    saved = tmp_path / "config.yaml"
+    saved.write_text(OmegaConf.to_yaml(OmegaConf.structured(cfg)))
+    assert recompose(saved) == cfg
+    changed = recompose(saved, ["data.val_shards=[x,{path: y, weight: 2}]", "evaluation.tasks=[retrieval]"])
+    assert changed.data.val_shards == ["x", {"path": "y", "weight": 2}]
+    assert changed.mixing.ratio == 0.5
+    with pytest.raises(ConfigError, match="there is no key data.val_shard; nearest: data.val_shards"):
+        recompose(saved, ["data.val_shard=x"])
+    with pytest.raises(ConfigError, match="there is no task 'grunding'; nearest: grounding"):
+        recompose(saved, ["evaluation.tasks=[grunding]"])
+    with pytest.raises(RunError, match="does not exist"):
+        recompose(tmp_path / "other" / "config.yaml")
+
+
+def test_the_folder_of_choices_is_the_repositorys():
+    assert (conf_dir() / "config.yaml").is_file()
+    assert groups()["mixing"] == ["cutmix", "mixgen", "mixup", "none", "timix"]

@@ -1,0 +1,130 @@
+"""Every contradiction and every range: one message that names the key, its value, the rule and the way out."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from timix_pl.config.compose import compose, to_root
+from timix_pl.config.options import schema_options
+from timix_pl.config.ranges import RANGES
+from timix_pl.config.schema import RootConfig
+from timix_pl.config.validate import problems
+
+SCENES = ["data.kind=scenes", "model.architecture=timix-tiny", "trainer.max_steps=10"]
+SHARDS = ["data.train_shards=a", "data.region_shards=b", "model.architecture=timix-tiny", "trainer.max_steps=10"]
+
+
+def problems_of(overrides):
+    return problems(to_root(OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.from_dotlist(overrides))))
+
+
+@pytest.mark.parametrize("base", [SCENES, SHARDS])
+def test_a_sound_configuration_has_no_problems(base):
+    assert problems_of(base) == []
+
+
+@pytest.mark.parametrize(
+    ("base", "overrides", "parts"),
+    [
+        (SCENES, ["run_dir=''"], ["run_dir", "must name a folder"]),
+        (SCENES, ["resume=nowhere.ckpt"], ["resume=nowhere.ckpt", "auto, never, or a checkpoint file"]),
+        (SCENES, ["data.train_shards=mine"], ["data.train_shards=mine", "data=scenes makes its own data", "data=shards"]),
+        (SCENES, ["data.prepare=flickr8k"], ["data.prepare=flickr8k", "data=scenes", "data.prepare=null"]),
+        (SHARDS, ["data.train_shards=null"], ["data.train_shards is not set", "data=scenes"]),
+        (SHARDS, ["data.train_shards=3"], ["data.train_shards=3", "must be a folder, a pattern, or a list"]),
+        (SHARDS, ["data.train_shards=[]"], ["data.train_shards=[]", "must be a folder, a pattern, or a list"]),
+        (SHARDS, ["data.val_shards=[{path: a, weight: 0}]"], ["data.val_shards=[{path: a, weight: 0}]", "a weight above 0"]),
+        (SHARDS, ["data.val_shards=[{weight: 1}]"], ["data.val_shards=[{weight: 1}]", "path: FOLDER"]),
+        (SHARDS, ["data.region_shards=null"], ["data.region_shards is not set", "pta.enabled=true", "mixing=none"]),
+        (SCENES, ["data.phrase_template=photo"], ["data.phrase_template=photo", "must contain {} once"]),
+        (SCENES, ["data.augmentation.scale=[0.5,1.5]"], ["data.augmentation.scale=[0.5,1.5]", "at most 1", "[0.9,1]"]),
+        (SCENES, ["data.augmentation.scale=[0.5]"], ["data.augmentation.scale=[0.5]", "[smallest,largest]"]),
+        (SCENES, ["data.augmentation.ratio=[2,1]"], ["data.augmentation.ratio=[2,1]", "[smallest,largest]"]),
+        (SCENES, ["model.architecture=ViT-B-33"], ["model.architecture=ViT-B-33", "nearest:", "ViT-B-32"]),
+        (SCENES, ["pta.enabled=false"], ["mixing.kind=timix, pta.enabled=false", "set pta.enabled=true"]),
+        (SCENES, ["mixing.kind=cutmix", "mixing.lam=relevance"], ["mixing.lam=relevance, mixing.kind=cutmix", "mixing.lam=area"]),
+        (SCENES, ["mixing.compute=replace"], ["mixing.compute=replace, mixing.targets=self", "mixing.targets=one_hot"]),
+        (SCENES, ["trainer.max_steps=null"], ["trainer.max_steps and trainer.max_epochs are not set", "trainer.max_epochs=10"]),
+        (SCENES, ["trainer.max_epochs=2"], ["trainer.max_steps=10, trainer.max_epochs=2", "only one"]),
+        (SHARDS, ["data.kind=stream", "trainer.max_steps=null", "trainer.max_epochs=2"], ["trainer.max_epochs=2", "no epochs"]),
+        (SCENES, ["evaluation.tasks=[retrival]"], ["evaluation.tasks=[retrival]", "'retrival'; nearest: retrieval", "grounding"]),
+        (
+            SCENES,
+            ["trainer.devices=3", "pta.batch_size=66", "mixing.ratio=0"],
+            ["data.global_batch_size=256", "number of ranks, 3", "data.global_batch_size=258"],
+        ),
+        (SCENES, ["trainer.devices=2", "pta.batch_size=63"], ["pta.batch_size=63", "number of ranks, 2", "pta.batch_size=64"]),
+        (SCENES, ["data.global_batch_size=1"], ["data.global_batch_size=1", "at least 2"]),
+        (SCENES, ["mixing.group_size=48"], ["mixing.group_size=48, data.global_batch_size=256", "mixing.group_size=16"]),
+        (SCENES, ["trainer.devices=2", "data.global_batch_size=32"], ["batch of a rank, 16", "mixing.group_size=16"]),
+        (SCENES, ["data.global_batch_size=17"], ["batch of a rank, 17", "data.global_batch_size=32"]),
+        (SCENES, ["mixing.min_side=0.8"], ["mixing.min_side=0.8, mixing.max_side=0.75", "must not exceed"]),
+        (SCENES, ["mixing.warmup_frac=0.6", "mixing.stop_frac=0.5"], ["mixing.warmup_frac=0.6, mixing.stop_frac=0.5", "lower"]),
+        (SCENES, ["optim.min_lr=1"], ["optim.min_lr=1, optim.lr=0.0005", "lower optim.min_lr"]),
+        (
+            SCENES,
+            ["optim.schedule=constant_with_cooldown", "optim.warmup_frac=0.9"],
+            ["optim.warmup_frac=0.9, optim.cooldown_frac=0.2", "at most 1"],
+        ),
+        (SCENES, ["model.init_logit_scale=200"], ["model.init_logit_scale=200, model.max_logit_scale=100", "raise"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_a_contradiction_gets_one_clear_message(base, overrides, parts):
+    (message,) = problems_of(base + overrides)
+    assert [part for part in parts if part not in message] == []
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["loss.kind=siglip"],
+        ["mixing.compute=replace", "mixing.targets=one_hot"],
+        ["mixing.kind=none", "mixing.compute=replace"],
+        ["mixing.ratio=0", "mixing.group_size=48"],
+        ["mixing.kind=none", "data.global_batch_size=17"],
+        ["optim.schedule=cosine", "optim.warmup_frac=0.9"],
+        ["trainer.max_steps=null", "trainer.max_epochs=0.5"],
+    ],
+)
+def test_what_does_not_contradict_is_accepted(overrides):
+    assert problems_of(SCENES + overrides) == []
+
+
+@pytest.mark.parametrize("mixing", ["none", "cutmix", "mixup", "mixgen"])
+def test_other_mixings_need_no_region_shards(mixing):
+    cfg = compose(["data.train_shards=a", "trainer.max_steps=1", "model=tiny", f"mixing={mixing}"])
+    assert cfg.mixing.kind == mixing
+    assert not cfg.pta.enabled
+
+
+@pytest.mark.parametrize("key", RANGES)
+def test_a_number_out_of_range_is_refused(key):
+    allowed = RANGES[key]
+    value = allowed.low if allowed.above else allowed.low - 1
+    messages = problems_of([*SCENES, f"{key}={value}"])
+    assert [message for message in messages if message.startswith(f"{key}={value}: must be {allowed}")]
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1.1", ".nan", ".inf"])
+def test_a_share_is_from_0_to_1(value):
+    (message,) = problems_of([*SCENES, f"mixing.ratio={value}"])
+    assert "mixing.ratio=" in message
+    assert "from 0 to 1; the default is 1" in message
+
+
+def test_every_number_has_a_range():
+    numbers = {key for key, option in schema_options().items() if "number" in option.takes and not option.takes.startswith("a list")}
+    assert numbers == set(RANGES)
+
+
+def test_all_problems_come_at_once():
+    messages = problems_of(["data.train_shards=a", "mixing.ratio=2", "optim.lr=0", "evaluation.tasks=[x]", "model.architecture=nope"])
+    for key in (
+        "mixing.ratio=2",
+        "optim.lr=0",
+        "evaluation.tasks=[x]",
+        "model.architecture=nope",
+        "data.region_shards",
+        "trainer.max_steps",
+    ):
+        assert [message for message in messages if message.startswith(key)], key

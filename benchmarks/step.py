@@ -1,6 +1,6 @@
 """The cost of a TiMix step, as ratios of the plain CLIP step, beside the lowest cost that the method allows.
 
-    python -m benchmarks.step --architecture timix-tiny --batch-size 128
+python -m benchmarks.step --architecture timix-tiny --batch-size 128
 """
 
 import argparse
@@ -24,7 +24,7 @@ CAPTION = "a small red ring left of a striped blue square"
 class Bench:
     """One model and one batch; every variant is a whole step with its optimizer update."""
 
-    def __init__(self, architecture: str, block: int, batch_size: int, region_batch_size: int, phrases_per_image: int, device: str):
+    def __init__(self, architecture: str, *, block: int, batch_size: int, num_regions: int, phrases_per_image: int, device: str):
         torch.manual_seed(0)
         self.model = DualEncoder.create(architecture, pta_block=block).to(device)
         self.objective = Objective()
@@ -33,9 +33,9 @@ class Bench:
         images = torch.randint(0, 256, (batch_size, 3, *self.model.image_size_px), dtype=torch.uint8, device=device)
         tokens = self.model.tokenizer([CAPTION] * batch_size).to(device)
         self.batch = Batch(images, tokens, [], [CAPTION] * batch_size, 0, [])
-        num_phrases = region_batch_size * phrases_per_image
+        num_phrases = num_regions * phrases_per_image
         self.regions = RegionBatch(
-            images[:region_batch_size],
+            images[:num_regions],
             self.model.tokenizer([CAPTION] * num_phrases).to(device),
             torch.arange(num_phrases, device=device) // phrases_per_image,
             torch.randint(0, 2, (num_phrases, self.block_grid[0] * self.block_grid[1]), device=device).float(),
@@ -55,7 +55,7 @@ class Bench:
         self._finish(self.objective(encoded, self.regions, first=0).loss)
 
     def lowest(self, ratio: float, compute: str = "extra") -> None:
-        """The plain step and what no implementation can leave out: the mixed images' forward and backward, and the region images to the block.
+        """The plain step and what no implementation can leave out: the mixed images' passes, and the region images' to the block.
 
         With ``replace`` the mixed images are part of the plain step, and a pass to the block scores the images to be mixed.
         """
@@ -105,7 +105,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     bench = Bench(
-        options.architecture, options.block, options.batch_size, options.region_batch_size, options.phrases_per_image, options.device
+        options.architecture,
+        block=options.block,
+        batch_size=options.batch_size,
+        num_regions=options.region_batch_size,
+        phrases_per_image=options.phrases_per_image,
+        device=options.device,
     )
     steps: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
         "TiMix, extra, ratio 1": (lambda: bench.timix(1.0), lambda: bench.lowest(1.0)),
@@ -117,11 +122,16 @@ def main() -> None:
         variants |= {name: whole, f"{name}: lowest": least}
     times = measure(variants, options.rounds)
     plain = statistics.median(times["plain"])
-    print(f"{options.architecture}, {options.batch_size} pairs, {options.region_batch_size} region images of {options.phrases_per_image} phrases, ", end="")
-    print(f"{options.device}, {options.threads} threads, median of {options.rounds} rounds; plain CLIP step {plain * 1e3:.0f} ms")
+    print(
+        f"{options.architecture}, {options.batch_size} pairs, {options.region_batch_size} region images "
+        f"of {options.phrases_per_image} phrases, {options.device}, {options.threads} threads, median of {options.rounds} rounds; "
+        f"plain CLIP step {plain * 1e3:.0f} ms"
+    )
     print(f"{'step':<28}{'of the plain step':>18}{'lowest possible':>18}{'difference':>12}")
     for name in steps:
-        ratio, least = (statistics.median(a / b for a, b in zip(times[key], times["plain"], strict=True)) for key in (name, f"{name}: lowest"))
+        ratio, least = (
+            statistics.median(a / b for a, b in zip(times[key], times["plain"], strict=True)) for key in (name, f"{name}: lowest")
+        )
         print(f"{name:<28}{ratio:>17.2f}x{least:>17.2f}x{ratio - least:>11.2f}x")
     print("The difference: the PTA head and the phrases' text passes of the region batch, scoring and pasting, and the soft-target loss.")
 

@@ -41,6 +41,7 @@ from timix_pl.training.callbacks.pictures import PicturesCallback
 from timix_pl.training.callbacks.progress import StepProgressBar
 from timix_pl.training.callbacks.throughput import ThroughputCallback
 from timix_pl.training.checkpoint_io import AtomicCheckpointIO
+from timix_pl.training.csv_logger import CsvLogger
 from timix_pl.training.module import OptimSettings, PretrainModule
 from timix_pl.training.objective import Objective
 
@@ -73,10 +74,11 @@ def train(cfg: RootConfig) -> EvaluationResult:
         planned_samples=data.max_steps * cfg.data.global_batch_size,
         seed=cfg.seed,
         non_finite=cfg.trainer.non_finite,
+        log_every_n_steps=cfg.trainer.log_every_n_steps,
     )
     if checkpoint is not None:
         log.info("going on from %s", checkpoint)
-        trainer.loggers[0].rewind(_step_of(checkpoint))
+        CsvLogger(run_dir / "metrics.csv").rewind(_step_of(checkpoint))
     summary = _Summary(run_dir, cfg, model, data.pairs.num_samples) if trainer.is_global_zero else None
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -144,7 +146,7 @@ def load_weights(model: DualEncoder, path: Path) -> None:
 class _Summary:
     """``summary.json``: what a run is and how far it got."""
 
-    def __init__(self, run_dir: Path, cfg: RootConfig, model: DualEncoder, num_train_samples: int):
+    def __init__(self, run_dir: Path, cfg: RootConfig, model: DualEncoder, num_train_samples: int | None):
         self._path, self._started_s, self._global_batch_size = run_dir / "summary.json", time.time(), cfg.data.global_batch_size
         earlier = json.loads(self._path.read_text()) if self._path.exists() else {}
         self._earlier_wall_s = earlier.get("wall_s", 0.0)

@@ -1,4 +1,4 @@
-"""From the configuration to the parts of a run. Components take plain values; this is the one place that knows the configuration's names."""
+"""From the configuration to the parts of a run. Components take plain values; only this file knows the configuration's names."""
 
 import json
 import logging
@@ -137,7 +137,11 @@ def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
     """
     data, pta = cfg.data, cfg.pta
     pairs: SampleStream | ResampledShards
-    pairs = ResampledShards(data.train_shards, key="data.train_shards", seed=cfg.seed) if data.kind == DataKind.stream else build_stream(cfg, "train")
+    pairs = (
+        ResampledShards(data.train_shards, key="data.train_shards", seed=cfg.seed)
+        if data.kind == DataKind.stream
+        else build_stream(cfg, "train")
+    )
     regions = build_stream(cfg, "region") if pta.enabled else None
     epochs = cfg.trainer.max_epochs or 0.0
     max_steps = cfg.trainer.max_steps or max(1, round(epochs * (pairs.num_samples or 0) / data.global_batch_size))
@@ -166,7 +170,7 @@ def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
 
 
 def evaluation_set(cfg: RootConfig, name: str, model: DualEncoder) -> EvaluationSet | None:
-    """The samples of ``data.NAME_shards``, or None where that is not set. Grounding falls back to ``data.val_shards``, if those have boxes."""
+    """The samples of ``data.NAME_shards``, or None where that is not set. Grounding falls back to validation shards that have boxes."""
     shards = getattr(cfg.data, f"{name}_shards")
     if shards is None and name == "grounding":
         found = evaluation_set(cfg, "val", model)
@@ -179,7 +183,7 @@ def evaluation_set(cfg: RootConfig, name: str, model: DualEncoder) -> Evaluation
 def build_evaluators(cfg: RootConfig, model: DualEncoder) -> list[Evaluator]:
     """The evaluators of ``evaluation.tasks`` that have data; the others are named in the log."""
     evaluators: list[Evaluator] = []
-    loading = {"batch_size": cfg.evaluation.batch_size, "num_workers": cfg.data.num_workers}
+    loading: dict[str, Any] = {"batch_size": cfg.evaluation.batch_size, "num_workers": cfg.data.num_workers}
     for task in cfg.evaluation.tasks:
         shards = {"retrieval": "val", "zero_shot": "zero_shot", "grounding": "grounding"}[task]
         if task == "grounding" and model.pta is None:

@@ -1,7 +1,7 @@
 """Random numbers as pure functions of what they are for: no generator state, the same on every rank, machine and version.
 
-Every function takes ``ids``: integers (or words) that name the draw, such as ``("crop", seed, epoch, sample)``. SplitMix64 (Steele, Lea and Flood
-2014) turns them into bits.
+Every function takes ``ids``: integers (or words) that name the draw, such as ``("crop", seed, epoch, sample)``. SplitMix64 (Steele, Lea
+and Flood 2014) turns them into bits.
 """
 
 import zlib

@@ -1,6 +1,7 @@
 """The shared words: what travels between the rooms.
 
-Axis letters: B local batch, G global batch, M mixed images, N region images, R phrases, P patches, T tokens, D embedding, H and W image sides.
+Axis letters: B local batch, G global batch, M mixed images, N region images, R phrases, P patches, T tokens, D embedding, H and W image
+sides.
 """
 
 from dataclasses import dataclass, field
@@ -37,8 +38,8 @@ class Sample:
 class Batch(NamedTuple):
     """This rank's pairs of one step.
 
-    ``first`` is the position of row 0 in the global batch. ``problems`` tells of the samples, pairs and regions alike, that could not be used and
-    were replaced: shard, key and reason of each.
+    ``first`` is the position of row 0 in the global batch. ``problems`` tells of the samples, pairs and regions alike, that could not be
+    used and were replaced: shard, key and reason of each.
     """
 
     images: UInt8[Tensor, "B 3 H W"]
@@ -91,5 +92,3 @@ class EvaluationResult(NamedTuple):
 
     metrics: dict[str, float]
     chance: dict[str, float]
-
-

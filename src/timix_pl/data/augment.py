@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -55,7 +55,7 @@ def crop_image(image: NDArray[np.uint8], crop: Crop, size_px: tuple[int, int]) -
     y1, x1 = max(round(crop.y1 * height), y0 + 1), max(round(crop.x1 * width), x0 + 1)
     part = image[y0:y1, x0:x1]
     shrinks = part.shape[0] >= size_px[0] and part.shape[1] >= size_px[1]
-    resized = cv2.resize(part, (size_px[1], size_px[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    resized: NDArray[Any] = cv2.resize(part, (size_px[1], size_px[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     return resized[:, ::-1] if crop.flip else resized
 
 

@@ -83,9 +83,9 @@ class PretrainDataModule(LightningDataModule):
         """One item is one optimizer step; the loader starts after the steps that are done."""
         assert self.trainer is not None
         dataset: Any = self.training_set()
-        sampler = StepSampler(self.trainer.global_step, self.max_steps)
+        sampler: StepSampler | None = StepSampler(self.trainer.global_step, self.max_steps)
         if isinstance(self.pairs, ResampledShards):
-            dataset, sampler = ResampledSet(self.pairs, dataset, sampler.first_step, self.max_steps), None
+            dataset, sampler = ResampledSet(self.pairs, dataset, self.trainer.global_step, self.max_steps), None
         return DataLoader(
             dataset,
             batch_size=None,
@@ -106,7 +106,8 @@ class PretrainDataModule(LightningDataModule):
         """Check that the checkpoint belongs to these streams; where they stand follows from the trainer's step."""
         if state_dict["fingerprint"] != self.fingerprint and not self._allow_changed:
             raise RunError(
-                f"data.train_shards, data.region_shards: fingerprint {self.fingerprint}, but the checkpoint was made with {state_dict['fingerprint']}: "
+                f"data.train_shards, data.region_shards: fingerprint {self.fingerprint}, but the checkpoint was made with "
+                f"{state_dict['fingerprint']}: "
                 "the shards, their weights or data.shuffle_window_shards have changed. Restore them, or set data.allow_changed=true"
             )
         if state_dict["seed"] != self.seed:

@@ -36,7 +36,7 @@ def open_image(data: bytes, *, max_image_px: int) -> Image.Image:
 
 
 def decode_for_crop(data: bytes, image_ext: str, *, smallest_px: int, max_image_px: int) -> NDArray[np.uint8]:
-    """An upright RGB image (H W 3), JPEGs perhaps at a half or a quarter of their size, but with no side below ``smallest_px`` because of that.
+    """An upright RGB image (H W 3); a JPEG perhaps at a half or a quarter of its size, if no side falls below ``smallest_px``.
 
     Raises:
         BadSampleError: it cannot be decoded, or has more than ``max_image_px`` pixels.

@@ -1,7 +1,7 @@
 """The training order: an endless sequence of samples as a pure function of (sizes, seed), the same at any number of ranks and workers.
 
-Position p of the sequence belongs to global batch p // G. Epochs follow one another without a gap, so that a batch may hold the end of one and
-the start of the next: no tail is dropped and none is padded.
+Position p of the sequence belongs to global batch p // G. Epochs follow one another without a gap, so that a batch may hold the end of one
+and the start of the next: no tail is dropped and none is padded.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class SourceOrder:
         self._window = lru_cache(2)(self._samples_of_window)
 
     def locate(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Positions ``start`` to ``stop`` of the sequence as rows of (epoch, sample); samples count through the shards in their given order."""
+        """Positions ``start`` to ``stop`` as rows of (epoch, sample); samples count through the shards in their given order."""
         rows = []
         while start < stop:
             epoch, offset = divmod(start, self.num_samples)
@@ -73,7 +73,9 @@ class BlendedOrder:
         shares = np.asarray(weights, np.float64) / np.sum(weights)
         if (shares * _BLEND_BLOCK < 2).any():
             smallest = float(np.min(weights))
-            raise ConfigError([f"a source's weight of {smallest:g} is less than {2 / _BLEND_BLOCK:.2%} of all; give it a larger weight or leave it out"])
+            raise ConfigError(
+                [f"a source's weight of {smallest:g} is less than {2 / _BLEND_BLOCK:.2%} of all; give it a larger weight or leave it out"]
+            )
         self.sources, self._seed = list(sources), seed
         self._bounds = np.concatenate(([0.0], np.cumsum(shares)))
         self._bounds[-1] = 1.0
@@ -86,7 +88,7 @@ class BlendedOrder:
         return int(self._bases[-1])
 
     def locate(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Positions ``start`` to ``stop`` as rows of (the source's epoch, sample); samples count through all sources in their given order."""
+        """Positions ``start`` to ``stop`` as rows of (the source's epoch, sample); samples count through all sources in order."""
         if len(self.sources) == 1:
             return self.sources[0].locate(start, stop)
         rows = []
@@ -98,7 +100,7 @@ class BlendedOrder:
             for number, source in enumerate(self.sources):
                 here = chosen_here == number
                 first = int(before[number]) + int((chosen[:offset] == number).sum())
-                found[here] = source.locate(first, first + int(here.sum())) + (0, self._bases[number])
+                found[here] = source.locate(first, first + int(here.sum())) + np.array([0, self._bases[number]])
             rows.append(found)
             start += len(chosen_here)
         return np.concatenate(rows) if rows else np.empty((0, 2), np.int64)

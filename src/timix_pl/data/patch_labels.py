@@ -17,9 +17,10 @@ def patch_labels(boxes_xyxy_norm: Float[Tensor, "R 4"], grid: tuple[int, int], m
         grid: rows and columns of the patch grid; P is their product, row by row.
     Source: Jiang et al. 2024, section 3.2.
     """
-    covered = _overlap(boxes_xyxy_norm[:, 1], boxes_xyxy_norm[:, 3], grid[0])[:, :, None] * _overlap(
-        boxes_xyxy_norm[:, 0], boxes_xyxy_norm[:, 2], grid[1]
-    )[:, None, :]
+    covered = (
+        _overlap(boxes_xyxy_norm[:, 1], boxes_xyxy_norm[:, 3], grid[0])[:, :, None]
+        * _overlap(boxes_xyxy_norm[:, 0], boxes_xyxy_norm[:, 2], grid[1])[:, None, :]
+    )
     return ((covered >= min_cover) & (covered > 0)).flatten(1).float()
 
 

@@ -30,7 +30,7 @@ class ShardReader:
     def __init__(self, manifests: Sequence[Manifest]):
         self._paths = [shard.path for manifest in manifests for shard in manifest.shards]
         self._starts = np.concatenate(([0], np.cumsum([shard.num_samples for manifest in manifests for shard in manifest.shards])))
-        self._open_cached = None
+        self._open_cached: Any = None
 
     def __len__(self) -> int:
         return int(self._starts[-1])

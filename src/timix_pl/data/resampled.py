@@ -84,7 +84,9 @@ class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
                     shard = Path(raw.get("__url__", "")).name
                     problems.append({"stream": self.shards.key, "shard": shard, "key": raw["__key__"], "reason": str(error)})
                     if len(problems) > _MAX_BAD_IN_A_ROW:
-                        raise DataError(f"{self.shards.key}: more than {_MAX_BAD_IN_A_ROW} samples of a batch cannot be used; the last: {error}") from error
+                        raise DataError(
+                            f"{self.shards.key}: more than {_MAX_BAD_IN_A_ROW} samples of a batch cannot be used; the last: {error}"
+                        ) from error
             yield self.training_set.assemble(step, pairs, problems)
 
 
@@ -92,4 +94,6 @@ def _sample(raw: dict[str, Any]) -> Sample:
     ext = next((ext for ext in _IMAGE_EXTS if ext in raw), None)
     if ext is None:
         raise BadSampleError("the sample has no image (jpg, png or webp)")
-    return make_sample(raw["__key__"], Path(raw.get("__url__", "")).name, raw[ext], ext, raw.get("txt", raw.get("caption")), raw.get("json"))
+    return make_sample(
+        raw["__key__"], Path(raw.get("__url__", "")).name, raw[ext], ext, raw.get("txt", raw.get("caption")), raw.get("json")
+    )

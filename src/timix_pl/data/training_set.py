@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import permutation, seed_of
 from timix_pl.core.types import Batch, RegionBatch, Sample
-from timix_pl.data.augment import crop_image, crop_regions, random_crop, usable_regions
+from timix_pl.data.augment import Crop, crop_image, crop_regions, random_crop, usable_regions
 from timix_pl.data.decode import decode_for_crop
 from timix_pl.data.index import build_manifest, resolve_shards
 from timix_pl.data.order import BlendedOrder, SourceOrder
@@ -63,7 +63,7 @@ class SampleStream:
         return self.order.num_samples
 
     def load(self, start: int, count: int, use: Callable[[Sample, tuple[int, int]], Any], problems: list[dict[str, str]]) -> list[Any]:
-        """``use(sample, (epoch, number))`` for ``count`` positions; where it raises ``BadSampleError``, for another sample, always the same one.
+        """``use(sample, (epoch, number))`` for ``count`` positions; where that raises ``BadSampleError``, for another, always the same one.
 
         Args:
             problems: takes each bad sample's stream, shard, key and reason.
@@ -120,7 +120,11 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         max_image_px: int = 100_000_000,
     ):
         self.pairs, self.regions, self.tokenizer = pairs, regions, tokenizer
-        self.global_batch_size, self.region_batch_size, self.region_every_n_steps = global_batch_size, region_batch_size, region_every_n_steps
+        self.global_batch_size, self.region_batch_size, self.region_every_n_steps = (
+            global_batch_size,
+            region_batch_size,
+            region_every_n_steps,
+        )
         self._size, self._grid, self._seed, self.rank, self._world_size = image_size_px, patch_grid, seed, rank, world_size
         self._augmentation, self._max_phrases, self._template = augmentation, max_phrases, phrase_template
         self._min_cover, self._negative_frac, self._caption_positive = min_cover, negative_frac, caption_positive
@@ -207,7 +211,7 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
             if found := crop_regions(usable, crop):
                 break
         else:
-            raise BadSampleError(f"no region keeps half of its area in {_MAX_REGION_CROPS} random crops")
+            crop, found = Crop(0.0, 0.0, 1.0, 1.0), usable
         boxes = boxes_by_phrase(found)
         phrases = list(boxes)
         chosen = sorted(permutation(len(phrases), "phrases", self._seed, *ids)[: self._max_phrases])

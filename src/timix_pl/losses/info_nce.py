@@ -33,7 +33,9 @@ def pair_logits(
         ShapeError: the batch sizes differ.
     """
     if image_features.shape != text_features.shape or all_image_features.shape != all_text_features.shape:
-        raise ShapeError(f"image features {tuple(image_features.shape)} and text features {tuple(text_features.shape)} must have the same shape")
+        raise ShapeError(
+            f"image features {tuple(image_features.shape)} and text features {tuple(text_features.shape)} must have the same shape"
+        )
     if all_text_features is text_features and all_image_features is image_features:
         logits = logit_scale * image_features @ text_features.T
         return PairLogits(logits, logits.T)

@@ -24,7 +24,9 @@ class MixedPairs(NamedTuple):
         return self.lam[:, None] * (self.own[:, None] == columns) + (1 - self.lam[:, None]) * (self.partner[:, None] == columns)
 
 
-def image_targets(pairs: MixedPairs, num_captions: int, clean_own: Tensor | None = None, clean_partner: Tensor | None = None) -> Float[Tensor, "M G"]:
+def image_targets(
+    pairs: MixedPairs, num_captions: int, clean_own: Tensor | None = None, clean_partner: Tensor | None = None
+) -> Float[Tensor, "M G"]:
     """Targets of the mixed images over all captions; rows sum to 1.
 
     Args:
@@ -42,8 +44,8 @@ def caption_targets(
 ) -> tuple[Float[Tensor, "B M"], Bool[Tensor, " B"]]:
     """Targets of this rank's captions over all mixed images, and which captions have any mass in W (the others' rows are zero).
 
-    One-hot: the columns of W divided by their sums. Self: the clean probability of image j is shared among the mixed images that contain it,
-    in proportion to W's column j, and the result is normalised.
+    One-hot: the columns of W divided by their sums. Self: the clean probability of image j is shared among the mixed images that contain
+    it, in proportion to W's column j, and the result is normalised.
 
     Args:
         all_pairs: the mixed images of all ranks.

@@ -5,7 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def patch_text(logits: Float[Tensor, "R P"], labels: Float[Tensor, "R P"], num_phrases: Float[Tensor, ""], world_size: int = 1) -> Float[Tensor, ""]:
+def patch_text(
+    logits: Float[Tensor, "R P"], labels: Float[Tensor, "R P"], num_phrases: Float[Tensor, ""], world_size: int = 1
+) -> Float[Tensor, ""]:
     """Binary cross-entropy, summed over the patches, divided by the global number of phrases and by P.
 
     Args:

@@ -19,7 +19,15 @@ class CutMix:
         self.grid, self.min_side, self.max_side = grid, min_side, max_side
 
     def plan(
-        self, rows: Int[Tensor, " M"], partners: Int[Tensor, " M"], device: torch.device, *, seed: int, step: int, first: int, logits: None = None
+        self,
+        rows: Int[Tensor, " M"],
+        partners: Int[Tensor, " M"],
+        device: torch.device,
+        *,
+        seed: int,
+        step: int,
+        first: int,
+        logits: Tensor | None = None,
     ) -> MixPlan:
         """A window for each row, drawn from (seed, step, the row's position in the global batch). See :meth:`TiMix.plan`."""
         side = draw_side(self.grid, self.min_side, self.max_side, seed=seed, step=step)

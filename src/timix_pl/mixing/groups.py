@@ -29,7 +29,9 @@ def mixed_rows(
         ShapeError: group_size does not divide batch_size or first.
     """
     if batch_size % group_size or first % group_size:
-        raise ShapeError(f"mixing.group_size={group_size} must divide every rank's batch (here {batch_size} rows from {first}); choose a divisor")
+        raise ShapeError(
+            f"mixing.group_size={group_size} must divide every rank's batch (here {batch_size} rows from {first}); choose a divisor"
+        )
     count = num_mixed_rows(group_size, ratio)
     rows, partners = [], []
     for start in range(0, batch_size, group_size):

@@ -18,7 +18,15 @@ class MixGen:
         self.lam = lam
 
     def plan(
-        self, rows: Int[Tensor, " M"], partners: Int[Tensor, " M"], device: torch.device, *, seed: int, step: int, first: int, logits: None = None
+        self,
+        rows: Int[Tensor, " M"],
+        partners: Int[Tensor, " M"],
+        device: torch.device,
+        *,
+        seed: int,
+        step: int,
+        first: int,
+        logits: Tensor | None = None,
     ) -> MixPlan:
         """The same lam for every row. See :meth:`TiMix.plan`."""
         lam = torch.full((len(rows),), self.lam, device=device)

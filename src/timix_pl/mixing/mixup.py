@@ -23,11 +23,20 @@ class Mixup:
         self.beta = beta
 
     def plan(
-        self, rows: Int[Tensor, " M"], partners: Int[Tensor, " M"], device: torch.device, *, seed: int, step: int, first: int, logits: None = None
+        self,
+        rows: Int[Tensor, " M"],
+        partners: Int[Tensor, " M"],
+        device: torch.device,
+        *,
+        seed: int,
+        step: int,
+        first: int,
+        logits: Tensor | None = None,
     ) -> MixPlan:
         """lam for each row, drawn from (seed, step, the row's position in the global batch). See :meth:`TiMix.plan`."""
         lam = torch.from_numpy(beta(first + int(rows.max()) + 1, self.beta, "mixup", seed, step))[first + rows].float()
-        return MixPlan(*(x.to(device, non_blocking=True) for x in (rows, partners, lam)), None)
+        rows, partners, lam = (x.to(device, non_blocking=True) for x in (rows, partners, lam))
+        return MixPlan(rows, partners, lam, None)
 
     def apply(self, images: Float[Tensor, "B 3 H W"], plan: MixPlan) -> Float[Tensor, "M 3 H W"]:
         """The blended images."""

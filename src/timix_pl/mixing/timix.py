@@ -40,7 +40,7 @@ class TiMix:
         seed: int,
         step: int,
         first: int,
-        logits: Float[Tensor, "B P"],
+        logits: Float[Tensor, "B P"] | None = None,
     ) -> MixPlan:
         """Decide windows and lam; nothing here waits for the device.
 
@@ -53,6 +53,7 @@ class TiMix:
             first: position of local row 0 in the global batch.
             logits: PTA logits of every patch of every row under its own caption.
         """
+        assert logits is not None
         rows, partners = rows.to(device, non_blocking=True), partners.to(device, non_blocking=True)
         height, width = self.grid
         side = draw_side(self.grid, self.min_side, self.max_side, seed=seed, step=step)

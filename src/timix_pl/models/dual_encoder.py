@@ -31,8 +31,10 @@ class Mixing(Protocol):
 class Encoded(NamedTuple):
     """What one forward pass of a training step gives. Features are L2-normalised.
 
-    ``image_features`` are those of the clean images, or with ``compute=replace`` of the one set of clean and mixed images. ``joined``: captions were
-    joined along with the images (MixGen), so that each mixed image has a text of its own: in ``mixed_text_features``, or with ``replace`` in
+    ``image_features`` are those of the clean images, or with ``compute=replace`` of the one set of clean and mixed images. ``joined``:
+    captions were
+    joined along with the images (MixGen), so that each mixed image has a text of its own: in ``mixed_text_features``, or with ``replace``
+    in
     ``text_features``.
     """
 
@@ -56,7 +58,8 @@ class DualEncoder(nn.Module):
         image_size_px: height and width of the images.
         mean, std: per-channel statistics of pixels scaled to 0..1.
         pta: the head, or None.
-        pta_grad: ``full``, gradients of the PTA loss reach both towers; ``trunk``, the image tower up to the block; ``head``, the head alone.
+        pta_grad: ``full``, gradients of the PTA loss reach both towers; ``trunk``, the image tower up to the block; ``head``, the head
+            alone.
         init_logit_scale: inverse temperature at the start; ``max_logit_scale``: its upper bound.
         init_logit_bias: added to all logits, for the sigmoid loss; None: there is none.
     """
@@ -82,6 +85,8 @@ class DualEncoder(nn.Module):
         self.max_logit_scale = max_logit_scale
         self.logit_scale = nn.Parameter(torch.full((1,), math.log(init_logit_scale)))
         self.logit_bias = nn.Parameter(torch.full((1,), init_logit_bias)) if init_logit_bias is not None else None
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -114,8 +119,8 @@ class DualEncoder(nn.Module):
             device: ``meta`` builds without memory or weights.
             options: see the class.
         Raises:
-            ModelError: unknown architecture (with the nearest names), weights that cannot be loaded, a block that does not exist, an image size
-                that the patches do not divide.
+            ModelError: unknown architecture (with the nearest names), weights that cannot be loaded, a block that does not exist, an image
+                size that the patches do not divide.
         """
         model, tokenizer = create_open_clip(
             architecture,
@@ -137,9 +142,7 @@ class DualEncoder(nn.Module):
                 text_dim = text(tokens)[1].shape[1]
             pta = PatchTextAlignment(image.patch_dim, text_dim, pta_hidden_dim or image.patch_dim).to(device)
         statistics = model.visual.preprocess_cfg
-        encoder = cls(
-            image, text, tokenizer, image_size_px=size, mean=statistics["mean"], std=statistics["std"], pta=pta, **options
-        )
+        encoder = cls(image, text, tokenizer, image_size_px=size, mean=statistics["mean"], std=statistics["std"], pta=pta, **options)
         return encoder.to(device)
 
     def normalise(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
@@ -161,7 +164,7 @@ class DualEncoder(nn.Module):
             ModelError: the model has no PTA head.
         """
         if self.pta is None:
-            raise ModelError("pta.enabled=false: this model was built without the PTA head, so it has no patch scores; train with pta.enabled=true")
+            raise ModelError("pta.enabled=false: this model has no PTA head, and so no patch scores; train with pta.enabled=true")
         logits = self.pta(self.image.patch_features(self.normalise(images)), self.text(tokens)[1])
         return logits.unflatten(1, self.patch_grid)
 
@@ -210,7 +213,9 @@ class DualEncoder(nn.Module):
         return self.pta(patch_features, pooled_text)
 
     @torch.no_grad()
-    def _scores_of_rows(self, pixels: Float[Tensor, "B 3 H W"], pooled_text: Float[Tensor, "B E"], mix: Mixing) -> Float[Tensor, "B P"] | None:
+    def _scores_of_rows(
+        self, pixels: Float[Tensor, "B 3 H W"], pooled_text: Float[Tensor, "B E"], mix: Mixing
+    ) -> Float[Tensor, "B P"] | None:
         """Scores of the rows to be mixed (the others are zero and not looked at); the images run to the block alone."""
         if not mix.mixer.needs_scores:
             return None

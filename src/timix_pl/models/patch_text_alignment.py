@@ -8,9 +8,10 @@ from torch import Tensor, nn
 class PatchTextAlignment(nn.Module):
     """One logit per patch from patch features and a text.
 
-    LayerNorm, Linear, GELU; half of the channels stay local, half are averaged over the patches; both are joined with the text, and an MLP gives
-    the logit. The MLP's first layer is applied to the three parts on their own and summed, which is the same as joining them first but computes
-    the local part once per image and the rest once per text.
+    LayerNorm, Linear, GELU; half of the channels stay local, half are averaged over the patches; both are joined with the text, and an MLP
+    gives
+    the logit. The MLP's first layer is applied to the three parts on their own and summed, which is the same as joining them first but
+    computes the local part once per image and the rest once per text.
 
     Args:
         patch_dim: channels of the patch features.

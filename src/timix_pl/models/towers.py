@@ -26,9 +26,12 @@ class ImageTower(nn.Module):
 
     def __init__(self, tower: nn.Module, block: int, image_size_px: tuple[int, int]):
         super().__init__()
-        self.tower, self.block = tower, block
+        self.tower: Any = tower
+        self.block = block
         if not hasattr(tower, "forward_intermediates"):
-            raise ModelError(f"model.architecture: {type(tower).__name__} has no forward_intermediates, so PTA cannot read patch features from it")
+            raise ModelError(
+                f"model.architecture: {type(tower).__name__} has no forward_intermediates, so PTA cannot read patch features from it"
+            )
         self.patch_grid, self.patch_dim = self._probe(image_size_px)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B P C"]]:
@@ -56,7 +59,8 @@ class ImageTower(nn.Module):
         _, channels, rows, columns = output["image_intermediates"][0].shape
         if image_size_px[0] % rows or image_size_px[1] % columns:
             raise ModelError(
-                f"model.image_size_px={image_size_px}: not a multiple of the patch grid {rows} x {columns}; choose a multiple of the patch size"
+                f"model.image_size_px={image_size_px}: not a multiple of the grid of {rows} x {columns} patches; "
+                "choose a multiple of the patch size"
             )
         return (rows, columns), channels
 
@@ -64,13 +68,13 @@ class ImageTower(nn.Module):
 class TextTower(nn.Module):
     """A text tower of open_clip or Hugging Face whose projection is kept apart, so that the pooled feature before it can be read."""
 
-    def __init__(self, tower: nn.Module):
+    def __init__(self, tower: Any):
         super().__init__()
         name = "text_projection" if hasattr(tower, "text_projection") else "proj"
         projection = getattr(tower, name)
         setattr(tower, name, nn.Identity() if isinstance(projection, nn.Module) else None)
-        tower.output_tokens = False
-        self.tower = tower
+        self.tower: Any = tower
+        self.tower.output_tokens = False
         self.projection = projection if projection is not None else nn.Identity()
 
     def forward(self, tokens: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]:
@@ -94,7 +98,7 @@ def create_open_clip(
     image_size_px: int | None = None,
     context_length: int | None = None,
     device: str = "cpu",
-) -> tuple[nn.Module, Any]:
+) -> tuple[Any, Any]:
     """An open_clip model with separate towers, and its tokenizer. See :class:`timix_pl.models.dual_encoder.DualEncoder.create`.
 
     Raises:

@@ -6,7 +6,7 @@ from torch import nn
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices decay; gains, biases, the class token, position embeddings and the logit scale do not."""
+    """Trainable parameters in two groups: matrices decay; gains, biases, class token, position embeddings and logit scale do not."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     plain = [p for name, p in named if p.ndim < 2 or name.endswith(("positional_embedding", "class_embedding", "pos_embed", "cls_token"))]
     exempt = {id(p) for p in plain}

@@ -11,7 +11,8 @@ def learning_rate(
     Args:
         consumed: samples of finished steps and of this one; ``warmup``: samples over which the rate rises linearly to ``peak``.
         total: samples of the run as planned at its first start; beyond it the rate stays at what it was at the end.
-        kind: ``cosine``, ``constant``, or ``constant_with_cooldown``, which falls linearly to ``minimum`` over the last ``cooldown`` samples.
+        kind: ``cosine``, ``constant``, or ``constant_with_cooldown``, which falls linearly to ``minimum`` over the last ``cooldown``
+            samples.
     """
     consumed = min(consumed, total)
     if consumed < warmup:

@@ -61,8 +61,10 @@ class _Finished(NamedTuple):
 class PretrainModule(LightningModule):
     """Contrastive pre-training with text-aware mixing.
 
-    The mixing callback sets :attr:`mixing` before each step. One step is one forward call of the model, one backward, one optimizer step. A step whose
-    loss or gradient is not finite on any rank changes no weight; the host learns of it one step later, so that it never waits for the device.
+    The mixing callback sets :attr:`mixing` before each step. One step is one forward call of the model, one backward, one optimizer step.
+    A step whose
+    loss or gradient is not finite on any rank changes no weight; the host learns of it one step later, so that it never waits for the
+    device.
 
     Args:
         model: the dual encoder.
@@ -72,6 +74,7 @@ class PretrainModule(LightningModule):
         planned_samples: samples of the whole run; kept in the checkpoint, so that extending a run bends no schedule.
         seed: the run's seed.
         non_finite: ``stop`` raises ``NonFiniteError``; ``skip`` counts the step and goes on.
+        log_every_n_steps: a row of metrics every n steps, and for the first and the last.
     """
 
     def __init__(
@@ -84,11 +87,13 @@ class PretrainModule(LightningModule):
         planned_samples: int,
         seed: int,
         non_finite: str = "stop",
+        log_every_n_steps: int = 10,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.model, self.objective, self.optim = model, objective, optim
         self.global_batch_size, self.planned_samples, self.seed, self.non_finite = global_batch_size, planned_samples, seed, non_finite
+        self.log_every_n_steps = log_every_n_steps
         self.mixing: MixNow | None = None
         self.num_skipped_steps = 0
         self.idle_since_s = time.perf_counter()
@@ -152,7 +157,8 @@ class PretrainModule(LightningModule):
         if self.non_finite == "stop":
             terms = ", ".join(f"{name}={float(value):g}" for name, value in last.terms.items())
             raise NonFiniteError(
-                f"step {last.step}: the loss or the gradient is not finite ({terms}, grad_norm={float(last.grad_norm):g}); the weights were not touched. "
+                f"step {last.step}: the loss or the gradient is not finite ({terms}, "
+                f"grad_norm={float(last.grad_norm):g}); the weights were not touched. "
                 f"Samples of this rank: {', '.join(last.keys[:8])}{', ...' if len(last.keys) > 8 else ''}. "
                 "Lower optim.lr, set optim.clip_grad_norm, or let such steps pass with trainer.non_finite=skip"
             )
@@ -177,6 +183,9 @@ class PretrainModule(LightningModule):
         self.planned_samples = checkpoint["timix"]["planned_samples"]
         self.num_skipped_steps = checkpoint["timix"]["num_skipped_steps"]
 
+    def _optimizer(self) -> Any:
+        return self.optimizers()
+
     def _set_learning_rate(self) -> float:
         optim, total = self.optim, self.planned_samples
         lr = learning_rate(
@@ -188,7 +197,7 @@ class PretrainModule(LightningModule):
             minimum=optim.min_lr,
             cooldown=round(optim.cooldown_frac * total),
         )
-        for group in self.optimizers().param_groups:
+        for group in self._optimizer().param_groups:
             group["lr"] = lr
         return lr
 
@@ -196,7 +205,7 @@ class PretrainModule(LightningModule):
         """Clip, and update the weights if the loss and the gradient are finite on all ranks."""
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_grad_norm or math.inf)
         num_bad = sum_over_ranks((~torch.isfinite(output.loss.detach()) | ~torch.isfinite(grad_norm)).float().reshape(()))
-        optimizer = self.optimizers()
+        optimizer = self._optimizer()
         optimizer.optimizer.found_inf = num_bad.clamp(max=1)
         optimizer.step()
         optimizer.zero_grad()
@@ -237,7 +246,7 @@ class PretrainModule(LightningModule):
 
     def logs_now(self) -> bool:
         """Whether the step that just finished is one to log."""
-        return self.global_step % self.trainer.log_every_n_steps == 0 or self.global_step in (1, self.trainer.max_steps)
+        return self.global_step % self.log_every_n_steps == 0 or self.global_step in (1, self.trainer.max_steps)
 
     def note(self, values: dict[str, Any]) -> None:
         """Add scalars to this step's row in all loggers: their mean over ranks. Called on all ranks or none."""

@@ -24,7 +24,7 @@ class BadSamplesCallback(Callback):
         DataError: too many samples are bad.
     """
 
-    def __init__(self, path: Path, *, max_bad_frac: float, samples_per_step: int):
+    def __init__(self, path: Path, *, max_bad_frac: float, samples_per_step: float):
         self.path, self.max_bad_frac, self.samples_per_step = path, max_bad_frac, samples_per_step
         self.num_bad = 0
 
@@ -42,8 +42,8 @@ class BadSamplesCallback(Callback):
         pl_module.note({"train/num_bad_samples": float(num_bad)})
         if num_bad > self.max_bad_frac * max(num_read, _MIN_SAMPLES):
             raise DataError(
-                f"data.max_bad_frac={self.max_bad_frac:g}: {num_bad} of {num_read} samples could not be used; {self.path} names each one with its reason. "
-                "Mend the shards, or raise the limit"
+                f"data.max_bad_frac={self.max_bad_frac:g}: {num_bad} of {num_read} samples could not be used; "
+                f"{self.path} names each one with its reason. Mend the shards, or raise the limit"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Checkpoints by steps, by time, of the best metric, and of the last step."""
 
+import logging
 import math
 import time
 from pathlib import Path
@@ -10,9 +11,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from timix_pl.core.distributed import gather_objects
-from timix_pl.core.errors import ConfigError
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.module import PretrainModule
+
+log = logging.getLogger(__name__)
 
 
 def step_checkpoints(folder: Path) -> list[Path]:
@@ -72,7 +74,8 @@ class CheckpointsCallback(Checkpoint):
         if self.monitor is None:
             return
         if self.monitor not in metrics:
-            raise ConfigError([f"checkpoint.monitor={self.monitor}: not among the evaluated metrics {', '.join(metrics)}; choose one, or null"])
+            log.warning("checkpoint.monitor=%s is not among the metrics, so best.ckpt stays: %s", self.monitor, ", ".join(metrics))
+            return
         if self.sign * metrics[self.monitor] > self.best:
             self.best = self.sign * metrics[self.monitor]
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)

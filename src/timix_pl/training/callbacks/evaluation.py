@@ -1,6 +1,7 @@
 """Evaluations during training, at an interval of their own."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from timix_pl.core.files import atomic_path
 from timix_pl.core.types import EvaluationResult
-from timix_pl.evaluation.tasks import Evaluator, run_tasks
+from timix_pl.evaluation.tasks import EvaluationError, Evaluator, run_tasks
 from timix_pl.training.module import PretrainModule
+
+log = logging.getLogger(__name__)
 
 
 class EvaluationCallback(Callback):
@@ -33,7 +36,12 @@ class EvaluationCallback(Callback):
         step = pl_module.global_step
         if not self.evaluators or not (step == trainer.max_steps or (self.every_n_steps and step % self.every_n_steps == 0)):
             return
-        self.result, self.result_step = run_tasks(self.evaluators, pl_module.model, pl_module.device), step
+        try:
+            self.result = run_tasks(self.evaluators, pl_module.model, pl_module.device)
+        except EvaluationError as error:
+            log.warning("step %d: an evaluation failed, training goes on without its metrics: %s", step, error)
+            self.result = error.result
+        self.result_step = step
         pl_module.note(self.result.metrics)
         if trainer.is_global_zero:
             with atomic_path(self.path) as temporary:

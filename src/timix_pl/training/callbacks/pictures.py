@@ -13,6 +13,8 @@ from torch import Tensor
 from timix_pl.core.files import atomic_path
 from timix_pl.core.types import Batch
 from timix_pl.data.evaluation_set import EvaluationSet
+from timix_pl.data.patch_labels import boxes_by_phrase
+from timix_pl.metrics.grounding import pointing_hits
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.module import MixNow, PretrainModule
 
@@ -67,7 +69,7 @@ class PicturesCallback(Callback):
         entries = []
         for number in range(min(self.num_mixed, len(plan.rows))):
             row, partner = int(plan.rows[number]), int(plan.partners[number])
-            names = {part: f"mixed-{number}-{part}.png" for part in ("clean", "source", "mixed")}
+            names: dict[str, Any] = {part: f"mixed-{number}-{part}.png" for part in ("clean", "source", "mixed")}
             for part, image in zip(names, (images[row], images[partner], mixed[number]), strict=True):
                 _save(image, self.folder / names[part])
             windows = plan.windows
@@ -98,16 +100,15 @@ class PicturesCallback(Callback):
             scores = module.model.patch_scores(item.image[None].to(module.device), tokens)[0].float()
             name = f"heat-{len(entries)}.png"
             _save(item.image, self.folder / name)
-            best = int(scores.argmax())
-            y, x = (best // scores.shape[1] + 0.5) / scores.shape[0], (best % scores.shape[1] + 0.5) / scores.shape[1]
-            x0, y0, x1, y1 = region.bbox_xyxy_norm
+            boxes = boxes_by_phrase(item.regions)[region.phrase]
+            hit = pointing_hits(scores[None].cpu(), boxes, torch.zeros(len(boxes), dtype=torch.long))
             entries.append(
                 {
                     "image": name,
                     "scores": scores.sigmoid().tolist(),
                     "phrase": region.phrase,
                     "box_xyxy_norm": list(region.bbox_xyxy_norm),
-                    "hit": x0 <= x <= x1 and y0 <= y <= y1,
+                    "hit": bool(hit),
                     "step": module.global_step,
                 }
             )

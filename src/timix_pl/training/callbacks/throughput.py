@@ -9,7 +9,7 @@ from timix_pl.training.module import PretrainModule
 
 
 class ThroughputCallback(Callback):
-    """Logs ``train/samples_per_s`` (over all ranks) and ``train/data_wait_frac`` since the last log; evaluations and checkpoints are left out."""
+    """Logs ``train/samples_per_s`` (over all ranks) and ``train/data_wait_frac`` since the last log, evaluations left out."""
 
     def __init__(self) -> None:
         self._started_s = self._stepping_s = self._waiting_s = 0.0

@@ -65,8 +65,7 @@ def _render_cover(scene_object: SceneObject, size_px: int, window: Window) -> Fi
     """The share of each pixel that the object covers, 0 to 1."""
     rows, columns = window
     mask = Image.new("L", ((columns.stop - columns.start) * SUPERSAMPLING, (rows.stop - rows.start) * SUPERSAMPLING))
-    # PIL puts a pixel's centre at its whole number.
-    points = (scene_object.outline * size_px - (columns.start, rows.start)) * SUPERSAMPLING - 0.5
+    points = (scene_object.outline * size_px - (columns.start, rows.start)) * SUPERSAMPLING
     ImageDraw.Draw(mask).polygon(points.ravel().tolist(), fill=255)
     return np.asarray(mask.reduce(SUPERSAMPLING), dtype=np.float32) / 255
 

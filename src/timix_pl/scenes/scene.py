@@ -10,7 +10,7 @@ from timix_pl.scenes.captions import Box, choose, write_phrase
 from timix_pl.scenes.shapes import Outline, turned
 from timix_pl.scenes.vocabulary import KINDS, SIZES, TEXTURES, Kind, Rgb
 
-NUM_OBJECTS = (1, 2, 2, 2, 3, 3, 3, 4, 4)
+NUM_OBJECTS = (1, 1, 2, 2, 2, 3, 3, 3, 4, 4)
 """How many objects a scene has, each entry as likely as the others."""
 MAX_ANGLE_RAD = 0.25
 MARGIN = 0.02

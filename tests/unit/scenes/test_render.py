@@ -34,12 +34,13 @@ def difference(scene, scene_object, size_px):
 
 @pytest.mark.parametrize("size_px", [64, 150])
 def test_boxes_are_tight(size_px):
+    """An object alone changes pixels in exactly the rows and columns that its box touches."""
     for scene, scene_object in scenes_and_objects():
         changed = difference(scene, scene_object, size_px) > 0
         rows, columns = changed.any(axis=1).nonzero()[0], changed.any(axis=0).nonzero()[0]
-        pixels = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-        box = np.array(scene_object.region.bbox_xyxy_norm) * size_px
-        assert np.abs(pixels - box).max() <= 1.5, (scene_object.shape, pixels, box)
+        x0, y0, x1, y1 = np.array(scene_object.region.bbox_xyxy_norm) * size_px
+        assert (columns[0], columns[-1] + 1) == (np.floor(x0), np.ceil(x1)), scene_object
+        assert (rows[0], rows[-1] + 1) == (np.floor(y0), np.ceil(y1)), scene_object
 
 
 def test_objects_stand_out_from_the_background():

@@ -1,10 +1,20 @@
 """What commands say while they work."""
 
 import logging
+import sys
+
+
+class _Stderr(logging.StreamHandler):
+    """Writes to what ``sys.stderr`` is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def show_logs() -> None:
     """Show timix-pl's own messages, and the warnings of everything else. A sweep has shown them already, through Hydra."""
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", handlers=[_Stderr()])
     for package in ("timix_pl", "data_pipelines"):
         logging.getLogger(package).setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

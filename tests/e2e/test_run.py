@@ -1,0 +1,204 @@
+"""A run through the command line: what it leaves, how it goes on, and what it says when something is wrong."""
+
+import csv
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tests.tiny import write_shards
+from timix_pl.cli.evaluate import main as evaluate
+from timix_pl.cli.train import main as train
+from timix_pl.data.index import write_manifest
+
+SMALL = [
+    "model=tiny",
+    "trainer=cpu",
+    "data.global_batch_size=8",
+    "mixing.group_size=4",
+    "pta.batch_size=4",
+    "data.num_workers=0",
+    "trainer.progress_bar=false",
+    "trainer.log_every_n_steps=1",
+    "trainer.num_threads=1",
+    "evaluation.batch_size=8",
+]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder / "train", 24)
+    write_shards(folder / "regions", 8, seed=1, num_regions=2)
+    write_shards(folder / "val", 10, seed=2, num_regions=1)
+    return folder
+
+
+def arguments(shards: Path, run_dir: Path, *more: str) -> list[str]:
+    data = [f"data.{split}_shards={shards / name}" for split, name in (("train", "train"), ("region", "regions"), ("val", "val"))]
+    return [*SMALL, *data, f"run_dir={run_dir}", *more]
+
+
+def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command says when it ends with status 2."""
+    with pytest.raises(SystemExit) as ended:
+        train(words)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said
+
+
+def weights(run_dir: Path, step: int) -> dict[str, torch.Tensor]:
+    return torch.load(run_dir / "checkpoints" / f"step-{step:08d}.ckpt", weights_only=True)["state_dict"]
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_everything_behind(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    train(arguments(shards, run, "trainer.max_steps=4", "checkpoint.every_n_steps=2", "evaluation.every_n_steps=2"))
+    said = capsys.readouterr().out
+    assert said.strip().endswith(f"{run}/report.html")
+    assert "retrieval/mean_recall" in said
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "step-00000002.ckpt", "step-00000004.ckpt"]
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 4
+    assert [row["step"] for row in rows(run)] == ["1", "2", "3", "4"]
+    last = rows(run)[-1]
+    names = ["loss/total", "loss/info_nce", "loss/mixed", "loss/patch_text", "mixing/lam", "mixing/gamma", "mixing/side", "pta/precision"]
+    names += ["pta/recall", "grad_norm", "logit_scale", "lr", "samples_per_s", "data_wait_frac", "num_skipped_steps", "num_bad_samples"]
+    for name in names:
+        assert float(last[f"train/{name}"]) >= 0, name
+    assert int(float(last["consumed"])) == 32
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert evaluation["step"] == 4
+    assert evaluation["chance"]["retrieval/text_to_image/recall_at_1"] == pytest.approx(0.1)
+    assert json.loads((run / "summary.json").read_text())["status"] == "finished"
+    mixed = json.loads((run / "pictures" / "mixed.json").read_text())
+    assert len(mixed) == 8 and all((run / "pictures" / entry["mixed"]).exists() for entry in mixed)
+    assert len(json.loads((run / "pictures" / "heat_maps.json").read_text())) == 8
+    assert "<html" in (run / "report.html").read_text()
+
+    evaluate([f"checkpoint={run}", "evaluation=[retrieval]"])
+    assert f"{evaluation['metrics']['retrieval/mean_recall']:.1%}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mixing", ["timix", "mixgen"])
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(mixing: str, shards: Path, tmp_path: Path) -> None:
+    options = ["trainer.max_steps=6", "checkpoint.every_n_steps=2", "checkpoint.keep_last=9", "evaluation.every_n_steps=3"]
+    options += [f"mixing={mixing}", "mixing.warmup_frac=0.5"]
+    train(arguments(shards, tmp_path / "whole", *options))
+    train(arguments(shards, tmp_path / "cut", *options))
+    for path in (tmp_path / "cut" / "checkpoints").glob("step-*[456].ckpt"):
+        path.unlink()
+    (tmp_path / "cut" / "checkpoints" / "step-00000005.ckpt").write_bytes(b"cut off")
+    train(arguments(shards, tmp_path / "cut", *options))
+    whole, cut = weights(tmp_path / "whole", 6), weights(tmp_path / "cut", 6)
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    kept = [name for name in rows(tmp_path / "whole")[0] if name.startswith(("train/loss", "train/lr", "train/mixing", "retrieval"))]
+    for a, b in zip(rows(tmp_path / "whole"), rows(tmp_path / "cut"), strict=True):
+        assert [a[name] for name in kept] == [b[name] for name in kept]
+
+
+def test_extending_a_finished_run_keeps_its_schedule(shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(arguments(shards, run, "trainer.max_steps=3", "evaluation.tasks=[]"))
+    train(arguments(shards, run, "trainer.max_steps=5", "evaluation.tasks=[]"))
+    assert [row["step"] for row in rows(run)] == ["1", "2", "3", "4", "5"]
+    assert float(rows(run)[1]["train/lr"]) > 0
+    assert float(rows(run)[4]["train/lr"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["mixing=none"],
+        ["mixing.ratio=0", "pta.enabled=false"],
+        ["mixing=cutmix"],
+        ["mixing=mixup", "mixing.targets=one_hot"],
+        ["mixing=mixgen", "mixing.compute=replace", "mixing.targets=one_hot"],
+        ["mixing.compute=replace", "mixing.targets=one_hot", "mixing.lam=relevance", "pta.grad=head"],
+        ["loss=siglip", "mixing.ratio=0.5", "pta.grad=trunk", "pta.every_n_steps=2", "pta.negative_frac=0.5", "pta.caption_positive=true"],
+        ["data=stream", "mixing.stop_frac=0.5", "pta.first_samples=8"],
+    ],
+    ids=" ".join,
+)
+def test_every_choice_trains(words: list[str], shards: Path, tmp_path: Path) -> None:
+    train(arguments(shards, tmp_path / "run", "trainer.max_steps=2", "evaluation.tasks=[]", *words))
+    assert [row["step"] for row in rows(tmp_path / "run")] == ["1", "2"]
+    assert all(0 < float(row["train/loss/total"]) < 100 for row in rows(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["data.train_shards={tmp}/nowhere"], ["data.train_shards", "nowhere", "does not exist"]),
+        (["data.train_shards={tmp}/*.tar"], ["data.train_shards", "*.tar", "matches no file"]),
+        (["model.architecture=ViT-B-23"], ["model.architecture=ViT-B-23", "ViT-B-32"]),
+        (["model.image_size_px=70"], ["model.image_size_px", "70", "multiple"]),
+        (["pta.block=9"], ["pta.block=9", "smaller"]),
+        (["model.image_size_px=8"], ["mixing.min_side", "1 x 1", "too small"]),
+        (["mixing.group_size=3"], ["mixing.group_size=3", "8"]),
+        (["data.global_batch_size=1"], ["data.global_batch_size=1", "at least 2"]),
+        (["resume=never"], ["run_dir", "resume"]),
+        (["optim.lr=0.1"], ["another configuration", "optim.lr=0.1 here, 0.0005 there", "run_dir"]),
+        (["mixing.ratoi=1", "optim.lr=fast", "mixing.gamma=-1"], ["mixing.ratio", "optim.lr", "mixing.gamma=-1"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_bad_input_gets_one_clear_message(
+    words: list[str], expected: list[str], shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    if expected[0] in ("run_dir", "another configuration"):
+        train(arguments(shards, run, "trainer.max_steps=1", "evaluation.tasks=[]"))
+        capsys.readouterr()
+    words = [word.format(tmp=tmp_path) for word in words]
+    said = refusal(arguments(shards, run, "trainer.max_steps=1", "evaluation.tasks=[]", *words), capsys)
+    for part in expected:
+        assert part in said
+
+
+def png(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_bad_samples_are_written_down_and_too_many_stop_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outside = {"captions": ["a box outside"], "regions": [{"phrase": "gone", "bbox_xyxy_norm": [1.2, 0.1, 1.5, 0.5]}]}
+    inside = {"captions": ["a box inside"], "regions": [{"phrase": "here", "bbox_xyxy_norm": [0.2, 0.1, 0.9, 0.5]}]}
+    samples: dict[str, bytes] = {"tiny.png": png(4, 4), "tiny.txt": b"an image smaller than a patch", "mute.png": png(40, 40)}
+    samples |= {"cut.jpg": b"\xff\xd8\xff\xe0 not a jpeg", "cut.txt": b"broken", "latin.png": png(40, 40), "latin.txt": b"caf\xe9"}
+    for number in range(12):
+        samples |= {f"good{number}.png": png(40, 40), f"good{number}.json": json.dumps(inside).encode()}
+    samples |= {"outside.png": png(40, 40), "outside.json": json.dumps(outside).encode()}
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        for name, data in samples.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    write_manifest(folder)
+    words = [*SMALL, f"data.train_shards={folder}", f"data.region_shards={folder}", "evaluation.tasks=[]", "trainer.max_steps=10"]
+    train([*words, f"run_dir={tmp_path / 'run'}", "data.max_bad_frac=0.5"])
+    found = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
+    reasons = {(entry["stream"], entry["key"]): entry["reason"] for entry in found}
+    assert "no caption" in reasons["data.train_shards", "mute"]
+    assert "smaller than a patch" in reasons["data.train_shards", "tiny"]
+    assert "decoded" in reasons["data.train_shards", "cut"]
+    assert "UTF-8" in reasons["data.train_shards", "latin"]
+    assert "outside" in reasons["data.region_shards", "outside"] or "inside the image" in reasons["data.region_shards", "outside"]
+    assert float(rows(tmp_path / "run")[-1]["train/num_bad_samples"]) == len(found)
+    assert all(entry["shard"] == "a.tar" for entry in found)
+    said = refusal([*words, f"run_dir={tmp_path / 'other'}", "data.max_bad_frac=0.001"], capsys)
+    assert "data.max_bad_frac=0.001" in said and "quarantine.jsonl" in said

@@ -26,30 +26,31 @@ class BadSamplesCallback(Callback):
 
     def __init__(self, path: Path, *, max_bad_frac: float, samples_per_step: float):
         self.path, self.max_bad_frac, self.samples_per_step = path, max_bad_frac, samples_per_step
-        self.num_bad = 0
+        self.num_bad = self._num_bad_here = self._num_bad_before = 0
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write down this rank's bad samples; look at all ranks' when the step is logged."""
         assert isinstance(pl_module, PretrainModule)
         problems = batch[0].problems
-        self.num_bad += len(problems)
+        self._num_bad_here += len(problems)
         if problems:
             with self.path.open("a") as file:
                 file.writelines(json.dumps({"step": pl_module.global_step} | problem) + "\n" for problem in problems)
         if not pl_module.logs_now():
             return
-        num_bad, num_read = sum(gather_objects(self.num_bad)), pl_module.global_step * self.samples_per_step
-        pl_module.note({"train/num_bad_samples": float(num_bad)})
-        if num_bad > self.max_bad_frac * max(num_read, _MIN_SAMPLES):
+        self.num_bad = self._num_bad_before + sum(gather_objects(self._num_bad_here))
+        num_read = pl_module.global_step * self.samples_per_step
+        pl_module.note({"train/num_bad_samples": float(self.num_bad)})
+        if self.num_bad > self.max_bad_frac * max(num_read, _MIN_SAMPLES):
             raise DataError(
-                f"data.max_bad_frac={self.max_bad_frac:g}: {num_bad} of {num_read} samples could not be used; "
+                f"data.max_bad_frac={self.max_bad_frac:g}: {self.num_bad} of {num_read} samples could not be used; "
                 f"{self.path} names each one with its reason. Mend the shards, or raise the limit"
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """How many so far."""
+        """How many on all ranks so far, as last logged."""
         return {"num_bad": self.num_bad}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
-        self.num_bad = state_dict["num_bad"]
+        self.num_bad = self._num_bad_before = state_dict["num_bad"]

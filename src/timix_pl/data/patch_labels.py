@@ -8,6 +8,9 @@ from torch import Tensor
 
 from timix_pl.core.types import Region
 
+_ROUNDING = 1e-5
+"""Share of a patch that float32 may add or lose; an edge on the border of two patches touches one of them alone."""
+
 
 def patch_labels(boxes_xyxy_norm: Float[Tensor, "R 4"], grid: tuple[int, int], min_cover: float = 0.0) -> Float[Tensor, "R P"]:
     """1 for each patch of which the box covers at least ``min_cover`` of the area (0: any touch), else 0.
@@ -21,7 +24,7 @@ def patch_labels(boxes_xyxy_norm: Float[Tensor, "R 4"], grid: tuple[int, int], m
         _overlap(boxes_xyxy_norm[:, 1], boxes_xyxy_norm[:, 3], grid[0])[:, :, None]
         * _overlap(boxes_xyxy_norm[:, 0], boxes_xyxy_norm[:, 2], grid[1])[:, None, :]
     )
-    return ((covered >= min_cover) & (covered > 0)).flatten(1).float()
+    return ((covered >= min_cover - _ROUNDING) & (covered > _ROUNDING)).flatten(1).float()
 
 
 def boxes_by_phrase(regions: Sequence[Region]) -> dict[str, Float[Tensor, "n 4"]]:

@@ -93,15 +93,19 @@ def make_sample(key: str, shard: str, image: bytes, image_ext: str, text: bytes 
         BadSampleError: the text is not UTF-8, or the JSON is not what it should be.
     """
     fields = _parse_json(metadata) if metadata is not None else {}
-    captions = fields.pop("captions", None)
+    captions, regions = fields.pop("captions", None), fields.pop("regions", None)
     if captions is None:
         captions = [_decode_text(text)] if text is not None else []
+    elif isinstance(captions, str):
+        captions = [captions]
+    if not isinstance(captions, list) or not isinstance(regions, list | None):
+        raise BadSampleError("'captions' and 'regions' in the JSON must be lists")
     return Sample(
         key=key,
         image=image,
         image_ext=image_ext,
         captions=tuple(caption.strip() for caption in captions if isinstance(caption, str) and caption.strip()),
-        regions=tuple(_parse_region(region) for region in fields.pop("regions", None) or ()),
+        regions=tuple(_parse_region(region) for region in regions or ()),
         extra=fields,
         shard=shard,
     )

@@ -16,6 +16,9 @@ from timix_pl.core.errors import ModelError
 
 open_clip.add_model_config(Path(__file__).parent / "architectures")
 
+_MAX_REASON = 400
+"""Characters of another library's message that are passed on."""
+
 
 class ImageTower(nn.Module):
     """An open_clip image tower and its patch features after block ``block`` (counted from 1).
@@ -45,15 +48,20 @@ class ImageTower(nn.Module):
         return output["image_intermediates"][0].flatten(2).transpose(1, 2)
 
     def _probe(self, image_size_px: tuple[int, int]) -> tuple[tuple[int, int], int]:
+        patch_px = _patch_px(self.tower, self.block)
+        if patch_px and (image_size_px[0] % patch_px[0] or image_size_px[1] % patch_px[1]):
+            raise ModelError(f"model.image_size_px={image_size_px}: not a multiple of the patch size {patch_px}; choose one")
         parameter = next(self.tower.parameters())
         training = self.tower.training
         self.tower.eval()
         try:
+            if self.block < 1:
+                raise IndexError(self.block)
             with torch.no_grad():
                 images = torch.zeros(1, 3, *image_size_px, device=parameter.device, dtype=parameter.dtype)
                 output = self.tower.forward_intermediates(images, indices=[self.block - 1], stop_early=True, intermediates_only=True)
         except (AssertionError, IndexError, ValueError) as error:
-            raise ModelError(f"pta.block={self.block}: the image tower has no such block; choose a smaller one") from error
+            raise ModelError(f"pta.block={self.block}: the image tower has no such block; they count from 1, choose a smaller one") from error
         finally:
             self.tower.train(training)
         _, channels, rows, columns = output["image_intermediates"][0].shape
@@ -63,6 +71,14 @@ class ImageTower(nn.Module):
                 "choose a multiple of the patch size"
             )
         return (rows, columns), channels
+
+
+def _patch_px(tower: Any, block: int) -> tuple[int, int] | None:
+    """Height and width of a patch after the block, where the tower tells: open_clip's transformers and timm's models do."""
+    if hasattr(tower, "patch_size"):
+        return tower.patch_size
+    stages = getattr(getattr(tower, "trunk", None), "feature_info", None)
+    return (stages[min(block, len(stages)) - 1]["reduction"],) * 2 if stages else None
 
 
 class TextTower(nn.Module):
@@ -106,7 +122,8 @@ def create_open_clip(
     """
     config = open_clip.get_model_config(architecture)
     if config is None:
-        near = difflib.get_close_matches(architecture, known_architectures(), 3, cutoff=0.4)
+        names = {name.lower(): name for name in known_architectures()}
+        near = [names[name] for name in difflib.get_close_matches(architecture.lower(), names, 3, cutoff=0.4)]
         raise ModelError(f"model.architecture={architecture}: unknown; nearest: {', '.join(near) or 'none'}")
     overrides: dict[str, Any] = {}
     if text_model is not None:
@@ -136,9 +153,10 @@ def create_open_clip(
             tokenizer = open_clip.tokenizer.HFTokenizer(text_model, context_length=length)
         else:
             tokenizer = open_clip.get_tokenizer(architecture, context_length=context_length)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # open_clip, transformers and torch raise many kinds, assertions among them
+        reason = " ".join(f"{error or type(error).__name__}".split())[:_MAX_REASON]
         raise ModelError(
-            f"model.architecture={architecture}, model.pretrained={pretrained}, model.text_model={text_model}: cannot be loaded: {error}"
+            f"model.architecture={architecture}, model.pretrained={pretrained}, model.text_model={text_model}: cannot be loaded: {reason}"
         ) from error
     return model, tokenizer
 

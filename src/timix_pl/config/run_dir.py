@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from timix_pl.config.schema import RootConfig
@@ -34,7 +35,7 @@ def flat(cfg: RootConfig) -> dict[str, Any]:
 
 
 def claim(cfg: RootConfig) -> Path | None:
-    """Write ``config.yaml`` into the run's folder, and find the checkpoint to go on from.
+    """Write ``config.yaml`` into the run's folder, and find the checkpoint to go on from. Rank 0 checks and writes; it starts first.
 
     Returns:
         The checkpoint, or None for a run that starts from the beginning.
@@ -43,6 +44,8 @@ def claim(cfg: RootConfig) -> Path | None:
     """
     folder = Path(cfg.run_dir)
     saved = folder / "config.yaml"
+    if rank_zero_only.rank != 0:
+        return _checkpoint(cfg, folder / "checkpoints")
     if saved.exists():
         if cfg.resume == "never":
             raise RunError(f"resume=never, but run_dir={folder} holds a run already; choose another run_dir, or resume=auto to go on")

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather as all_gather_with_gradient
 
 
 def world_size() -> int:
@@ -22,11 +21,25 @@ def gather(x: Tensor) -> Tensor:
     """Rows of all ranks, concatenated in rank order; equal shapes on all ranks. Gradients flow to every rank's rows."""
     if world_size() == 1:
         return x
-    if x.requires_grad:
-        return torch.cat(all_gather_with_gradient(x))
-    parts = [torch.empty_like(x) for _ in range(world_size())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
+    gathered: Tensor = _Gather.apply(x)
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    """Each rank's loss may use every row, so a row's gradient is the sum of what all ranks ask of it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        ctx.num_rows = len(x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        return total[rank() * ctx.num_rows : (rank() + 1) * ctx.num_rows]
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:

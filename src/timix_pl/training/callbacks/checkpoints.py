@@ -58,7 +58,7 @@ class CheckpointsCallback(Checkpoint):
         last = step == trainer.max_steps
         if last or (self.every_n_steps and step % self.every_n_steps == 0) or self._time_is_up():
             self._saved_at = time.monotonic()
-            trainer.save_checkpoint(self.folder / f"step-{step:08d}.ckpt")
+            trainer.save_checkpoint(self.folder / f"step-{step:08d}.ckpt", weights_only=False)
             if trainer.is_global_zero:
                 for old in step_checkpoints(self.folder)[: -self.keep_last]:
                     old.unlink()

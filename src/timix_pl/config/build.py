@@ -105,12 +105,11 @@ def dry_run(cfg: RootConfig) -> str:
     return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{describe_cost(cfg, model)}"
 
 
-def evaluate(checkpoint: Path, tasks: Sequence[str] | None = None, overrides: Sequence[str] = ()) -> EvaluationResult:
+def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> EvaluationResult:
     """Evaluate a checkpoint with its run's configuration.
 
     Args:
         checkpoint: a run directory (its newest checkpoint is taken), or a checkpoint file inside one.
-        tasks: None takes those of the run's configuration.
         overrides: of the run's configuration, as on the command line.
     Raises:
         RunError: there is no checkpoint.
@@ -118,8 +117,6 @@ def evaluate(checkpoint: Path, tasks: Sequence[str] | None = None, overrides: Se
     """
     run_dir = checkpoint if checkpoint.is_dir() else checkpoint.parent.parent
     cfg = recompose(run_dir / "config.yaml", overrides)
-    if tasks is not None:
-        cfg.evaluation.tasks = list(tasks)
     path = checkpoint if checkpoint.is_file() else newest_whole_checkpoint(run_dir / "checkpoints")[0]
     if path is None:
         raise RunError(f"checkpoint={checkpoint}: no checkpoint there; give a run directory, or a .ckpt file")

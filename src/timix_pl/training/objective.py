@@ -31,7 +31,7 @@ class _Gathered(NamedTuple):
 
 
 class Objective:
-    """loss = contrastive(clean) + gamma * mixed + ``pta_weight`` * patch_text.
+    """loss = contrastive(clean) + gamma * mixed + ``pta_weight`` * patch_text, in fp32 whatever the towers compute in.
 
     Args:
         loss: ``info_nce`` or ``siglip``.
@@ -53,6 +53,10 @@ class Objective:
         Returns:
             The loss, and the terms ``info_nce`` (or ``siglip``), ``mixed`` and ``patch_text``, unweighted, those that there are.
         """
+        with torch.autocast(encoded.image_features.device.type, enabled=False):
+            return self._sum(encoded, regions, first, gamma)
+
+    def _sum(self, encoded: Encoded, regions: RegionBatch | None, first: int, gamma: float) -> LossOutput:
         clean = self._gathered(encoded)
         terms: dict[str, Tensor] = {}
         if encoded.plan is not None and encoded.mixed_image_features is None and not encoded.joined:
@@ -72,7 +76,8 @@ class Objective:
     @staticmethod
     def _gathered(encoded: Encoded) -> _Gathered:
         image, text = encoded.image_features.float(), encoded.text_features.float()
-        return _Gathered(image, text, gather(image), gather(text), encoded.logit_scale, encoded.logit_bias)
+        bias = None if encoded.logit_bias is None else encoded.logit_bias.float()
+        return _Gathered(image, text, gather(image), gather(text), encoded.logit_scale.float(), bias)
 
     def _hard(self, logits: PairLogits, first: int) -> Float[Tensor, ""]:
         return siglip(logits.image_to_text, first) if self.loss == "siglip" else info_nce(logits, first)

@@ -56,7 +56,7 @@ class CheckpointsCallback(Checkpoint):
         assert isinstance(pl_module, PretrainModule)
         step = pl_module.global_step
         last = step == trainer.max_steps
-        if last or (self.every_n_steps and step % self.every_n_steps == 0) or self._time_is_up():
+        if last or (self.every_n_steps and step % self.every_n_steps == 0) or (pl_module.logs_now() and self._time_is_up()):
             self._saved_at = time.monotonic()
             trainer.save_checkpoint(self.folder / f"step-{step:08d}.ckpt", weights_only=False)
             if trainer.is_global_zero:
@@ -66,6 +66,7 @@ class CheckpointsCallback(Checkpoint):
             self._save_best(trainer, self.evaluation.result.metrics)
 
     def _time_is_up(self) -> bool:
+        """Asked at logged steps alone, since the ranks must agree."""
         if not self.every_n_minutes:
             return False
         return any(gather_objects(time.monotonic() - self._saved_at > self.every_n_minutes * 60))

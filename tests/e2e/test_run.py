@@ -199,6 +199,7 @@ def test_bad_samples_are_written_down_and_too_many_stop_the_run(tmp_path: Path, 
     assert "UTF-8" in reasons["data.train_shards", "latin"]
     assert "outside" in reasons["data.region_shards", "outside"] or "inside the image" in reasons["data.region_shards", "outside"]
     assert float(rows(tmp_path / "run")[-1]["train/num_bad_samples"]) == len(found)
+    assert {entry["outcome"] for entry in found} == {"replaced"}
     assert all(entry["shard"] == "a.tar" for entry in found)
     said = refusal([*words, f"run_dir={tmp_path / 'other'}", "data.max_bad_frac=0.001"], capsys)
     assert "data.max_bad_frac=0.001" in said and "quarantine.jsonl" in said

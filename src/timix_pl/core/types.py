@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     """This rank's pairs of one step.
 
     ``first`` is the position of row 0 in the global batch. ``problems`` tells of the samples, pairs and regions alike, that could not be
-    used and were replaced: shard, key and reason of each.
+    used, or not whole: stream, shard, key, reason and outcome of each; the outcome is "replaced", "passed over" or "used in part".
     """
 
     images: UInt8[Tensor, "B 3 H W"]

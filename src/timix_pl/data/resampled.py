@@ -82,7 +82,9 @@ class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
                     pairs.append(self.training_set.use_pair(_sample(raw), (seed_of(*ids), drawn)))
                 except BadSampleError as error:
                     shard = Path(raw.get("__url__", "")).name
-                    problems.append({"stream": self.shards.key, "shard": shard, "key": raw["__key__"], "reason": str(error)})
+                    problems.append(
+                        {"stream": self.shards.key, "shard": shard, "key": raw["__key__"], "reason": str(error), "outcome": "passed over"}
+                    )
                     if len(problems) > _MAX_BAD_IN_A_ROW:
                         raise DataError(
                             f"{self.shards.key}: more than {_MAX_BAD_IN_A_ROW} samples of a batch cannot be used; the last: {error}"

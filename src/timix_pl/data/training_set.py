@@ -66,7 +66,7 @@ class SampleStream:
         """``use(sample, (epoch, number))`` for ``count`` positions; where that raises ``BadSampleError``, for another, always the same one.
 
         Args:
-            problems: takes each bad sample's stream, shard, key and reason.
+            problems: takes each bad sample's stream, shard, key, reason and outcome.
         Raises:
             DataError: 100 samples in a row cannot be used.
         """
@@ -79,7 +79,7 @@ class SampleStream:
                 return use(self.reader[chosen], (epoch, chosen))
             except BadSampleError as error:
                 shard, key = self.reader.name(chosen)
-                problems.append({"stream": self._key, "shard": shard, "key": key, "reason": str(error)})
+                problems.append({"stream": self._key, "shard": shard, "key": key, "reason": str(error), "outcome": "replaced"})
         raise DataError(f"{self._key}: {_MAX_REPLACEMENTS} samples in a row cannot be used; the last reason: {problems[-1]['reason']}")
 
 
@@ -204,7 +204,8 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
             raise BadSampleError("the sample has no region with a phrase and a box inside the image")
         if num_unusable:
             reason = f"{num_unusable} regions without a phrase or outside the image are left out"
-            notes.append({"stream": "data.region_shards", "shard": sample.shard, "key": sample.key, "reason": reason})
+            where = {"stream": "data.region_shards", "shard": sample.shard, "key": sample.key}
+            notes.append(where | {"reason": reason, "outcome": "used in part"})
         image = self._decode(sample)
         for attempt in range(_MAX_REGION_CROPS):
             crop = self._random_crop(image, "regions", attempt, *ids)

@@ -14,7 +14,7 @@ _MIN_SAMPLES = 1000
 
 
 class BadSamplesCallback(Callback):
-    """Appends each unusable sample to ``quarantine.jsonl`` and logs ``train/num_bad_samples``.
+    """Appends each sample that was not used, or not whole, to ``quarantine.jsonl`` and logs ``train/num_bad_samples``, those not used.
 
     Args:
         path: of ``quarantine.jsonl``.
@@ -32,7 +32,7 @@ class BadSamplesCallback(Callback):
         """Write down this rank's bad samples; look at all ranks' when the step is logged."""
         assert isinstance(pl_module, PretrainModule)
         problems = batch[0].problems
-        self._num_bad_here += len(problems)
+        self._num_bad_here += sum(problem["outcome"] != "used in part" for problem in problems)
         if problems:
             with self.path.open("a") as file:
                 file.writelines(json.dumps({"step": pl_module.global_step} | problem) + "\n" for problem in problems)

@@ -15,7 +15,7 @@ from timix_pl.models.dual_encoder import DualEncoder
 open_clip.add_model_config(Path(__file__).parent / "architectures")
 
 IMAGE_SIZE_PX, GRID = (32, 48), (4, 6)
-WORDS = "red blue green small large ring square circle left right of a the over dotted striped".split()
+WORDS = ["red", "blue", "green", "small", "large", "ring", "square", "circle", "left", "right", "of", "a", "the", "over", "dotted"]
 
 
 def tiny_model(*, seed: int = 0, **options) -> DualEncoder:

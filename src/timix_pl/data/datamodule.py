@@ -100,7 +100,8 @@ class PretrainDataModule(LightningDataModule):
         assert self.trainer is not None
         consumed = self.trainer.global_step * self.global_batch_size
         epoch = consumed // self.pairs.num_samples if self.pairs.num_samples else None
-        return {"fingerprint": self.fingerprint, "seed": self.seed, "epoch": epoch, "consumed": consumed}
+        streams = {"fingerprint": self.fingerprint, "seed": self.seed, "global_batch_size": self.global_batch_size}
+        return streams | {"epoch": epoch, "consumed": consumed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that the checkpoint belongs to these streams; where they stand follows from the trainer's step."""
@@ -110,5 +111,9 @@ class PretrainDataModule(LightningDataModule):
                 f"{state_dict['fingerprint']}: "
                 "the shards, their weights or data.shuffle_window_shards have changed. Restore them, or set data.allow_changed=true"
             )
-        if state_dict["seed"] != self.seed:
-            raise RunError(f"seed={self.seed}: the checkpoint was made with {state_dict['seed']}; use that seed, or another run_dir")
+        for key, value, before in (
+            ("seed", self.seed, state_dict["seed"]),
+            ("data.global_batch_size", self.global_batch_size, state_dict["global_batch_size"]),
+        ):
+            if value != before:
+                raise RunError(f"{key}={value}: the checkpoint was made with {before}; use that, or another run_dir")

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from timix_pl.data.reader import BadSampleError
 
@@ -31,6 +31,8 @@ def open_image(data: bytes, *, max_image_px: int) -> Image.Image:
             return upright.convert("RGB")
     except BadSampleError:
         raise
+    except UnidentifiedImageError as error:
+        raise BadSampleError("the image cannot be decoded: it has no known format") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadSampleError(f"the image cannot be decoded: {error or type(error).__name__}") from error
 

@@ -184,11 +184,12 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         notes: list[dict[str, str]] = []
         rows = self.regions.load(start, batch_size, lambda sample, ids: self._use_regions(sample, ids, notes), problems)
         problems.extend(notes)
-        images, described, captions, keys = zip(*rows, strict=True)
-        phrases = [self._template.replace("{}", phrase) for found in described for phrase in found]
+        images, described, held, captions, keys = zip(*rows, strict=True)
+        phrases = [phrase for found in described for phrase in found]
         labels = torch.stack([patch_labels(boxes, self._grid, self._min_cover).amax(0) for found in described for boxes in found.values()])
         image_index = torch.repeat_interleave(torch.arange(batch_size), torch.tensor([len(found) for found in described]))
-        phrases, image_index, labels = self._add_negatives(phrases, image_index, labels, step)
+        phrases, image_index, labels = self._add_negatives(phrases, image_index, labels, held, step)
+        phrases = [self._template.replace("{}", phrase) for phrase in phrases]
         if self._caption_positive:
             captioned = [number for number, caption in enumerate(captions) if caption]
             phrases += [captions[number] for number in captioned]
@@ -198,7 +199,8 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
 
     def _use_regions(
         self, sample: Sample, ids: tuple[int, int], notes: list[dict[str, str]]
-    ) -> tuple[NDArray[np.uint8], dict[str, Tensor], str | None, str]:
+    ) -> tuple[NDArray[np.uint8], dict[str, Tensor], set[str], str | None, str]:
+        """The augmented image, the boxes of the phrases drawn, all phrases that it holds, one of its captions, and its key."""
         usable, num_unusable = usable_regions(sample.regions)
         if not usable:
             raise BadSampleError("the sample has no region with a phrase and a box inside the image")
@@ -217,18 +219,18 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         phrases = list(boxes)
         chosen = sorted(permutation(len(phrases), "phrases", self._seed, *ids)[: self._max_phrases])
         caption = sample.captions[seed_of("caption", self._seed, *ids) % len(sample.captions)] if sample.captions else None
-        return crop_image(image, crop, self._size), {phrases[number]: boxes[phrases[number]] for number in chosen}, caption, sample.key
+        drawn = {phrases[number]: boxes[phrases[number]] for number in chosen}
+        return crop_image(image, crop, self._size), drawn, {region.phrase for region in usable}, caption, sample.key
 
-    def _add_negatives(self, phrases: list[str], image_index: Tensor, labels: Tensor, step: int) -> tuple[list[str], Tensor, Tensor]:
-        """Phrases of other images that the image's own phrases do not hold, labelled 0 everywhere."""
-        own: dict[int, set[str]] = {}
-        for phrase, image in zip(phrases, image_index.tolist(), strict=True):
-            own.setdefault(image, set()).add(phrase)
+    def _add_negatives(
+        self, phrases: list[str], image_index: Tensor, labels: Tensor, held: Sequence[set[str]], step: int
+    ) -> tuple[list[str], Tensor, Tensor]:
+        """Phrases of other images that an image does not hold itself, labelled 0 everywhere. ``held``: all phrases of each image."""
         added, added_images = [], []
         candidates = permutation(len(phrases), "negatives", self._seed, step, self.rank)[: round(self._negative_frac * len(phrases))]
         for number in candidates:
-            image = (int(image_index[number]) + 1) % len(own)
-            if phrases[number] not in own[image]:
+            image = (int(image_index[number]) + 1) % len(held)
+            if phrases[number] not in held[image]:
                 added.append(phrases[number])
                 added_images.append(image)
         image_index = torch.cat((image_index, torch.tensor(added_images, dtype=torch.long)))

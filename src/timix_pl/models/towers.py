@@ -61,7 +61,7 @@ class ImageTower(nn.Module):
                 images = torch.zeros(1, 3, *image_size_px, device=parameter.device, dtype=parameter.dtype)
                 output = self.tower.forward_intermediates(images, indices=[self.block - 1], stop_early=True, intermediates_only=True)
         except (AssertionError, IndexError, ValueError) as error:
-            raise ModelError(f"pta.block={self.block}: the image tower has no such block; they count from 1, choose a smaller one") from error
+            raise ModelError(f"pta.block={self.block}: the image tower has no such block (they count from 1); choose another") from error
         finally:
             self.tower.train(training)
         _, channels, rows, columns = output["image_intermediates"][0].shape

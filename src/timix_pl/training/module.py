@@ -210,7 +210,7 @@ class PretrainModule(LightningModule):
         optimizer.step()
         optimizer.zero_grad()
         terms = {name: value.detach() for name, value in output.terms.items()}
-        self._last = _Finished(num_bad == 0, self.global_step - 1, terms, grad_norm, pairs.keys)
+        self._last = _Finished(num_bad == 0, self.global_step, terms, grad_norm, pairs.keys)
         return grad_norm
 
     def _untouched_parameters(self, encoded: Encoded) -> Tensor | float:

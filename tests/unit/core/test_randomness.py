@@ -52,7 +52,7 @@ def test_fewer_draws_are_the_beginning_of_more():
 
 def test_uniform_is_uniform_and_neighbouring_names_are_unrelated():
     draws = np.stack([uniform(1000, "x", name) for name in range(100)])
-    assert 0 <= draws.min() and draws.max() < 1
+    assert draws.min() >= 0 and draws.max() < 1
     counts = np.histogram(draws, 20, (0, 1))[0]
     assert np.abs(counts - 5000).max() < 5 * np.sqrt(5000)
     assert abs(np.corrcoef(draws[:-1].ravel(), draws[1:].ravel())[0, 1]) < 0.02

@@ -1,0 +1,71 @@
+"""Batches for Lightning: where a resumed run goes on, and what it refuses."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.tiny import GRID, IMAGE_SIZE_PX, write_shards
+from timix_pl.core.errors import RunError
+from timix_pl.data.datamodule import PretrainDataModule
+from timix_pl.data.training_set import SampleStream
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return str(write_shards(tmp_path_factory.mktemp("pairs") / "shards", 30))
+
+
+def datamodule(shards, *, step=0, seed=0, window_shards=2, global_batch_size=4, **options):
+    pairs = SampleStream(shards, key="data.train_shards", seed=seed, name="train", window_shards=window_shards)
+    data = PretrainDataModule(
+        pairs,
+        None,
+        lambda texts: torch.zeros(len(texts), 1, dtype=torch.long),
+        global_batch_size=global_batch_size,
+        max_steps=20,
+        seed=seed,
+        num_workers=0,
+        image_size_px=IMAGE_SIZE_PX,
+        patch_grid=GRID,
+        **options,
+    )
+    data.trainer = SimpleNamespace(global_step=step, strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    return data
+
+
+def test_a_resumed_loader_goes_on_with_the_next_step(shards):
+    whole = [batch.keys for batch, _ in datamodule(shards).train_dataloader()]
+    rest = [batch.keys for batch, _ in datamodule(shards, step=13).train_dataloader()]
+    assert len(whole) == 20 and rest == whole[13:]
+    assert len(datamodule(shards, step=13).train_dataloader()) == 20  # the whole run, as progress is counted
+
+
+def test_the_state_says_where_the_stream_stands(shards):
+    state = datamodule(shards, step=9).state_dict()
+    assert state["consumed"] == 36 and state["epoch"] == 1 and state["seed"] == 0
+
+
+def test_its_own_state_is_taken_back(shards):
+    datamodule(shards).load_state_dict(datamodule(shards, step=9).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 1}, "seed=1: the checkpoint was made with 0"),
+        ({"global_batch_size": 8}, r"data\.global_batch_size=8: the checkpoint was made with 4"),
+        ({"window_shards": 3}, r"data\.allow_changed=true"),
+    ],
+)
+def test_another_stream_is_refused(shards, changed, message):
+    with pytest.raises(RunError, match=message):
+        datamodule(shards, **changed).load_state_dict(datamodule(shards, step=9).state_dict())
+
+
+def test_changed_shards_are_refused_unless_allowed(shards, tmp_path):
+    other = str(write_shards(tmp_path / "shards", 31))
+    state = datamodule(shards, step=9).state_dict()
+    with pytest.raises(RunError, match=r"data\.train_shards.*data\.allow_changed=true"):
+        datamodule(other).load_state_dict(state)
+    datamodule(other, allow_changed=True).load_state_dict(state)

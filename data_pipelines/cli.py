@@ -31,7 +31,7 @@ examples:
   timix-data index shards_from_elsewhere
 
 'timix-data COMMAND --help' says what a command reads. Then train:
-  timix-train data=shards data.train_shards=shards/train
+  timix-train data.train_shards=shards/train data.region_shards=shards/regions trainer.max_epochs=10
 """
 
 INDEX_DESCRIPTION = """\

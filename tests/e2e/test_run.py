@@ -69,7 +69,13 @@ def test_a_run_leaves_everything_behind(shards: Path, tmp_path: Path, capsys: py
     said = capsys.readouterr().out
     assert said.strip().endswith(f"{run}/report.html")
     assert "retrieval/mean_recall" in said
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "step-00000002.ckpt", "step-00000004.ckpt"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        "best.ckpt",
+        "last.ckpt",
+        "step-00000002.ckpt",
+        "step-00000004.ckpt",
+    ]
+    assert (run / "checkpoints" / "last.ckpt").resolve().name == "step-00000004.ckpt"
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 4
     assert [row["step"] for row in rows(run)] == ["1", "2", "3", "4"]
     last = rows(run)[-1]

@@ -55,4 +55,6 @@ def _split(words: Sequence[str]) -> tuple[Path, list[str]]:
             overrides.append(word)
     if not checkpoint:
         raise ConfigError(["checkpoint= is missing: name a run directory or a checkpoint, e.g. checkpoint=runs/demo"])
+    if not Path(checkpoint).exists():
+        raise ConfigError([f"checkpoint={checkpoint}: there is no such run directory or checkpoint; timix-train makes them in run_dir"])
     return Path(checkpoint), overrides

@@ -22,9 +22,11 @@ from timix_pl.config.parts import (
     build_mixing,
     build_model,
     check_batches,
+    check_mixing_happens,
     evaluation_set,
     lightning_precision,
     prepare_data,
+    settle,
 )
 from timix_pl.config.run_dir import claim
 from timix_pl.config.schema import RootConfig
@@ -57,6 +59,7 @@ def train(cfg: RootConfig) -> EvaluationResult:
         TimixError: what the user can mend: data, model, run directory, a non-finite loss.
     """
     run_dir = Path(cfg.run_dir)
+    settle(cfg)
     checkpoint = claim(cfg)
     prepare_data(cfg)
     if cfg.trainer.num_threads is not None:
@@ -64,6 +67,7 @@ def train(cfg: RootConfig) -> EvaluationResult:
     torch.manual_seed(cfg.seed)
     model = build_model(cfg)
     data = build_data(cfg, model)
+    check_mixing_happens(cfg, data.max_steps)
     trainer, evaluation = _build_trainer(cfg, model, data, run_dir)
     check_batches(cfg, trainer.world_size)
     module = PretrainModule(
@@ -100,6 +104,7 @@ def dry_run(cfg: RootConfig) -> str:
     Raises:
         TimixError: the model cannot be built, or the windows do not fit its grid.
     """
+    settle(cfg)
     model = build_model(cfg, device="meta")
     build_mixing(cfg, model.patch_grid)
     return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{describe_cost(cfg, model)}"

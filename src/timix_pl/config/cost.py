@@ -22,7 +22,7 @@ def describe_cost(cfg: RootConfig, model: DualEncoder) -> str:
         _flops(lambda: model.image(images)), _flops(lambda: model.text(tokens)), _flops(lambda: model.image.patch_features(images))
     )  # fmt: skip
     parts = {"clean image": image * (1 + _BACKWARD), "caption": text * (1 + _BACKWARD)}
-    if cfg.mixing.kind != MixingKind.none and cfg.mixing.ratio > 0:
+    if cfg.mixing.kind != MixingKind.none:
         if cfg.mixing.compute == Compute.extra:
             parts["mixed image"] = round(cfg.mixing.ratio * image) * (1 + _BACKWARD)
         elif cfg.mixing.kind == MixingKind.timix:

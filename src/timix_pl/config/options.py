@@ -76,7 +76,7 @@ def _in_words(kind: Any) -> str:
         return "a text or a list"
     if isinstance(kind, type) and issubclass(kind, Enum):
         *names, last = (member.name for member in kind)
-        return f"{', '.join(names)} or {last}"
+        return f"{', '.join(names)} or {last}" if names else last
     if typing.get_origin(kind) is list:
         return f"a list, each item {_in_words(typing.get_args(kind)[0])}"
     if typing.get_origin(kind) is types.UnionType:

@@ -32,6 +32,12 @@ from timix_pl.training.csv_logger import CsvLogger
 log = logging.getLogger(__name__)
 
 
+def settle(cfg: RootConfig) -> None:
+    """Set what follows from other keys: ``mixing.ratio=0`` is plain CLIP, like ``mixing=none``."""
+    if cfg.mixing.kind != MixingKind.none and cfg.mixing.ratio == 0:
+        cfg.mixing.kind, cfg.pta.enabled = MixingKind.none, False
+
+
 def prepare_data(cfg: RootConfig) -> None:
     """Make what the configuration asks for (scenes, shards of published files) and set the shard keys that follow from it."""
     data = cfg.data
@@ -77,7 +83,7 @@ def build_mixing(cfg: RootConfig, patch_grid: tuple[int, int]) -> MixingCallback
         ShapeError: the patch grid is too small for the windows.
     """
     mixing = cfg.mixing
-    if mixing.kind == MixingKind.none or mixing.ratio == 0:
+    if mixing.kind == MixingKind.none:
         return None
     mixer: Mixer
     if mixing.kind in (MixingKind.timix, MixingKind.cutmix):
@@ -113,12 +119,28 @@ def check_batches(cfg: RootConfig, num_ranks: int) -> None:
         sizes["pta.batch_size"] = cfg.pta.batch_size
     found = [f"{key}={size}: must be a multiple of the number of ranks, {num_ranks}" for key, size in sizes.items() if size % num_ranks]
     per_rank = cfg.data.global_batch_size // num_ranks
-    if cfg.mixing.kind != MixingKind.none and cfg.mixing.ratio > 0 and per_rank % cfg.mixing.group_size:
+    if cfg.mixing.kind != MixingKind.none and per_rank % cfg.mixing.group_size:
         found.append(
             f"mixing.group_size={cfg.mixing.group_size}: must divide the batch of each of {num_ranks} ranks, {per_rank}; choose a divisor"
         )
     if found:
         raise ConfigError(found)
+
+
+def check_mixing_happens(cfg: RootConfig, max_steps: int) -> None:
+    """A run that is to mix must come to it.
+
+    Raises:
+        ConfigError: mixing would end before it starts.
+    """
+    stop = cfg.mixing.stop_frac * max_steps * cfg.data.global_batch_size
+    if cfg.mixing.kind != MixingKind.none and cfg.pta.first_samples >= stop:
+        raise ConfigError(
+            [
+                f"pta.first_samples={cfg.pta.first_samples}: mixing starts after these, but ends after {stop:.0f} samples "
+                f"(mixing.stop_frac={cfg.mixing.stop_frac:g} of the run), so that nothing would be mixed; lower it, or train longer"
+            ]
+        )
 
 
 def build_stream(cfg: RootConfig, name: str) -> SampleStream:

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import RunError
 from timix_pl.core.files import atomic_path
-from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint
+from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint, step_checkpoints
 
 MAY_CHANGE = (
     "run_dir", "resume", "dry_run", "real_data_dir", "checkpoint", "evaluation", "logger", "pictures",
@@ -70,7 +70,14 @@ def _check_same_run(cfg: RootConfig, saved: Path) -> None:
 
 def _checkpoint(cfg: RootConfig, folder: Path) -> Path | None:
     if cfg.resume not in ("auto", "never"):
-        return Path(cfg.resume)
+        chosen = Path(cfg.resume).resolve()
+        newer = [path.name for path in step_checkpoints(folder) if path.name > chosen.name] if chosen.parent == folder.resolve() else []
+        if newer:
+            raise RunError(
+                f"resume={cfg.resume}: run_dir has newer checkpoints ({', '.join(newer)}), which a later resume=auto would go on from; "
+                "move them away, or choose another run_dir"
+            )
+        return chosen
     checkpoint, broken = newest_whole_checkpoint(folder)
     for path in broken:
         log.warning("%s cannot be read whole and is passed over; the run goes on from %s", path, checkpoint or "its beginning")

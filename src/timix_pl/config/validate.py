@@ -131,7 +131,7 @@ def _mixing(cfg: RootConfig) -> Iterator[str]:
         yield "mixing.kind=timix, pta.enabled=false: TiMix needs the PTA head's scores; set pta.enabled=true, or choose another mixing"
     if mixing.lam is Lam.relevance and mixing.kind is not MixingKind.timix:
         yield f"{_said(cfg, 'mixing.lam', 'mixing.kind')}: only timix has the scores that relevance is made of; set mixing.lam=area"
-    if mixing.compute is Compute.replace and mixing.targets is Targets.self:
+    if mixing.compute is Compute.replace and mixing.targets is Targets.self and mixing.kind is not MixingKind.mixgen:
         yield "mixing.compute=replace, mixing.targets=self: self needs the clean pass that replace leaves out; set mixing.targets=one_hot"
 
 

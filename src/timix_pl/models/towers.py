@@ -59,9 +59,13 @@ class ImageTower(nn.Module):
                 raise IndexError(self.block)
             with torch.no_grad():
                 images = torch.zeros(1, 3, *image_size_px, device=parameter.device, dtype=parameter.dtype)
-                output = self.tower.forward_intermediates(images, indices=[self.block - 1], stop_early=True, intermediates_only=True)
+                output = self.tower.forward_intermediates(images, indices=[self.block - 1])
         except (AssertionError, IndexError, ValueError) as error:
             raise ModelError(f"pta.block={self.block}: the image tower has no such block (they count from 1); choose another") from error
+        except (AttributeError, RuntimeError, TypeError) as error:
+            raise ModelError(
+                f"model.architecture: patch features cannot be read from {type(self.tower).__name__} ({error}); choose a vision transformer"
+            ) from error
         finally:
             self.tower.train(training)
         _, channels, rows, columns = output["image_intermediates"][0].shape

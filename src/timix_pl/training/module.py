@@ -1,5 +1,6 @@
 """The pre-training LightningModule: one training step, and what it logs."""
 
+import logging
 import math
 import time
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from timix_pl.models.dual_encoder import DualEncoder, Encoded
 from timix_pl.optim.groups import parameter_groups
 from timix_pl.optim.schedule import learning_rate
 from timix_pl.training.objective import Objective
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class PretrainModule(LightningModule):
         self.num_skipped_steps = 0
         self.idle_since_s = time.perf_counter()
         self._row: dict[str, Any] = {}
+        self._newest_region_values: dict[str, Tensor] = {}
         self._last: _Finished | None = None
 
     @property
@@ -114,8 +118,10 @@ class PretrainModule(LightningModule):
         output = self.objective(encoded, regions, first=pairs.first, gamma=self.mixing.gamma if self.mixing else 0.0)
         self.manual_backward(output.loss + self._untouched_parameters(encoded))
         grad_norm = self._optimizer_step(output, pairs)
+        if regions is not None:
+            self._newest_region_values = self._region_values(encoded, output, regions)
         if self.logs_now():
-            self._log_step(encoded, output, regions, grad_norm, lr)
+            self._log_step(encoded, output, grad_norm, lr)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Runs after all callbacks: the step's row is complete, and from here on the loop waits for data."""
@@ -181,6 +187,11 @@ class PretrainModule(LightningModule):
         if "timix" not in checkpoint:
             raise RunError("resume: this checkpoint was not written by timix-train; give model.pretrained a weights file instead")
         self.planned_samples = checkpoint["timix"]["planned_samples"]
+        if self.trainer.max_steps * self.global_batch_size > self.planned_samples:
+            log.warning(
+                "the run was planned for %d steps; after these the learning rate stays at the end of its schedule, and nothing is mixed",
+                self.planned_samples // self.global_batch_size,
+            )
         self.num_skipped_steps = checkpoint["timix"]["num_skipped_steps"]
 
     def _optimizer(self) -> Any:
@@ -219,9 +230,22 @@ class PretrainModule(LightningModule):
             return 0.0
         return 0.0 * sum(parameter.sum() for parameter in self.model.pta.parameters())
 
+    @staticmethod
     @torch.no_grad()
-    def _log_step(self, encoded: Encoded, output: LossOutput, regions: RegionBatch | None, grad_norm: Tensor, lr: float) -> None:
-        values: dict[str, Any] = {f"train/loss/{name}": value for name, value in output.terms.items()}
+    def _region_values(encoded: Encoded, output: LossOutput, regions: RegionBatch) -> dict[str, Tensor]:
+        """Kept on the device until a step is logged, which need not be one with a region batch."""
+        assert encoded.region_logits is not None
+        said, true = encoded.region_logits > 0, regions.patch_labels > 0
+        hits = (said & true).sum()
+        return {
+            "train/loss/patch_text": output.terms["patch_text"].detach(),
+            "train/pta/precision": hits / said.sum().clamp(min=1),
+            "train/pta/recall": hits / true.sum().clamp(min=1),
+        }
+
+    @torch.no_grad()
+    def _log_step(self, encoded: Encoded, output: LossOutput, grad_norm: Tensor, lr: float) -> None:
+        values: dict[str, Any] = self._newest_region_values | {f"train/loss/{name}": value for name, value in output.terms.items()}
         values |= {
             "train/loss/total": output.loss,
             "train/grad_norm": grad_norm,
@@ -237,10 +261,6 @@ class PretrainModule(LightningModule):
             }
             if encoded.plan.windows is not None:
                 values["train/mixing/side"] = float(encoded.plan.windows.side)
-        if encoded.region_logits is not None and regions is not None:
-            said, true = encoded.region_logits > 0, regions.patch_labels > 0
-            hits = (said & true).sum()
-            values |= {"train/pta/precision": hits / said.sum().clamp(min=1), "train/pta/recall": hits / true.sum().clamp(min=1)}
         self.note(values)
         self.log("loss", output.loss.detach().reshape(()), prog_bar=True, logger=False)
 

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from timix_pl.core.distributed import gather_objects
+from timix_pl.core.files import atomic_path
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.module import PretrainModule
 
@@ -24,6 +25,7 @@ def step_checkpoints(folder: Path) -> list[Path]:
 
 class CheckpointsCallback(Checkpoint):
     """Writes ``step-00001000.ckpt`` every n steps, every m minutes and after the last step; keeps the newest; and ``best.ckpt``.
+    ``last.ckpt`` is a link to the newest.
 
     Lightning's ModelCheckpoint watches metrics of Lightning's validation loop alone, and there is none here.
 
@@ -60,6 +62,8 @@ class CheckpointsCallback(Checkpoint):
             self._saved_at = time.monotonic()
             trainer.save_checkpoint(self.folder / f"step-{step:08d}.ckpt", weights_only=False)
             if trainer.is_global_zero:
+                with atomic_path(self.folder / "last.ckpt") as temporary:
+                    temporary.symlink_to(f"step-{step:08d}.ckpt")
                 for old in step_checkpoints(self.folder)[: -self.keep_last]:
                     old.unlink()
         if self.evaluation is not None and self.evaluation.result_step == step:

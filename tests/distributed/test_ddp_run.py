@@ -1,0 +1,40 @@
+"""A whole run on two ranks, started as a user would, against the same run on one."""
+
+import csv
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.commands import write_scripts
+from tests.tiny import write_shards
+
+WORDS = """model=tiny trainer=cpu data.global_batch_size=16 mixing.group_size=4 mixing.ratio=0.5 pta.batch_size=4 data.num_workers=0
+trainer.max_steps=4 trainer.log_every_n_steps=1 trainer.progress_bar=false trainer.num_threads=1 checkpoint.every_n_steps=2
+data.train_shards=s/train data.region_shards=s/regions data.val_shards=s/val optim.warmup_frac=0""".split()  # noqa: SIM905
+
+
+def losses(run_dir: Path) -> list[float]:
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        return [float(row["train/loss/total"]) for row in csv.DictReader(file)]
+
+
+def test_two_ranks_train_like_one_and_go_on_like_one(tmp_path: Path) -> None:
+    for name, count, regions in (("train", 24, 0), ("regions", 8, 2), ("val", 10, 1)):
+        write_shards(tmp_path / "s" / name, count, seed=count, num_regions=regions)
+    command = str(write_scripts(tmp_path) / "timix-train")
+
+    def run(*more: str) -> None:
+        ended = subprocess.run([command, *WORDS, *more], cwd=tmp_path, capture_output=True, text=True, timeout=500)
+        assert ended.returncode == 0, ended.stderr
+
+    run("run_dir=one", "trainer.devices=1")
+    run("run_dir=two", "trainer.devices=2", "resume=never")
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    last = tmp_path / "two" / "checkpoints" / "step-00000004.ckpt"
+    before = torch.load(last, weights_only=True)["state_dict"]
+    last.unlink()
+    run("run_dir=two", "trainer.devices=2")
+    after = torch.load(last, weights_only=True)["state_dict"]
+    assert all(torch.equal(before[name], after[name]) for name in before)

@@ -103,7 +103,9 @@ def test_slips_and_contradictions_come_together():
 def own_conf(tmp_path):
     """A user's folder with an experiment, a model and an experiment with a mistake."""
     files = {
-        "experiment/mine.yaml": "# @package _global_\ndefaults:\n  - override /data: scenes\n  - override /model: wide\ntrainer: {max_steps: 3}\n",
+        "experiment/mine.yaml": (
+            "# @package _global_\ndefaults:\n  - override /data: scenes\n  - override /model: wide\ntrainer: {max_steps: 3}\n"
+        ),
         "model/wide.yaml": "architecture: ViT-B-16\nimage_size_px: 64\n",
         "experiment/slip.yaml": "# @package _global_\ndefaults:\n  - demo\n  - _self_\noptim: {lrr: 1}\n",
     }
@@ -139,7 +141,7 @@ def test_a_run_is_composed_again_from_its_own_file(tmp_path):
     changed = recompose(saved, ["data.val_shards=[x,{path: y, weight: 2}]", "evaluation.tasks=[retrieval]"])
     assert changed.data.val_shards == ["x", {"path": "y", "weight": 2}]
     assert changed.mixing.ratio == 0.5
-    with pytest.raises(ConfigError, match="there is no key data.val_shard; nearest: data.val_shards"):
+    with pytest.raises(ConfigError, match=r"there is no key data\.val_shard; nearest: data\.val_shards"):
         recompose(saved, ["data.val_shard=x"])
     with pytest.raises(ConfigError, match="there is no task 'grunding'; nearest: grounding"):
         recompose(saved, ["evaluation.tasks=[grunding]"])

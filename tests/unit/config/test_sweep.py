@@ -12,7 +12,7 @@ from timix_pl.core.errors import ConfigError
     "overrides",
     [
         ["mixing.ratio=0,0.5,1"],
-        ["mixing=timix,none", "seed=range(0,3)", "optim.lr=1e-3"],
+        ["mixing=timix,none", "seed=range(0,3)", "optim.lr=0.001"],
         ["evaluation.tasks=[retrieval,grounding]", "name=a,b"],
         ["seed=1"],
     ],

@@ -1,0 +1,129 @@
+"""The commands as people meet them: help that is quick and clear, errors without stack traces, sweeps."""
+
+import os
+import re
+import resource
+import subprocess
+
+import pytest
+
+from tests.commands import SCRIPTS, write_scripts
+from timix_pl.cli import evaluate, export, train
+from timix_pl.cli.errors import clean_exit
+from timix_pl.core.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def bin_dir(tmp_path_factory):
+    return write_scripts(tmp_path_factory.mktemp("bin"))
+
+
+@pytest.fixture
+def run(bin_dir, tmp_path):
+    """Run a command in an empty folder."""
+
+    def run(*words, **environment):
+        return subprocess.run([bin_dir / words[0], *words[1:]], cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True)
+
+    return run
+
+
+def children_cpu_s():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_help_is_quick_and_says_how_to_begin(run, command):
+    before_s = children_cpu_s()
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert command in done.stdout
+    assert "example" in done.stdout or command == "timix-export"
+    assert children_cpu_s() - before_s < 2  # CPU time: that of the wall depends on what else the machine does
+
+
+def test_help_of_training_names_the_choices_and_the_options_most_used(capsys):
+    with pytest.raises(SystemExit) as ended:
+        train.main(["--help"])
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert re.search(r"mixing= +cutmix, mixgen, mixup, none, timix", text)
+    assert re.search(r"optim\.lr= +Peak learning rate\. \[0\.0005\]", text)
+
+
+def test_all_problems_of_a_command_line_are_told_without_a_stack_trace(run, tmp_path):
+    done = run("timix-train", "experiment=demo", "mixing.ratioo=1", "optim.lr=0")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert lines[0] == "timix-train: the configuration has 2 problems"
+    assert lines[1].startswith("  - mixing.ratioo=1: there is no key mixing.ratioo; nearest: mixing.ratio")
+    assert lines[2].startswith("  - optim.lr=0: must be more than 0")
+    assert len(lines) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flag_that_does_not_exist_is_explained(capsys):
+    with pytest.raises(SystemExit) as ended:
+        train.main(["--max_steps", "5"])
+    assert ended.value.code == 2
+    assert "there is no flag --max_steps: options are written KEY=VALUE" in capsys.readouterr().err
+
+
+def test_a_sweep_shows_each_job_in_a_folder_of_its_own(run, tmp_path):
+    done = run("timix-train", "-m", "experiment=demo", "mixing.ratio=0,0.5", "dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^run_dir: (.*)$", done.stdout, re.M) == [str(tmp_path / "runs/demo" / number) for number in "01"]
+    assert re.findall(r"^  ratio: (.*)$", done.stdout, re.M) == ["0.0", "0.5"]
+
+
+def test_a_sweep_is_refused_before_its_first_job(run):
+    done = run("timix-train", "-m", "experiment=demo", "mixing.ratio=0,2", "dry_run=true")
+    assert done.returncode == 2
+    assert done.stderr == "timix-train: error: mixing.ratio=2: must be from 0 to 1; the default is 1\n"
+    assert done.stdout == ""
+
+
+def test_an_error_shows_its_message_and_ends_with_2(capsys, monkeypatch):
+    monkeypatch.delenv("TIMIX_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit) as ended, clean_exit("timix-train"):
+        raise DataError("data.train_shards=x: there is no such folder")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "timix-train: error: data.train_shards=x: there is no such folder\n"
+
+
+def test_the_stack_trace_can_be_asked_for(monkeypatch):
+    monkeypatch.setenv("TIMIX_TRACEBACK", "1")
+    with pytest.raises(ConfigError), clean_exit("timix-train"):
+        raise ConfigError(["x"])
+
+
+def test_an_interruption_is_no_error_report(capsys):
+    with pytest.raises(SystemExit) as ended, clean_exit("timix-train"):
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "\ntimix-train: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "checkpoint= is missing"),
+        (["checkpoint=runs/none"], "checkpoint=runs/none: there is no such run directory or checkpoint"),
+        (["checkpoint=."], "config.yaml does not exist, so the run's configuration is unknown"),
+    ],
+)
+def test_evaluation_needs_a_checkpoint(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main(words)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_export_says_that_it_comes_later(capsys):
+    with pytest.raises(SystemExit) as ended:
+        export.main([])
+    assert ended.value.code == 2
+    assert "comes with a later version" in capsys.readouterr().err

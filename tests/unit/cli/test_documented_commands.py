@@ -1,0 +1,104 @@
+"""Every command line of the documentation works as typed: a real shell splits it, the command accepts it."""
+
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.commands import REPOSITORY, SCRIPTS
+from timix_pl.cli import evaluate, train
+from timix_pl.config import build
+from timix_pl.config.compose import compose, recompose
+from timix_pl.core.types import EvaluationResult
+
+DOCUMENTS = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")]
+COMMAND = re.compile(rf"^(?:\w+=\S* )*(?:{'|'.join(SCRIPTS)})\b.*")
+
+
+def command_lines(document: Path) -> list[str]:
+    """Lines of its bash blocks that start one of our commands, continued lines joined."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", document.read_text(encoding="utf-8"), re.M | re.S)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if COMMAND.match(line)]
+
+
+LINES = [pytest.param(line, id=f"{document.name}: {line}") for document in DOCUMENTS for line in command_lines(document)]
+
+
+@pytest.fixture
+def typed(tmp_path, monkeypatch):
+    """What a real shell makes of a line: the command and its words, after setting the line's variables."""
+    recorder = "import json, os, sys; print(json.dumps([sys.argv[1:], {k: v for k, v in os.environ.items() if k.startswith('TIMIX_')}]))"
+    for name in SCRIPTS:
+        script = tmp_path / "bin" / name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(recorder)} {name} "$@"\n')
+        script.chmod(0o755)
+
+    def split(line: str) -> tuple[str, list[str]]:
+        path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(["bash", "-c", line], env=os.environ | {"PATH": path}, capture_output=True, text=True, check=True)
+        (command, *words), variables = json.loads(done.stdout)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return command, words
+
+    return split
+
+
+def write_own_conf(folder: Path) -> None:
+    """The example of a user's own experiment, as docs/configuration.md shows it."""
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", (REPOSITORY / "docs/configuration.md").read_text(encoding="utf-8"), re.M | re.S)
+    path = folder / "mine/experiment/small.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(example)
+
+
+def write_run(folder: Path) -> None:
+    """As much of a run as the arguments of timix-evaluate are checked against."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(compose(["experiment=demo"]))))
+
+
+def recompose_only(checkpoint, tasks=None, overrides=()):
+    run_dir = checkpoint.parent.parent if checkpoint.suffix else checkpoint
+    return EvaluationResult({}, {}) if recompose(run_dir / "config.yaml", overrides) else None
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_documented_command_line_is_accepted(line, typed, tmp_path, monkeypatch, capsys):
+    command, words = typed(line)
+    monkeypatch.chdir(tmp_path)
+    if command == "timix-train" and "--help" not in words:
+        write_own_conf(tmp_path)
+        train.main([*words, "dry_run=true"])
+        assert "Parameters" in capsys.readouterr().out
+    elif command == "timix-evaluate" and "--help" not in words:
+        (checkpoint,) = [Path(word.partition("=")[2]) for word in words if word.startswith("checkpoint=")]
+        write_run(checkpoint.parent.parent if checkpoint.suffix else checkpoint)
+        if checkpoint.suffix:
+            checkpoint.touch()
+        monkeypatch.setattr(build, "evaluate", recompose_only)
+        evaluate.main(words)
+    else:
+        # Their files are not here, so they may end with a message about these, but never with one about the arguments.
+        assert status_of(command, words) in (0, 2)
+        assert "usage:" not in capsys.readouterr().err
+
+
+def status_of(command: str, words: list[str]) -> int:
+    module, function = SCRIPTS[command].split(":")
+    try:
+        return getattr(importlib.import_module(module), function)(words) or 0
+    except SystemExit as ended:
+        return ended.code
+
+
+def test_the_documentation_has_command_lines():
+    assert len(LINES) >= 5

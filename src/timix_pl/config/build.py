@@ -82,7 +82,7 @@ def train(cfg: RootConfig) -> EvaluationResult:
     )
     if checkpoint is not None:
         log.info("going on from %s", checkpoint)
-        CsvLogger(run_dir / "metrics.csv").rewind(_step_of(checkpoint))
+    CsvLogger(run_dir / "metrics.csv").rewind(_step_of(checkpoint) if checkpoint else 0)
     summary = _Summary(run_dir, cfg, model, data.pairs.num_samples) if trainer.is_global_zero else None
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -57,9 +57,9 @@ class CsvLogger(Logger):
     def _read(self) -> list[dict[str, str]]:
         if not self.path.exists():
             return []
-        with self.path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows = [row for row in reader if None not in row.values()]
+        whole_lines = self.path.read_text().rpartition("\n")[0]
+        reader = csv.DictReader(whole_lines.splitlines())
+        rows = list(reader)
         self._columns = list(reader.fieldnames or []) + [name for name in self._columns if name not in (reader.fieldnames or [])]
         return rows
 

@@ -174,7 +174,8 @@ class PretrainModule(LightningModule):
         self.check_finite()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What the schedules need to go on unbent. A checkpoint is only written after a step that was looked at."""
+        """What the schedules need to go on unbent. A checkpoint is only written after a step that was looked at and logged."""
+        self._write_row()
         self.check_finite()
         checkpoint["timix"] = {"planned_samples": self.planned_samples, "num_skipped_steps": self.num_skipped_steps}
 

@@ -54,9 +54,14 @@ class CheckpointsCallback(Checkpoint):
         self._saved_at = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Save what is due. Lightning runs checkpoint callbacks last, so that evaluations are in."""
+        """Save what is due. Lightning runs checkpoint callbacks last, so that evaluations are in.
+
+        The best first: the step's checkpoint knows of it.
+        """
         assert isinstance(pl_module, PretrainModule)
         step = pl_module.global_step
+        if self.evaluation is not None and self.evaluation.result_step == step:
+            self._save_best(trainer, self.evaluation.result.metrics)
         last = step == trainer.max_steps
         if last or (self.every_n_steps and step % self.every_n_steps == 0) or (pl_module.logs_now() and self._time_is_up()):
             self._saved_at = time.monotonic()
@@ -66,8 +71,6 @@ class CheckpointsCallback(Checkpoint):
                     temporary.symlink_to(f"step-{step:08d}.ckpt")
                 for old in step_checkpoints(self.folder)[: -self.keep_last]:
                     old.unlink()
-        if self.evaluation is not None and self.evaluation.result_step == step:
-            self._save_best(trainer, self.evaluation.result.metrics)
 
     def _time_is_up(self) -> bool:
         """Asked at logged steps alone, since the ranks must agree."""

@@ -133,7 +133,7 @@ def test_extending_a_finished_run_keeps_its_schedule(shards: Path, tmp_path: Pat
         ["mixing=mixgen", "mixing.compute=replace", "mixing.targets=one_hot"],
         ["mixing.compute=replace", "mixing.targets=one_hot", "mixing.lam=relevance", "pta.grad=head"],
         ["loss=siglip", "mixing.ratio=0.5", "pta.grad=trunk", "pta.every_n_steps=2", "pta.negative_frac=0.5", "pta.caption_positive=true"],
-        ["data=stream", "mixing.stop_frac=0.5", "pta.first_samples=8"],
+        ["data=stream", "mixing.stop_frac=1", "pta.first_samples=8"],
     ],
     ids=" ".join,
 )

@@ -18,6 +18,11 @@ def clean_exit(command: str) -> Iterator[None]:
             raise
         print(f"{command}: {_message(error)}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if os.environ.get("TIMIX_TRACEBACK") == "1":
+            raise
+        print(f"{command}: error: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{command}: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -1,16 +1,18 @@
 """What the commands do with a checked configuration: train, evaluate, or show what would be built."""
 
+import copy
 import json
 import logging
-import time
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
 
 from timix_pl.config.compose import recompose
@@ -26,13 +28,12 @@ from timix_pl.config.parts import (
     evaluation_set,
     lightning_precision,
     prepare_data,
-    settle,
 )
-from timix_pl.config.run_dir import claim
+from timix_pl.config.run_dir import claimed, step_of, write_config
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import RunError
-from timix_pl.core.files import atomic_path
 from timix_pl.core.types import EvaluationResult
+from timix_pl.data.datamodule import PretrainDataModule
 from timix_pl.evaluation.tasks import run_tasks
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.reports.page import write_report
@@ -41,6 +42,7 @@ from timix_pl.training.callbacks.checkpoints import CheckpointsCallback, newest_
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.callbacks.pictures import PicturesCallback
 from timix_pl.training.callbacks.progress import StepProgressBar
+from timix_pl.training.callbacks.summary import SummaryCallback
 from timix_pl.training.callbacks.throughput import ThroughputCallback
 from timix_pl.training.checkpoint_io import AtomicCheckpointIO
 from timix_pl.training.csv_logger import CsvLogger
@@ -48,6 +50,8 @@ from timix_pl.training.module import OptimSettings, PretrainModule
 from timix_pl.training.objective import Objective
 
 log = logging.getLogger(__name__)
+
+_STATUS_OF_SIGTERM = 128 + 15
 
 
 def train(cfg: RootConfig) -> EvaluationResult:
@@ -57,18 +61,24 @@ def train(cfg: RootConfig) -> EvaluationResult:
         The last evaluation; no metrics where nothing was evaluated.
     Raises:
         TimixError: what the user can mend: data, model, run directory, a non-finite loss.
+        KeyboardInterrupt: Ctrl-C.
+        SystemExit: with status 143, on SIGTERM.
     """
+    with claimed(cfg) as checkpoint:
+        return _train(cfg, checkpoint)
+
+
+def _train(cfg: RootConfig, checkpoint: Path | None) -> EvaluationResult:
     run_dir = Path(cfg.run_dir)
-    settle(cfg)
-    checkpoint = claim(cfg)
-    prepare_data(cfg)
+    prepared = copy.deepcopy(cfg)
+    prepare_data(prepared)
     if cfg.trainer.num_threads is not None:
         torch.set_num_threads(cfg.trainer.num_threads)
     torch.manual_seed(cfg.seed)
     model = build_model(cfg)
-    data = build_data(cfg, model)
+    data = build_data(prepared, model)
     check_mixing_happens(cfg, data.max_steps)
-    trainer, evaluation = _build_trainer(cfg, model, data, run_dir)
+    trainer = _build_trainer(prepared, model, data, run_dir)
     check_batches(cfg, trainer.world_size)
     module = PretrainModule(
         model,
@@ -82,18 +92,27 @@ def train(cfg: RootConfig) -> EvaluationResult:
     )
     if checkpoint is not None:
         log.info("going on from %s", checkpoint)
-    CsvLogger(run_dir / "metrics.csv").rewind(_step_of(checkpoint) if checkpoint else 0)
-    summary = _Summary(run_dir, cfg, model, data.pairs.num_samples) if trainer.is_global_zero else None
+    if trainer.is_global_zero:
+        write_config(cfg)
+        CsvLogger(run_dir / "metrics.csv").rewind(step_of(checkpoint) if checkpoint else 0)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except BaseException:
-        if summary:
-            summary.write("interrupted", trainer.global_step)
-        raise
-    if summary:
-        summary.write("finished", trainer.global_step)
+    except SIGTERMException:
+        log.warning("stopped by SIGTERM after step %d; the same command goes on from the newest checkpoint", trainer.global_step)
+        sys.exit(_STATUS_OF_SIGTERM)
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    if trainer.is_global_zero:
         write_report(run_dir)
-    return evaluation.result
+    return _last_evaluation(run_dir)
+
+
+def _last_evaluation(run_dir: Path) -> EvaluationResult:
+    path = run_dir / "evaluation.json"
+    if not path.exists():
+        return EvaluationResult({}, {})
+    content = json.loads(path.read_text())
+    return EvaluationResult(content["metrics"], content["chance"])
 
 
 def dry_run(cfg: RootConfig) -> str:
@@ -104,7 +123,6 @@ def dry_run(cfg: RootConfig) -> str:
     Raises:
         TimixError: the model cannot be built, or the windows do not fit its grid.
     """
-    settle(cfg)
     model = build_model(cfg, device="meta")
     build_mixing(cfg, model.patch_grid)
     return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{describe_cost(cfg, model)}"
@@ -145,33 +163,7 @@ def load_weights(model: DualEncoder, path: Path) -> None:
         raise RunError(f"{path}: not a checkpoint of this model: {str(error).splitlines()[0]}") from error
 
 
-class _Summary:
-    """``summary.json``: what a run is and how far it got."""
-
-    def __init__(self, run_dir: Path, cfg: RootConfig, model: DualEncoder, num_train_samples: int | None):
-        self._path, self._started_s, self._global_batch_size = run_dir / "summary.json", time.time(), cfg.data.global_batch_size
-        earlier = json.loads(self._path.read_text()) if self._path.exists() else {}
-        self._earlier_wall_s = earlier.get("wall_s", 0.0)
-        self._facts = {
-            "name": cfg.name,
-            "num_train_samples": num_train_samples,
-            "num_parameters": {
-                part: sum(p.numel() for p in module.parameters())
-                for part, module in (("image", model.image), ("text", model.text), ("pta", model.pta))
-                if module is not None
-            },
-        }
-        self.write("running", earlier.get("steps", 0))
-
-    def write(self, status: str, steps: int) -> None:
-        wall_s = self._earlier_wall_s + time.time() - self._started_s
-        consumed = steps * self._global_batch_size
-        content = {"status": status, "steps": steps, "consumed": consumed, "wall_s": wall_s, "samples_per_s": consumed / max(wall_s, 1e-9)}
-        with atomic_path(self._path) as temporary:
-            temporary.write_text(json.dumps(self._facts | content, indent=1))
-
-
-def _build_trainer(cfg: RootConfig, model: DualEncoder, data: Any, run_dir: Path) -> tuple[Trainer, EvaluationCallback]:
+def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule, run_dir: Path) -> Trainer:
     mixing = build_mixing(cfg, model.patch_grid)
     evaluation = EvaluationCallback(
         build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, path=run_dir / "evaluation.json"
@@ -201,12 +193,14 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: Any, run_dir: Path
             monitor=_monitor(cfg, evaluation),
             mode=cfg.checkpoint.mode,
         ),
+        SummaryCallback(run_dir / "summary.json", {"name": cfg.name, "num_train_samples": data.pairs.num_samples}),
         *([StepProgressBar()] if cfg.trainer.progress_bar else []),
     ]
     gpu = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
     devices = cfg.trainer.devices or (max(torch.cuda.device_count(), 1) if gpu else 1)
     warnings.filterwarnings("ignore", ".*dataloader is not resumable.*|.*does not have many workers.*|.*checkpoint directory.*")
-    trainer = Trainer(
+    return Trainer(
+        default_root_dir=run_dir,
         accelerator="gpu" if gpu else "cpu",
         devices=devices,
         num_nodes=cfg.trainer.num_nodes,
@@ -217,13 +211,12 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: Any, run_dir: Path
         limit_val_batches=0,
         logger=build_loggers(cfg, run_dir),
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])],
         log_every_n_steps=cfg.trainer.log_every_n_steps,
         use_distributed_sampler=False,
         enable_model_summary=False,
         enable_progress_bar=cfg.trainer.progress_bar,
     )
-    return trainer, evaluation
 
 
 def _monitor(cfg: RootConfig, evaluation: EvaluationCallback) -> str | None:
@@ -232,7 +225,3 @@ def _monitor(cfg: RootConfig, evaluation: EvaluationCallback) -> str | None:
         return monitor
     log.warning("checkpoint.monitor=%s is not evaluated (%s), so there will be no best.ckpt", monitor, ", ".join(names) or "nothing is")
     return None
-
-
-def _step_of(checkpoint: Path) -> int:
-    return torch.load(checkpoint, map_location="meta", weights_only=True, mmap=True)["global_step"]

@@ -11,7 +11,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from timix_pl.config.folder import conf_dir
 from timix_pl.config.options import nearest, schema_options
-from timix_pl.config.schema import RootConfig
+from timix_pl.config.schema import MixingKind, RootConfig
 from timix_pl.config.store import register_schema
 from timix_pl.config.validate import problems, task_problems
 from timix_pl.core.errors import ConfigError, RunError
@@ -41,9 +41,15 @@ def recompose(saved: Path, overrides: Sequence[str] = ()) -> RootConfig:
 
 
 def to_root(cfg: DictConfig) -> RootConfig:
-    """A composed configuration as the schema's dataclasses, interpolations resolved; keys that the schema lacks raise."""
+    """A composed configuration as the schema's dataclasses, interpolations resolved; keys that the schema lacks raise.
+
+    ``mixing.ratio=0`` becomes ``mixing=none``: plain CLIP.
+    """
     checked = OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.to_container(cfg, resolve=True))
-    return OmegaConf.to_object(checked)  # type: ignore[return-value]
+    root: RootConfig = OmegaConf.to_object(checked)  # type: ignore[assignment]
+    if root.mixing.kind is not MixingKind.none and root.mixing.ratio == 0:
+        root.mixing.kind, root.pta.enabled = MixingKind.none, False
+    return root
 
 
 def search_path_override(config_dir: str) -> str:

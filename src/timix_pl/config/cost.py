@@ -11,7 +11,7 @@ _BACKWARD = 2
 
 
 def describe_cost(cfg: RootConfig, model: DualEncoder) -> str:
-    """Parameters of each tower, and FLOPs of one pair in a training step, as lines of text.
+    """Parameters of each tower, and FLOPs of one pair in a training step without the small PTA head, as lines of text.
 
     Args:
         model: on the meta device. FLOPs are two per multiply-add, counted by PyTorch; backward passes are taken as twice the forward ones.
@@ -22,6 +22,8 @@ def describe_cost(cfg: RootConfig, model: DualEncoder) -> str:
         _flops(lambda: model.image(images)), _flops(lambda: model.text(tokens)), _flops(lambda: model.image.patch_features(images))
     )  # fmt: skip
     parts = {"clean image": image * (1 + _BACKWARD), "caption": text * (1 + _BACKWARD)}
+    if cfg.mixing.kind == MixingKind.mixgen:
+        parts["joined caption"] = round(cfg.mixing.ratio * text) * (1 + _BACKWARD)
     if cfg.mixing.kind != MixingKind.none:
         if cfg.mixing.compute == Compute.extra:
             parts["mixed image"] = round(cfg.mixing.ratio * image) * (1 + _BACKWARD)
@@ -30,6 +32,7 @@ def describe_cost(cfg: RootConfig, model: DualEncoder) -> str:
     if model.pta is not None:
         share = cfg.pta.batch_size / cfg.pta.every_n_steps / cfg.data.global_batch_size
         parts["region images up to pta.block"] = round(share * to_block) * (1 + _BACKWARD)
+        parts["phrases, at most"] = round(share * cfg.data.max_phrases * text) * (1 + _BACKWARD)
     lines = ["Parameters"]
     for name, module in (("image tower", model.image), ("text tower", model.text), ("PTA head", model.pta)):
         lines.append(f"  {name:<32}{sum(p.numel() for p in module.parameters()) if module is not None else 0:>16,}")

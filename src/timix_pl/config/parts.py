@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from timix_pl.config.schema import DataKind, LoggerKind, LossKind, MixingKind, Precision, RootConfig
+from timix_pl.config.validate import batch_problems
 from timix_pl.core.errors import ConfigError, DataError
 from timix_pl.core.randomness import seed_of
 from timix_pl.data.datamodule import PretrainDataModule
@@ -30,12 +31,6 @@ from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.csv_logger import CsvLogger
 
 log = logging.getLogger(__name__)
-
-
-def settle(cfg: RootConfig) -> None:
-    """Set what follows from other keys: ``mixing.ratio=0`` is plain CLIP, like ``mixing=none``."""
-    if cfg.mixing.kind != MixingKind.none and cfg.mixing.ratio == 0:
-        cfg.mixing.kind, cfg.pta.enabled = MixingKind.none, False
 
 
 def prepare_data(cfg: RootConfig) -> None:
@@ -114,16 +109,7 @@ def check_batches(cfg: RootConfig, num_ranks: int) -> None:
     Raises:
         ConfigError: a batch size or group size does not divide.
     """
-    sizes = {"data.global_batch_size": cfg.data.global_batch_size}
-    if cfg.pta.enabled:
-        sizes["pta.batch_size"] = cfg.pta.batch_size
-    found = [f"{key}={size}: must be a multiple of the number of ranks, {num_ranks}" for key, size in sizes.items() if size % num_ranks]
-    per_rank = cfg.data.global_batch_size // num_ranks
-    if cfg.mixing.kind != MixingKind.none and per_rank % cfg.mixing.group_size:
-        found.append(
-            f"mixing.group_size={cfg.mixing.group_size}: must divide the batch of each of {num_ranks} ranks, {per_rank}; choose a divisor"
-        )
-    if found:
+    if found := list(batch_problems(cfg, num_ranks)):
         raise ConfigError(found)
 
 

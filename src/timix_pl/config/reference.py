@@ -17,11 +17,11 @@ Options are typed as `KEY=VALUE`, in any order. What you leave out keeps its def
 timix-train experiment=demo optim.lr=5e-4 mixing.ratio=0.5 run_dir=runs/lower
 ```
 
-`timix-train dry_run=true ...` shows the whole configuration that results, and trains nothing. An unknown key, a wrong type, a value out of range and a
-contradiction are refused, all at once, before anything is touched.
+`timix-train dry_run=true ...` shows the whole configuration that results, and trains nothing. An unknown key, a wrong type, a value out
+of range and a contradiction are refused, all at once, before anything is touched.
 
-**Values.** `null` stands for "none". Lists and patterns need quotes, so that the shell leaves them alone; a value with braces, an equals sign or a comma needs
-double quotes inside single ones:
+**Values.** `null` stands for "none". Lists and patterns need quotes, so that the shell leaves them alone; a value with braces, an equals
+sign or a comma needs double quotes inside single ones:
 
 ```bash
 timix-train experiment=demo 'evaluation.tasks=[retrieval,grounding]' 'data.phrase_template="a photo of a {}"'
@@ -80,7 +80,8 @@ def reference() -> str:
 def _choices() -> str:
     rows = "".join(f"| `{group}=` | {', '.join(f'`{name}`' for name in names)} |\n" for group, names in groups().items())
     return (
-        "## Choices\n\nA choice sets several options at once; each is a file `conf/GROUP/NAME.yaml`. Options that you type win over it, and an experiment "
+        "## Choices\n\nA choice sets several options at once; each is a file `conf/GROUP/NAME.yaml`. "
+        "Options that you type win over it, and an experiment "
         f"wins over the other choices' files.\n\n| group | names |\n|---|---|\n{rows}"
     )
 

@@ -1,9 +1,14 @@
 """A run's folder: whose it is, and where a run in it goes on."""
 
+import fcntl
 import logging
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
@@ -34,30 +39,63 @@ def flat(cfg: RootConfig) -> dict[str, Any]:
     return walk(OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True), "")
 
 
-def claim(cfg: RootConfig) -> Path | None:
-    """Write ``config.yaml`` into the run's folder, and find the checkpoint to go on from. Rank 0 checks and writes; it starts first.
+@contextmanager
+def claimed(cfg: RootConfig) -> Iterator[Path | None]:
+    """Hold the run's folder for this run alone, and find the checkpoint to go on from. Rank 0 checks and holds it; it starts first.
 
-    Returns:
+    A folder belongs to a configuration once it has a checkpoint; before that, nothing of the run is worth keeping.
+
+    Yields:
         The checkpoint, or None for a run that starts from the beginning.
     Raises:
-        RunError: the folder belongs to another configuration, or is in use and ``resume=never``.
+        RunError: the folder belongs to another configuration, is in use, or holds a run and ``resume=never``.
     """
     folder = Path(cfg.run_dir)
-    saved = folder / "config.yaml"
-    if rank_zero_only.rank != 0:
-        return _checkpoint(cfg, folder / "checkpoints")
-    if saved.exists():
-        if cfg.resume == "never":
-            raise RunError(f"resume=never, but run_dir={folder} holds a run already; choose another run_dir, or resume=auto to go on")
-        _check_same_run(cfg, saved)
-    checkpoint = _checkpoint(cfg, folder / "checkpoints")
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        yield _checkpoint(cfg, folder / "checkpoints")
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(saved) as temporary:
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"run_dir={folder}: another process is training there; wait for it, or choose another run_dir") from None
+        if step_checkpoints(folder / "checkpoints"):
+            if cfg.resume == "never":
+                raise RunError(f"resume=never, but run_dir={folder} holds a run already; choose another run_dir, or resume=auto to go on")
+            _check_same_run(cfg, folder / "config.yaml")
+        for left_by_a_kill in (folder / "checkpoints").glob(".*.tmp"):
+            left_by_a_kill.unlink()
+        yield _checkpoint(cfg, folder / "checkpoints")
+
+
+def write_config(cfg: RootConfig) -> None:
+    """``config.yaml``: from here on the folder is this run's."""
+    with atomic_path(Path(cfg.run_dir) / "config.yaml") as temporary:
         temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(cfg)))
-    return checkpoint
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written.
+
+    Raises:
+        RunError: it cannot be read, or holds no training state.
+    """
+    try:
+        content = torch.load(checkpoint, map_location="meta", weights_only=True, mmap=True)
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise RunError(f"resume={checkpoint}: not a whole checkpoint: {str(error).splitlines()[0]}") from error
+    if "timix" not in content or "optimizer_states" not in content:
+        raise RunError(
+            f"resume={checkpoint}: not a training checkpoint of timix-train (best.ckpt holds weights alone); "
+            "give a step-*.ckpt file, or start from weights with model.pretrained"
+        )
+    return content["global_step"]
 
 
 def _check_same_run(cfg: RootConfig, saved: Path) -> None:
+    if not saved.exists():
+        raise RunError(f"run_dir={saved.parent} has checkpoints but no config.yaml, so whose they are is unknown; choose another run_dir")
     old = flat(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.load(saved))))  # type: ignore[arg-type]
     new = flat(cfg)
     differing = [key for key in new if old.get(key) != new[key] and not key.startswith(MAY_CHANGE)]
@@ -70,15 +108,19 @@ def _check_same_run(cfg: RootConfig, saved: Path) -> None:
 
 def _checkpoint(cfg: RootConfig, folder: Path) -> Path | None:
     if cfg.resume not in ("auto", "never"):
-        chosen = Path(cfg.resume).resolve()
-        newer = [path.name for path in step_checkpoints(folder) if path.name > chosen.name] if chosen.parent == folder.resolve() else []
-        if newer:
-            raise RunError(
-                f"resume={cfg.resume}: run_dir has newer checkpoints ({', '.join(newer)}), which a later resume=auto would go on from; "
-                "move them away, or choose another run_dir"
-            )
-        return chosen
+        return _chosen(Path(cfg.resume), folder)
     checkpoint, broken = newest_whole_checkpoint(folder)
     for path in broken:
         log.warning("%s cannot be read whole and is passed over; the run goes on from %s", path, checkpoint or "its beginning")
+    return checkpoint
+
+
+def _chosen(checkpoint: Path, folder: Path) -> Path:
+    step = step_of(checkpoint)
+    newer = [path.name for path in step_checkpoints(folder) if path.name > f"step-{step:08d}.ckpt"]
+    if newer:
+        raise RunError(
+            f"resume={checkpoint}: run_dir has newer checkpoints ({', '.join(newer)}), which the run would lose or mix up with its own; "
+            "set resume=auto to go on from these, or choose another run_dir"
+        )
     return checkpoint

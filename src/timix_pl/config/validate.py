@@ -20,10 +20,11 @@ SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "gr
 
 def problems(cfg: RootConfig) -> list[str]:
     """All that is wrong with a composed configuration, one message each; empty when it can be built."""
+    ranks = (cfg.trainer.devices or 1) * cfg.trainer.num_nodes  # as far as known here; a machine may turn out to have more
     out_of_range = list(_ranges(cfg))
     if out_of_range:
         return out_of_range + list(_independent_of_numbers(cfg))
-    return [*_independent_of_numbers(cfg), *_batches(cfg), *_mixing_numbers(cfg), *_schedules(cfg)]
+    return [*_independent_of_numbers(cfg), *batch_problems(cfg, ranks), *_mixing_numbers(cfg), *_schedules(cfg)]
 
 
 def task_problems(cfg: RootConfig) -> list[str]:
@@ -63,7 +64,7 @@ def _run(cfg: RootConfig) -> Iterator[str]:
     if not cfg.run_dir:
         yield "run_dir=: must name a folder; leave it out for runs/NAME"
     if cfg.resume not in ("auto", "never") and not Path(cfg.resume).is_file():
-        yield f"{_said(cfg, 'resume')}: must be auto, never, or a checkpoint file, and there is no such file; auto finds the newest in run_dir"
+        yield f"{_said(cfg, 'resume')}: must be auto, never, or a checkpoint file, and there is none; auto finds the newest in run_dir"
 
 
 def _shards(cfg: RootConfig) -> Iterator[str]:
@@ -145,8 +146,8 @@ def _length(cfg: RootConfig) -> Iterator[str]:
         yield f"{_said(cfg, 'trainer.max_epochs')}: data=stream has no epochs; set trainer.max_steps, and trainer.max_epochs=null"
 
 
-def _batches(cfg: RootConfig) -> Iterator[str]:
-    ranks = (cfg.trainer.devices or 1) * cfg.trainer.num_nodes  # as far as known here; a machine may turn out to have more
+def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
+    """Batch sizes and group sizes that do not divide among ``ranks`` processes."""
     for key in ("data.global_batch_size", "pta.batch_size") if cfg.pta.enabled else ("data.global_batch_size",):
         size = _value(cfg, key)
         if size % ranks:
@@ -164,6 +165,11 @@ def _batches(cfg: RootConfig) -> Iterator[str]:
 
 def _mixing_numbers(cfg: RootConfig) -> Iterator[str]:
     mixing = cfg.mixing
+    if _mixes(cfg) and round(mixing.ratio * mixing.group_size) < 2:
+        yield (
+            f"{_said(cfg, 'mixing.ratio', 'mixing.group_size')}: fewer than two rows of a group, so that nothing would be mixed; "
+            f"set mixing.ratio={2 / mixing.group_size:g} or more, or mixing=none"
+        )
     if mixing.min_side > mixing.max_side:
         yield f"{_said(cfg, 'mixing.min_side', 'mixing.max_side')}: the smallest side must not exceed the largest; raise mixing.max_side"
     if mixing.warmup_frac > mixing.stop_frac:

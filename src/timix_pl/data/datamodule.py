@@ -5,10 +5,11 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.core.errors import RunError
+from timix_pl.data.loader import Loader
 from timix_pl.data.resampled import ResampledSet, ResampledShards
 from timix_pl.data.training_set import SampleStream, TrainingSet
 
@@ -79,16 +80,15 @@ class PretrainDataModule(LightningDataModule):
             **self._options,
         )
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> Loader:
         """One item is one optimizer step; the loader starts after the steps that are done."""
         assert self.trainer is not None
         dataset: Any = self.training_set()
         sampler: StepSampler | None = StepSampler(self.trainer.global_step, self.max_steps)
         if isinstance(self.pairs, ResampledShards):
             dataset, sampler = ResampledSet(self.pairs, dataset, self.trainer.global_step, self.max_steps), None
-        return DataLoader(
-            dataset,
-            batch_size=None,
+        from torch.utils.data import DataLoader; return DataLoader(batch_size=None, dataset=(
+            dataset),
             sampler=sampler,
             num_workers=self._num_workers,
             prefetch_factor=self._prefetch_batches if self._num_workers else None,

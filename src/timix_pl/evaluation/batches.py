@@ -1,16 +1,17 @@
 """A data set in batches, shared between ranks and read by loader processes."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from timix_pl.core.errors import DataError, TimixError
+from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region
 from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.data.loader import Loader
 from timix_pl.evaluation.sharing import over_ranks
 
 Result = TypeVar("Result")
@@ -44,16 +45,13 @@ def map_batches(
 
     def work_on(share: range) -> list[Result]:
         own_generator = torch.Generator()  # a loader draws a seed when it starts: not from the generator that training uses
-        loader = DataLoader(
-            batches, batch_size=None, sampler=share, num_workers=num_workers, collate_fn=_unchanged, generator=own_generator
-        )
-        return [work(_raise_if_error(batch)) for batch in loader]
+        return [work(batch) for batch in Loader(batches, sampler=share, num_workers=num_workers, generator=own_generator)]
 
     return over_ranks(len(batches), work_on)
 
 
-class _Batches(Dataset[EvaluationBatch | TimixError]):
-    """Item b is the data set's b-th batch. An error comes back as an item: a loader would bury its message in a stack trace."""
+class _Batches(Dataset[EvaluationBatch]):
+    """Item b is the data set's b-th batch."""
 
     def __init__(self, dataset: Dataset[EvaluationItem], batch_size: int):
         self.dataset = dataset
@@ -62,13 +60,10 @@ class _Batches(Dataset[EvaluationBatch | TimixError]):
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> EvaluationBatch | TimixError:
+    def __getitem__(self, index: int) -> EvaluationBatch:
         start = index * self.batch_size
         stop = min(start + self.batch_size, len(self.dataset))  # type: ignore[arg-type]
-        try:
-            return _collate([self.dataset[i] for i in range(start, stop)])
-        except TimixError as error:
-            return error
+        return _collate([self.dataset[i] for i in range(start, stop)])
 
 
 def _collate(items: Sequence[EvaluationItem]) -> EvaluationBatch:
@@ -79,13 +74,3 @@ def _collate(items: Sequence[EvaluationItem]) -> EvaluationBatch:
         regions=[item.regions for item in items],
         extra=[item.extra for item in items],
     )
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-def _raise_if_error(batch: EvaluationBatch | TimixError) -> EvaluationBatch:
-    if isinstance(batch, TimixError):
-        raise batch
-    return batch

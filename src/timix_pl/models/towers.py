@@ -92,7 +92,7 @@ class TextTower(nn.Module):
         super().__init__()
         name = "text_projection" if hasattr(tower, "text_projection") else "proj"
         projection = getattr(tower, name)
-        setattr(tower, name, nn.Identity() if isinstance(projection, nn.Module) else None)
+        setattr(tower, name, None if name == "text_projection" else nn.Identity())
         self.tower: Any = tower
         self.tower.output_tokens = False
         self.projection = projection if projection is not None else nn.Identity()

@@ -128,11 +128,11 @@ class PretrainModule(LightningModule):
         self._write_row()
         self.idle_since_s = time.perf_counter()
 
-    def mix_step(self, pairs: Batch, step: int | None = None) -> MixStep | None:
+    def mix_step(self, pairs: Batch) -> MixStep | None:
         """This step's mixing, or None where nothing is mixed."""
         if self.mixing is None:
             return None
-        step = self.global_step if step is None else step
+        step = self.global_step
         mixer, compute, ratio, _, group_size = self.mixing
         rows, partners = mixed_rows(len(pairs.images), group_size, ratio, seed=self.seed, step=step, first=pairs.first)
         if not len(rows):

@@ -1,6 +1,7 @@
 """Pictures for the report: mixed pairs and heat maps, made once after the last step."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
+from timix_pl.core.errors import TimixError
 from timix_pl.core.files import atomic_path
 from timix_pl.core.types import Batch
 from timix_pl.data.evaluation_set import EvaluationSet
@@ -17,6 +19,8 @@ from timix_pl.data.patch_labels import boxes_by_phrase
 from timix_pl.metrics.grounding import pointing_hits
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.module import MixNow, PretrainModule
+
+log = logging.getLogger(__name__)
 
 
 class PicturesCallback(Callback):
@@ -51,10 +55,13 @@ class PicturesCallback(Callback):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         pl_module.model.eval()
-        if self.mixing is not None and self.num_mixed:
-            self._write("mixed", self.mixed_pairs(pl_module, batch[0], self.mixing))
-        if self.grounding is not None and self.num_heat_maps and pl_module.model.pta is not None:
-            self._write("heat_maps", self.heat_maps(pl_module, self.grounding))
+        try:
+            if self.mixing is not None and self.num_mixed:
+                self._write("mixed", self.mixed_pairs(pl_module, batch[0], self.mixing))
+            if self.grounding is not None and self.num_heat_maps and pl_module.model.pta is not None:
+                self._write("heat_maps", self.heat_maps(pl_module, self.grounding))
+        except (TimixError, OSError) as error:
+            log.warning("the report will lack pictures: %s", error)
         pl_module.model.train()
 
     def mixed_pairs(self, module: PretrainModule, pairs: Batch, mixing: MixingCallback) -> list[dict[str, Any]]:

@@ -1,0 +1,71 @@
+"""``summary.json``: what a run is and how far it got."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from timix_pl.core.files import atomic_path
+from timix_pl.training.module import PretrainModule
+
+
+class SummaryCallback(Callback):
+    """Writes status, steps, time and throughput at every logged step and at the end; the time of a run's several starts adds up.
+
+    Args:
+        path: of ``summary.json``.
+        facts: what is known beforehand: name, number of training samples.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any]):
+        self.path, self.facts = path, facts
+        self._earlier_wall_s = self._started_s = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        assert isinstance(pl_module, PretrainModule)
+        towers = {"image": pl_module.model.image, "text": pl_module.model.text, "pta": pl_module.model.pta}
+        self.facts["num_parameters"] = {
+            name: sum(p.numel() for p in part.parameters()) for name, part in towers.items() if part is not None
+        }
+        self._started_s = time.time()
+        self._write("running", trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Still running."""
+        assert isinstance(pl_module, PretrainModule)
+        if pl_module.logs_now():
+            self._write("running", trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Done, unless something interrupted it."""
+        if not trainer.interrupted:
+            self._write("finished", trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Stopped by an error, a signal or a person."""
+        self._write("interrupted", trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds so far."""
+        return {"wall_s": self._wall_s()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._earlier_wall_s = state_dict["wall_s"]
+
+    def _wall_s(self) -> float:
+        return self._earlier_wall_s + (time.time() - self._started_s if self._started_s else 0.0)
+
+    def _write(self, status: str, trainer: Trainer, module: LightningModule) -> None:
+        if not trainer.is_global_zero or not self._started_s:
+            return
+        assert isinstance(module, PretrainModule)
+        wall_s = self._wall_s()
+        progress = {"steps": module.global_step, "consumed": module.consumed, "wall_s": wall_s}
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(
+                json.dumps(self.facts | {"status": status} | progress | {"samples_per_s": module.consumed / wall_s}, indent=1)
+            )

@@ -1,9 +1,13 @@
 """A run through the command line: what it leaves, how it goes on, and what it says when something is wrong."""
 
 import csv
+import fcntl
 import io
 import json
+import signal
+import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ import torch
 import yaml
 from PIL import Image
 
+from tests.commands import write_scripts
 from tests.tiny import write_shards
 from timix_pl.cli.evaluate import main as evaluate
 from timix_pl.cli.train import main as train
@@ -150,7 +155,7 @@ def test_every_choice_trains(words: list[str], shards: Path, tmp_path: Path) -> 
         (["data.train_shards={tmp}/*.tar"], ["data.train_shards", "*.tar", "matches no file"]),
         (["model.architecture=ViT-B-23"], ["model.architecture=ViT-B-23", "ViT-B-32"]),
         (["model.image_size_px=70"], ["model.image_size_px", "70", "multiple"]),
-        (["pta.block=9"], ["pta.block=9", "smaller"]),
+        (["pta.block=9"], ["pta.block=9", "another"]),
         (["model.image_size_px=8"], ["mixing.min_side", "1 x 1", "too small"]),
         (["mixing.group_size=3"], ["mixing.group_size=3", "8"]),
         (["data.global_batch_size=1"], ["data.global_batch_size=1", "at least 2"]),
@@ -209,3 +214,59 @@ def test_bad_samples_are_written_down_and_too_many_stop_the_run(tmp_path: Path, 
     assert all(entry["shard"] == "a.tar" for entry in found)
     said = refusal([*words, f"run_dir={tmp_path / 'other'}", "data.max_bad_frac=0.001"], capsys)
     assert "data.max_bad_frac=0.001" in said and "quarantine.jsonl" in said
+
+
+def test_a_start_that_failed_leaves_the_folder_free(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = arguments(shards, tmp_path / "run", "trainer.max_steps=1", "evaluation.tasks=[]", "resume=never")
+    refusal([*words, "pta.block=9"], capsys)
+    train([*words, "pta.block=1"])
+    assert [row["step"] for row in rows(tmp_path / "run")] == ["1"]
+
+
+def test_a_finished_run_shows_its_results_again(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = arguments(shards, tmp_path / "run", "trainer.max_steps=1")
+    train(words)
+    first = capsys.readouterr().out
+    train(words)
+    assert capsys.readouterr().out == first
+    assert "retrieval/mean_recall" in first
+
+
+def test_a_folder_belongs_to_one_process_at_a_time(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        said = refusal(arguments(shards, tmp_path / "run", "trainer.max_steps=1"), capsys)
+    assert f"run_dir={tmp_path / 'run'}" in said and "another process" in said
+
+
+def test_what_cannot_be_resumed_from_says_why(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    words = arguments(shards, run, "trainer.max_steps=2", "checkpoint.every_n_steps=1")
+    train(words)
+    capsys.readouterr()
+    garbage = tmp_path / "garbage.ckpt"
+    garbage.write_bytes(b"not a checkpoint")
+    for path, part in (
+        (garbage, "not a whole checkpoint"),
+        (run / "checkpoints" / "best.ckpt", "weights alone"),
+        (run / "checkpoints" / "step-00000001.ckpt", "step-00000002.ckpt"),
+    ):
+        said = refusal([*words, f"resume={path}"], capsys)
+        assert str(path) in said and part in said
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_says_so_with_its_status(number: signal.Signals, status: int, shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    script = write_scripts(tmp_path) / "timix-train"
+    words = arguments(shards, run, "trainer.max_steps=100000", "evaluation.tasks=[]", "optim.lr=1e-6")
+    process = subprocess.Popen([script, *words], stderr=subprocess.PIPE, text=True)
+    while len(rows(run) if (run / "metrics.csv").exists() else []) < 3:
+        assert process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(number)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == status, said
+    assert "Traceback" not in said
+    assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"

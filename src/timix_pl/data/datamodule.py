@@ -87,8 +87,8 @@ class PretrainDataModule(LightningDataModule):
         sampler: StepSampler | None = StepSampler(self.trainer.global_step, self.max_steps)
         if isinstance(self.pairs, ResampledShards):
             dataset, sampler = ResampledSet(self.pairs, dataset, self.trainer.global_step, self.max_steps), None
-        from torch.utils.data import DataLoader; return DataLoader(batch_size=None, dataset=(
-            dataset),
+        return Loader(
+            dataset,
             sampler=sampler,
             num_workers=self._num_workers,
             prefetch_factor=self._prefetch_batches if self._num_workers else None,

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from tests.tiny import GRID, IMAGE_SIZE_PX, write_shards
-from timix_pl.core.errors import RunError
+from timix_pl.core.errors import DataError, RunError
 from timix_pl.data.datamodule import PretrainDataModule
+from timix_pl.data.resampled import ResampledShards
 from timix_pl.data.training_set import SampleStream
+from timix_pl.data.writer import ShardWriter
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +18,8 @@ def shards(tmp_path_factory):
     return str(write_shards(tmp_path_factory.mktemp("pairs") / "shards", 30))
 
 
-def datamodule(shards, *, step=0, seed=0, window_shards=2, global_batch_size=4, **options):
-    pairs = SampleStream(shards, key="data.train_shards", seed=seed, name="train", window_shards=window_shards)
+def datamodule(shards, *, step=0, seed=0, window_shards=2, global_batch_size=4, pairs=None, num_workers=0, **options):
+    pairs = pairs or SampleStream(shards, key="data.train_shards", seed=seed, name="train", window_shards=window_shards)
     data = PretrainDataModule(
         pairs,
         None,
@@ -25,7 +27,7 @@ def datamodule(shards, *, step=0, seed=0, window_shards=2, global_batch_size=4, 
         global_batch_size=global_batch_size,
         max_steps=20,
         seed=seed,
-        num_workers=0,
+        num_workers=num_workers,
         image_size_px=IMAGE_SIZE_PX,
         patch_grid=GRID,
         **options,
@@ -69,3 +71,16 @@ def test_changed_shards_are_refused_unless_allowed(shards, tmp_path):
     with pytest.raises(RunError, match=r"data\.train_shards.*data\.allow_changed=true"):
         datamodule(other).load_state_dict(state)
     datamodule(other, allow_changed=True).load_state_dict(state)
+
+
+@pytest.mark.parametrize("drawn", [False, True], ids=["in order", "drawn"])
+def test_an_error_in_a_loader_process_keeps_its_message(tmp_path, drawn):
+    with ShardWriter(tmp_path / "shards") as writer:
+        for number in range(3):
+            writer.write(f"s{number}", b"not an image", "jpg", captions=["a"])
+    shards = str(tmp_path / "shards")
+    pairs = ResampledShards(shards, key="data.train_shards", seed=0) if drawn else None
+    for num_workers in (0, 1):
+        with pytest.raises(DataError, match=r"\Adata\.train_shards: .* cannot be used.*cannot be decoded") as error:
+            list(datamodule(shards, pairs=pairs, num_workers=num_workers).train_dataloader())
+        assert "Traceback" not in str(error.value)

@@ -1,0 +1,59 @@
+"""Loader processes whose errors arrive as they were raised."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from timix_pl.core.errors import TimixError
+
+
+class Loader(DataLoader):
+    """A ``DataLoader`` that raises a worker's ``TimixError`` in the main process, message and all; torch would bury it in a stack trace.
+
+    Args:
+        dataset: its items are used as they are.
+        options: of ``DataLoader``.
+    """
+
+    def __init__(self, dataset: Dataset, **options: Any):
+        wrapped = _ErrorsInStream(dataset) if isinstance(dataset, IterableDataset) else _ErrorsAsItems(dataset)
+        super().__init__(wrapped, batch_size=None, collate_fn=_unchanged, **options)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for item in super().__iter__():
+            if isinstance(item, TimixError):
+                raise item
+            yield item
+
+
+class _ErrorsAsItems(Dataset):
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return self.dataset[index]
+        except TimixError as error:
+            return error
+
+
+class _ErrorsInStream(IterableDataset):
+    def __init__(self, dataset: IterableDataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self.dataset
+        except TimixError as error:
+            yield error
+
+
+def _unchanged(item: Any) -> Any:
+    return item

@@ -4,8 +4,9 @@ Position p of the sequence belongs to global batch p // G. Epochs follow one ano
 and the start of the next: no tail is dropped and none is padded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,8 @@ class SourceOrder:
         self.starts = np.concatenate(([0], np.cumsum(self.sizes)))
         self.num_samples = int(self.starts[-1])
         self._seed, self._name, self._window_shards = seed, name, window_shards
-        self._shards = lru_cache(2)(self._shards_of_epoch)
-        self._window = lru_cache(2)(self._samples_of_window)
+        self._shards = _Recent(self._shards_of_epoch)
+        self._window = _Recent(self._samples_of_window)
 
     def locate(self, start: int, stop: int) -> NDArray[np.int64]:
         """Positions ``start`` to ``stop`` as rows of (epoch, sample); samples count through the shards in their given order."""
@@ -80,7 +81,7 @@ class BlendedOrder:
         self._bounds = np.concatenate(([0.0], np.cumsum(shares)))
         self._bounds[-1] = 1.0
         self._bases = np.concatenate(([0], np.cumsum([source.num_samples for source in sources])))
-        self._block = lru_cache(2)(self._sources_of_block)
+        self._block = _Recent(self._sources_of_block)
 
     @property
     def num_samples(self) -> int:
@@ -110,3 +111,16 @@ class BlendedOrder:
         before, after = (np.diff(np.floor(b * _BLEND_BLOCK * self._bounds)).astype(np.int64) for b in (block, block + 1))
         chosen = np.repeat(np.arange(len(self.sources)), after - before)
         return chosen[permutation(_BLEND_BLOCK, "blend", self._seed, block)], before
+
+
+class _Recent:
+    """A function that keeps its last two results; sent to another process, it goes without them."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self._function, self._cached = function, lru_cache(2)(function)
+
+    def __call__(self, *args: int) -> Any:
+        return self._cached(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Recent, (self._function,)

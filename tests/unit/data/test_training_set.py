@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import tarfile
 
 import pytest
@@ -78,6 +79,20 @@ def test_a_step_is_the_same_whoever_reads_it_and_whenever(pairs, regions):
     from_worker = list(loader)[5]
     assert one[0].images.equal(from_worker[0].images) and one[0].keys == from_worker[0].keys
     assert one[1].images.equal(from_worker[1].images) and one[1].patch_labels.equal(from_worker[1].patch_labels)
+
+
+def test_it_can_be_sent_to_a_process_that_does_not_share_memory(pairs, regions):
+    """As loaders do where processes are spawned."""
+    steps = training_set(pairs, regions)
+    steps[1]
+    (batch, found), (batch_sent, found_sent) = steps[3], pickle.loads(pickle.dumps(steps))[3]
+    assert batch.images.equal(batch_sent.images) and batch.keys == batch_sent.keys and found.tokens.equal(found_sent.tokens)
+
+
+def test_a_blend_of_sources_can_be_sent_too(pairs, regions):
+    both = SampleStream([str(pairs), str(regions)], key="k", seed=0, name="a", window_shards=2)
+    before = both.order.locate(0, 20)
+    assert (pickle.loads(pickle.dumps(both)).order.locate(0, 20) == before).all()
 
 
 def test_an_epoch_has_every_sample_once_and_the_next_has_other_crops_and_captions(pairs):

@@ -9,6 +9,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from timix_pl.data.reader import BadSampleError
 
+Image.MAX_IMAGE_PIXELS = None  # PIL's own limit would come before data.max_image_px
+
 _EXIF_ORIENTATION_SEARCH = 4096
 
 
@@ -29,11 +31,11 @@ def open_image(data: bytes, *, max_image_px: int) -> Image.Image:
                 white = Image.new("RGBA", upright.size, "white")
                 upright = Image.alpha_composite(white, upright)
             return upright.convert("RGB")
-    except BadSampleError:
+    except (BadSampleError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise BadSampleError("the image cannot be decoded: it has no known format") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # damaged metadata raises whatever its parser stumbles over
         raise BadSampleError(f"the image cannot be decoded: {error or type(error).__name__}") from error
 
 

@@ -125,21 +125,52 @@ def test_bytes_that_are_no_image_are_refused(data, ext):
         decode(data, ext)
 
 
+def png_chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def png_that_claims(width, height):
     """A few bytes that would unpack to gigabytes."""
-
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(bytes(1000))) + png_chunk(b"IEND", b"")
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("size", [(3200, 3200), (9600, 9600), (12000, 12000), (60000, 60000)])
-def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(size):
-    with pytest.raises(BadSampleError, match=r"data\.max_image_px|decoded"):
+def test_an_image_of_too_many_pixels_is_refused_by_our_limit_and_not_by_pils(size):
+    with pytest.raises(BadSampleError, match=r"data\.max_image_px"):
         decode(png_that_claims(*size), "png")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_damaged_exif_is_passed_over_or_the_sample_refused(image_format):
+    sound = Image.Exif()
+    sound[0x0112], sound[0x010E], sound[0x011A] = 6, "a description", 72.5
+    exif = sound.tobytes()
+    rng = np.random.default_rng(0)
+    for kept in range(6, len(exif)):
+        damaged = bytearray(exif[:kept])
+        for place in rng.integers(6, kept + 1, 3):
+            damaged[min(int(place), kept - 1)] = rng.integers(256)
+        for content in (exif[:kept], bytes(damaged)):
+            try:
+                assert decode(save(Image.fromarray(PICTURE), image_format, exif=content), image_format.lower()).shape[2] == 3
+            except BadSampleError:
+                pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [(b"zTXt", b"note\0\0not deflated"), (b"iTXt", b"note\0\1\0\0\0not deflated"), (b"iCCP", b"icc\0\0not"), (b"gAMA", b""), (b"eXIf", b"MM")],
+)
+def test_damaged_chunks_of_a_png_are_passed_over_or_the_sample_refused(kind, content):
+    data = save(Image.fromarray(PICTURE), "PNG")
+    for place in (33, len(data) - 12):  # after the header, and before the end
+        try:
+            assert close(decode(data[:place] + png_chunk(kind, content) + data[place:], "png"), PICTURE)
+        except BadSampleError:
+            pass
 
 
 def test_the_limit_is_named_and_holds_for_jpegs_too():

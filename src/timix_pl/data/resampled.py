@@ -4,7 +4,7 @@ There is no order: no epoch, no exact resume (a resumed run draws anew), no prom
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,25 @@ class ResampledShards:
         self.seed, self.key = seed, key
         self.fingerprint = f"{seed_of(*[Path(path).name for path in self.paths]):016x}"
 
-    def samples(self, *ids: int) -> Iterator[dict[str, Any]]:
-        """An endless sequence of webdataset's samples, shuffled; another one for other ``ids``."""
+    def samples(self, *ids: int, on_broken: Callable[[str, str], None]) -> Iterator[dict[str, Any]]:
+        """An endless sequence of webdataset's samples, shuffled; another one for other ``ids``.
+
+        Args:
+            on_broken: told the shard and the reason where the rest of a shard cannot be read; then comes another shard.
+        """
+
+        def go_on(error: Exception) -> bool:
+            shard = error.args[-1] if error.args else ""
+            if shard is not None and shard not in self.paths:
+                raise error  # inside a shard; webdataset catches it again, with the shard's path
+            detail = next((arg for arg in error.args if isinstance(arg, str)), "")
+            on_broken(shard or "", f"the rest of the shard cannot be read: {type(error).__name__}: {detail}")
+            return True
+
         seed = seed_of("resampled", self.seed, *ids)
         shards = webdataset.ResampledShards(self.paths, seed=seed, worker_seed=lambda: seed, deterministic=True)
-        pipeline = webdataset.DataPipeline(
-            shards, webdataset.tarfile_to_samples(), webdataset.shuffle(_SHUFFLE_SAMPLES, rng=random.Random(seed))
-        )
-        return iter(pipeline)
+        read = webdataset.tarfile_to_samples(handler=go_on)
+        return iter(webdataset.DataPipeline(shards, read, webdataset.shuffle(_SHUFFLE_SAMPLES, rng=random.Random(seed))))
 
 
 class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
@@ -72,24 +83,25 @@ class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
         ids = (self.first_step, self.training_set.rank, number)
-        samples = enumerate(self.shards.samples(*ids))
+        problems: list[dict[str, str]] = []
+
+        def pass_over(shard: str, reason: str, key: str = "") -> None:
+            problem = {"stream": self.shards.key, "shard": Path(shard).name, "key": key, "reason": reason, "outcome": "passed over"}
+            problems.append(problem)
+            if len(problems) > _MAX_BAD_IN_A_ROW:
+                raise DataError(f"{self.shards.key}: more than {_MAX_BAD_IN_A_ROW} samples of a batch cannot be used; the last: {reason}")
+
+        samples = enumerate(self.shards.samples(*ids, on_broken=pass_over))
         for step in range(self.first_step + number, self.max_steps, count):
-            problems: list[dict[str, str]] = []
             pairs: list[Any] = []
             while len(pairs) < self.training_set.batch_size:
                 drawn, raw = next(samples)
                 try:
                     pairs.append(self.training_set.use_pair(_sample(raw), (seed_of(*ids), drawn)))
                 except BadSampleError as error:
-                    shard = Path(raw.get("__url__", "")).name
-                    problems.append(
-                        {"stream": self.shards.key, "shard": shard, "key": raw["__key__"], "reason": str(error), "outcome": "passed over"}
-                    )
-                    if len(problems) > _MAX_BAD_IN_A_ROW:
-                        raise DataError(
-                            f"{self.shards.key}: more than {_MAX_BAD_IN_A_ROW} samples of a batch cannot be used; the last: {error}"
-                        ) from error
-            yield self.training_set.assemble(step, pairs, problems)
+                    pass_over(raw["__url__"], str(error), raw["__key__"])
+            yield self.training_set.assemble(step, pairs, problems[:])
+            problems.clear()
 
 
 def _sample(raw: dict[str, Any]) -> Sample:

@@ -84,3 +84,23 @@ def test_an_error_in_a_loader_process_keeps_its_message(tmp_path, drawn):
         with pytest.raises(DataError, match=r"\Adata\.train_shards: .* cannot be used.*cannot be decoded") as error:
             list(datamodule(shards, pairs=pairs, num_workers=num_workers).train_dataloader())
         assert "Traceback" not in str(error.value)
+
+
+def test_drawn_shards_that_are_cut_off_are_named_and_the_others_go_on(tmp_path):
+    folder = write_shards(tmp_path / "shards", 24)
+    content = (folder / "shard-000001.tar").read_bytes()
+    (folder / "shard-000001.tar").write_bytes(content[: len(content) // 2 - 700])
+    (folder / "shard-000002.tar").write_bytes(b"not a tar")
+    pairs = ResampledShards(str(folder), key="data.train_shards", seed=0)
+    batches = [batch for batch, _ in datamodule(None, pairs=pairs).train_dataloader()]
+    assert len(batches) == 20 and {key for batch in batches for key in batch.keys} >= {f"s{number}" for number in range(8)}
+    problems = [problem for batch in batches for problem in batch.problems if not problem["key"]]
+    assert {problem["shard"] for problem in problems} == {"shard-000001.tar", "shard-000002.tar"}
+    assert all("cannot be read" in problem["reason"] and problem["outcome"] == "passed over" for problem in problems)
+
+
+def test_drawn_shards_none_of_which_can_be_read_end_in_an_error(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"not a tar")
+    pairs = ResampledShards(str(tmp_path / "a.tar"), key="data.train_shards", seed=0)
+    with pytest.raises(DataError, match=r"\Adata\.train_shards: .*the rest of the shard cannot be read"):
+        list(datamodule(None, pairs=pairs, num_workers=1).train_dataloader())

@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,7 +13,10 @@ from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region, Sample
 from timix_pl.data.index import IMAGE, JSON, TEXT, Manifest, ShardIndex, load_index
 
-_OPEN_FILES = 16
+Result = TypeVar("Result")
+
+_MAX_OPEN_SHARDS = 256
+_RETRY_PAUSES_S = (1.0, 5.0)
 
 
 class BadSampleError(DataError):
@@ -22,14 +26,17 @@ class BadSampleError(DataError):
 class ShardReader:
     """The samples of several manifests, counted through in order. Cheap to send to a worker: files are opened on first use.
 
+    Args:
+        open_shards: shards that are read by turns; so many stay open, with their indexes, but at most 256.
     Raises:
         DataError: a shard is gone or changed since it was indexed.
         BadSampleError: the bytes of a sample cannot be read as what they should be.
     """
 
-    def __init__(self, manifests: Sequence[Manifest]):
+    def __init__(self, manifests: Sequence[Manifest], *, open_shards: int = 1):
         self._paths = [shard.path for manifest in manifests for shard in manifest.shards]
         self._starts = np.concatenate(([0], np.cumsum([shard.num_samples for manifest in manifests for shard in manifest.shards])))
+        self._open_shards = min(open_shards, _MAX_OPEN_SHARDS)
         self._open_cached: Any = None
 
     def __len__(self) -> int:
@@ -53,7 +60,7 @@ class ShardReader:
 
     def _opened(self, shard: int) -> tuple[ShardIndex, "_File"]:
         if self._open_cached is None:
-            self._open_cached = lru_cache(_OPEN_FILES)(lambda number: (load_index(self._paths[number]), _File(self._paths[number])))
+            self._open_cached = lru_cache(self._open_shards)(lambda number: (load_index(self._paths[number]), _File(self._paths[number])))
         return self._open_cached(shard)
 
     @staticmethod
@@ -66,20 +73,28 @@ class ShardReader:
 
 
 class _File:
-    """A file descriptor for reads at any offset, closed with the object."""
+    """A file descriptor for reads at any offset, closed with the object; a read that fails is tried three times."""
 
     def __init__(self, path: os.PathLike):
         self._path = path
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: the shard is gone; restore it, or start a new run without it") from error
+        self._descriptor = self._retried(lambda: os.open(path, os.O_RDONLY))
 
     def read(self, size: int, offset: int) -> bytes:
-        data = os.pread(self._descriptor, size, offset)
+        data = self._retried(lambda: os.pread(self._descriptor, size, offset))
         if len(data) != size:
             raise DataError(f"{self._path}: {len(data)} of {size} bytes at {offset}; the shard was cut off after it was indexed")
         return data
+
+    def _retried(self, act: Callable[[], Result], pauses_s: Sequence[float] = _RETRY_PAUSES_S) -> Result:
+        try:
+            return act()
+        except FileNotFoundError as error:
+            raise DataError(f"{self._path}: the shard is gone; restore it, or start a new run without it") from error
+        except OSError as error:
+            if not pauses_s:
+                raise DataError(f"{self._path}: three tries to read it failed, the last: {error}; mend the disk or network") from error
+            time.sleep(pauses_s[0])
+            return self._retried(act, pauses_s[1:])
 
     def __del__(self):
         if hasattr(self, "_descriptor"):

@@ -51,7 +51,7 @@ class SampleStream:
             for number, manifest in enumerate(manifests)
         ]
         self.order = BlendedOrder(orders, [source.weight for source in sources], seed=seed)
-        self.reader = ShardReader(manifests)
+        self.reader = ShardReader(manifests, open_shards=window_shards * len(manifests) + 1)
         weights = [source.weight for source in sources]
         self.fingerprint = f"{seed_of(name, window_shards, *[m.fingerprint for m in manifests], *map(str, weights)):016x}"
         self.num_problems = sum(len(s.problems) for manifest in manifests for s in manifest.shards)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
 
@@ -10,6 +11,7 @@ import pytest
 from tests.tiny import encoded_image, random_pixels, write_shards
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region
+from timix_pl.data import reader as reader_module
 from timix_pl.data.index import build_manifest, resolve_shards
 from timix_pl.data.reader import BadSampleError, ShardReader
 
@@ -141,3 +143,47 @@ def test_a_shard_cut_off_while_it_is_open_is_a_data_error_and_not_a_bad_sample(t
     with pytest.raises(DataError, match="cut off") as error:
         reader[4]
     assert not isinstance(error.value, BadSampleError)
+
+
+@pytest.fixture
+def failing_disk(monkeypatch):
+    """Reads fail as often as ``failures`` says; ``pauses`` are those made."""
+
+    class Disk:
+        failures, pauses = 0, []
+
+    def failing(function):
+        def call(*arguments):
+            if Disk.failures:
+                Disk.failures -= 1
+                raise OSError(5, "Input/output error")
+            return function(*arguments)
+
+        return call
+
+    for name in ("open", "pread"):
+        monkeypatch.setattr(reader_module.os, name, failing(getattr(os, name)))
+    monkeypatch.setattr(reader_module.time, "sleep", Disk.pauses.append)
+    return Disk
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_failing_disk_is_asked_three_times_and_longer_and_longer_after(tmp_path, failing_disk, opened):
+    reader = reader_of(write_shards(tmp_path / "shards", 5))
+    expected = reader[3] if opened else None
+    failing_disk.failures = 2
+    assert reader[3] == (expected or reader[3])
+    assert len(failing_disk.pauses) == 2 and 0 < failing_disk.pauses[0] < failing_disk.pauses[1]
+    failing_disk.failures = 3
+    with pytest.raises(DataError, match=r"shard-000000\.tar.*three.*Input/output error") as error:
+        pickle.loads(pickle.dumps(reader))[3]
+    assert not isinstance(error.value, BadSampleError)
+
+
+def test_a_shard_that_is_gone_is_not_waited_for(tmp_path, failing_disk, monkeypatch):
+    folder = write_shards(tmp_path / "shards", 5)
+    reader = reader_of(folder)
+    monkeypatch.setattr(reader_module, "load_index", lambda path, load=reader_module.load_index: (load(path), path.unlink())[0])
+    with pytest.raises(DataError, match="the shard is gone"):
+        reader[0]
+    assert failing_disk.pauses == []

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from tests.tiny import GRID, IMAGE_SIZE_PX, encoded_image, random_captions, random_pixels, write_shards
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region
+from timix_pl.data import reader as reader_module
 from timix_pl.data.index import build_manifest, resolve_shards
 from timix_pl.data.reader import ShardReader
 from timix_pl.data.training_set import Augmentation, SampleStream, TrainingSet
@@ -319,3 +320,13 @@ def test_sources_are_drawn_by_weight(pairs, regions):
     numbers = both.order.locate(0, 4096)[:, 1]
     assert (numbers < 30).sum() == 3072
     assert both.reader[30].regions and not both.reader[29].regions
+
+
+def test_each_shard_of_a_window_is_opened_once(tmp_path, monkeypatch):
+    write_shards(tmp_path / "shards", 40, samples_per_shard=1)
+    opened = []
+    monkeypatch.setattr(reader_module, "load_index", lambda path, load=reader_module.load_index: opened.append(path) or load(path))
+    both = [{"path": f"{tmp_path}/shards/shard-0000{tens}?.tar", "weight": weight} for tens, weight in ((0, 1), (3, 2))]
+    wide = SampleStream(both, key="k", seed=0, name="a", window_shards=20)
+    wide.load(0, 300, lambda sample, ids: sample.key, [])
+    assert len(opened) == len(set(opened)) == 20

@@ -78,11 +78,13 @@ def test_a_sweep_shows_each_job_in_a_folder_of_its_own(run, tmp_path):
     assert re.findall(r"^  ratio: (.*)$", done.stdout, re.M) == ["0.0", "0.5"]
 
 
-def test_a_sweep_is_refused_before_its_first_job(run):
-    done = run("timix-train", "-m", "experiment=demo", "mixing.ratio=0,2", "dry_run=true")
-    assert done.returncode == 2
-    assert done.stderr == "timix-train: error: mixing.ratio=2: must be from 0 to 1; the default is 1\n"
-    assert done.stdout == ""
+def test_a_sweep_is_refused_before_its_first_job(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        train.main(["-m", "experiment=demo", "mixing.ratio=0,2"])
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", "timix-train: error: mixing.ratio=2: must be from 0 to 1; the default is 1\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_shows_its_message_and_ends_with_2(capsys, monkeypatch):

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from timix_pl.core.distributed import gather_objects
 from timix_pl.core.errors import DataError
+from timix_pl.core.files import atomic_path
 from timix_pl.training.module import PretrainModule
 
 _MIN_SAMPLES = 1000
@@ -26,7 +27,18 @@ class BadSamplesCallback(Callback):
 
     def __init__(self, path: Path, *, max_bad_frac: float, samples_per_step: float):
         self.path, self.max_bad_frac, self.samples_per_step = path, max_bad_frac, samples_per_step
-        self.num_bad = self._num_bad_here = self._num_bad_before = 0
+        self._num_bad_here = self._num_bad_before = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop the lines after the step that the run goes on from, and one that a kill cut off. No rank writes before."""
+        if not trainer.is_global_zero or not self.path.exists():
+            return
+        lines = self.path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= trainer.global_step]
+        with atomic_path(self.path) as temporary:
+            temporary.write_text("".join(kept))
+        if not kept:
+            self.path.unlink()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write down this rank's bad samples; look at all ranks' when the step is logged."""
@@ -38,19 +50,22 @@ class BadSamplesCallback(Callback):
                 file.writelines(json.dumps({"step": pl_module.global_step} | problem) + "\n" for problem in problems)
         if not pl_module.logs_now():
             return
-        self.num_bad = self._num_bad_before + sum(gather_objects(self._num_bad_here))
+        num_bad = self._num_bad()
         num_read = pl_module.global_step * self.samples_per_step
-        pl_module.note({"train/num_bad_samples": float(self.num_bad)})
-        if self.num_bad > self.max_bad_frac * max(num_read, _MIN_SAMPLES):
+        pl_module.note({"train/num_bad_samples": float(num_bad)})
+        if num_bad > self.max_bad_frac * max(num_read, _MIN_SAMPLES):
             raise DataError(
-                f"data.max_bad_frac={self.max_bad_frac:g}: {self.num_bad} of {num_read} samples could not be used; "
+                f"data.max_bad_frac={self.max_bad_frac:g}: {num_bad} of {num_read:.0f} samples could not be used; "
                 f"{self.path} names each one with its reason. Mend the shards, or raise the limit"
             )
 
+    def _num_bad(self) -> int:
+        return self._num_bad_before + sum(gather_objects(self._num_bad_here))
+
     def state_dict(self) -> dict[str, Any]:
-        """How many on all ranks so far, as last logged."""
-        return {"num_bad": self.num_bad}
+        """How many on all ranks so far; called on all of them."""
+        return {"num_bad": self._num_bad()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
-        self.num_bad = self._num_bad_before = state_dict["num_bad"]
+        self._num_bad_before = state_dict["num_bad"]

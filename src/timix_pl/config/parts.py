@@ -107,7 +107,7 @@ def check_batches(cfg: RootConfig, num_ranks: int) -> None:
     """What can only be checked once the number of ranks is known.
 
     Raises:
-        ConfigError: a batch size or group size does not divide.
+        ConfigError: a batch size or group size does not divide, or is too small.
     """
     if found := list(batch_problems(cfg, num_ranks)):
         raise ConfigError(found)
@@ -130,11 +130,18 @@ def check_mixing_happens(cfg: RootConfig, max_steps: int) -> None:
 
 
 def build_stream(cfg: RootConfig, name: str) -> SampleStream:
-    """The stream of ``data.NAME_shards``."""
+    """The stream of ``data.NAME_shards``; what its index leaves out is counted in the log."""
     key = f"data.{name}_shards"
-    return SampleStream(
+    stream = SampleStream(
         getattr(cfg.data, f"{name}_shards"), key=key, seed=cfg.seed, name=name, window_shards=cfg.data.shuffle_window_shards
     )
+    if stream.num_problems:
+        log.warning(
+            "%s: %d samples without an image or doubled members are left out; 'timix-data index SHARDS' lists them",
+            key,
+            stream.num_problems,
+        )
+    return stream
 
 
 def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
@@ -182,7 +189,7 @@ def evaluation_set(cfg: RootConfig, name: str, model: DualEncoder) -> Evaluation
     shards = getattr(cfg.data, f"{name}_shards")
     if shards is None and name == "grounding":
         found = evaluation_set(cfg, "val", model)
-        return found if found is not None and any(found[number].regions for number in range(min(len(found), 32))) else None
+        return found if found is not None and found.has_regions() else None
     if shards is None:
         return None
     return EvaluationSet(shards, model.image_size_px, key=f"data.{name}_shards", max_image_px=cfg.data.max_image_px)

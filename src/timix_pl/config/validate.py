@@ -147,11 +147,16 @@ def _length(cfg: RootConfig) -> Iterator[str]:
 
 
 def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
-    """Batch sizes and group sizes that do not divide among ``ranks`` processes."""
+    """Batch sizes and group sizes that do not divide among ``ranks`` processes, or leave one too little."""
     for key in ("data.global_batch_size", "pta.batch_size") if cfg.pta.enabled else ("data.global_batch_size",):
         size = _value(cfg, key)
         if size % ranks:
             yield f"{_said(cfg, key)}: must be a multiple of the number of ranks, {ranks}; e.g. {key}={math.ceil(size / ranks) * ranks}"
+    if cfg.pta.enabled and cfg.pta.negative_frac > 0 and cfg.pta.batch_size < 2 * ranks:
+        yield (
+            f"{_said(cfg, 'pta.negative_frac', 'pta.batch_size')}: negatives are phrases of another region image of the same rank, so each "
+            f"of {ranks} ranks needs two; e.g. pta.batch_size={2 * ranks}, or pta.negative_frac=0"
+        )
     per_rank = cfg.data.global_batch_size // ranks
     if not _mixes(cfg) or per_rank % cfg.mixing.group_size == 0:
         return

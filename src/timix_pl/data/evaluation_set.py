@@ -15,6 +15,8 @@ from timix_pl.data.decode import open_image
 from timix_pl.data.index import build_manifest, resolve_shards
 from timix_pl.data.reader import BadSampleError, ShardReader
 
+_MAX_LOOKED_AT = 10_000
+
 
 class EvaluationItem(NamedTuple):
     """One sample; boxes are those of the centre crop."""
@@ -59,3 +61,7 @@ class EvaluationSet(Dataset[EvaluationItem]):
         pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
         regions = tuple(crop_regions(usable_regions(sample.regions)[0], crop))
         return EvaluationItem(sample.key, pixels, sample.captions, regions, sample.extra)
+
+    def has_regions(self) -> bool:
+        """Whether one of the first 10,000 samples has a usable region. No image is read."""
+        return any(usable_regions(self._reader.regions(number))[0] for number in range(min(len(self), _MAX_LOOKED_AT)))

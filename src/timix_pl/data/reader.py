@@ -54,6 +54,14 @@ class ShardReader:
         index, _, row = self._find(number)
         return index.path.name, str(index.keys[row])
 
+    def regions(self, number: int) -> tuple[Region, ...]:
+        """The regions of a sample, without reading its image; none where its JSON is not what it should be."""
+        index, file, row = self._find(number)
+        try:
+            return make_sample("", "", b"", "", None, self._member(file, index, row, JSON)).regions
+        except BadSampleError:
+            return ()
+
     def _find(self, number: int) -> tuple[ShardIndex, "_File", int]:
         shard = int(np.searchsorted(self._starts, number, side="right")) - 1
         return *self._opened(shard), number - int(self._starts[shard])

@@ -1,0 +1,51 @@
+"""What the configuration builds of data: which samples, and what is said about those left out."""
+
+import io
+import tarfile
+from types import SimpleNamespace
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.tiny import IMAGE_SIZE_PX, encoded_image, random_pixels
+from timix_pl.config.compose import to_root
+from timix_pl.config.parts import build_stream, evaluation_set
+from timix_pl.config.schema import RootConfig
+from timix_pl.core.types import Region
+from timix_pl.data.writer import ShardWriter
+
+MODEL = SimpleNamespace(image_size_px=IMAGE_SIZE_PX)
+
+
+def config(*overrides):
+    return to_root(OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.from_dotlist(list(overrides))))
+
+
+def test_samples_that_the_index_leaves_out_are_counted_in_the_log(tmp_path, caplog):
+    image = encoded_image(random_pixels(40, 60, 0), "PNG")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, content in (("one.png", image), ("one.txt", b"a"), ("one.txt", b"b"), ("two.txt", b"no image")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    build_stream(config(f"data.train_shards={tmp_path / 'a.tar'}"), "train")
+    (message,) = caplog.messages
+    assert "data.train_shards: 2 " in message and "timix-data index" in message
+
+
+def val_shards(folder, num_samples, with_boxes):
+    with ShardWriter(folder) as writer:
+        for number in range(num_samples):
+            regions = [Region("a dog", (0.2, 0.2, 0.8, 0.8))] if number in with_boxes else []
+            writer.write(f"s{number}", b"not decoded here", "png", captions=["a"], regions=regions)
+    return config(f"data.val_shards={folder}")
+
+
+@pytest.mark.parametrize(("with_boxes", "found"), [([0], True), ([50], True), ([], False)])
+def test_grounding_falls_back_to_validation_images_with_boxes_and_decodes_none_to_find_out(tmp_path, with_boxes, found):
+    grounding = evaluation_set(val_shards(tmp_path / "val", 60, with_boxes), "grounding", MODEL)
+    assert (grounding is not None) == found
+
+
+def test_grounding_without_any_shards_is_none():
+    assert evaluation_set(config(), "grounding", MODEL) is None

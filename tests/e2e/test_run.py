@@ -155,6 +155,11 @@ def test_every_choice_trains(words: list[str], shards: Path, tmp_path: Path) -> 
         (["data.train_shards={tmp}/*.tar"], ["data.train_shards", "*.tar", "matches no file"]),
         (["model.architecture=ViT-B-23"], ["model.architecture=ViT-B-23", "ViT-B-32"]),
         (["model.image_size_px=70"], ["model.image_size_px", "70", "multiple"]),
+        pytest.param(
+            ["trainer=gpu"],
+            ["trainer.accelerator=gpu", "no GPU", "trainer.accelerator=cpu"],
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
         (["pta.block=9"], ["pta.block=9", "another"]),
         (["model.image_size_px=8"], ["mixing.min_side", "1 x 1", "too small"]),
         (["mixing.group_size=3"], ["mixing.group_size=3", "8"]),

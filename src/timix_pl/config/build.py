@@ -31,7 +31,7 @@ from timix_pl.config.parts import (
 )
 from timix_pl.config.run_dir import claimed, step_of, write_config
 from timix_pl.config.schema import RootConfig
-from timix_pl.core.errors import RunError
+from timix_pl.core.errors import ConfigError, RunError
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.datamodule import PretrainDataModule
 from timix_pl.evaluation.tasks import run_tasks
@@ -94,6 +94,8 @@ def _train(cfg: RootConfig, checkpoint: Path | None) -> EvaluationResult:
         log.info("going on from %s", checkpoint)
     if trainer.is_global_zero:
         write_config(cfg)
+        if checkpoint is None:
+            (run_dir / "evaluation.json").unlink(missing_ok=True)
         CsvLogger(run_dir / "metrics.csv").rewind(step_of(checkpoint) if checkpoint else 0)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -197,7 +199,9 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
         *([StepProgressBar()] if cfg.trainer.progress_bar else []),
     ]
     gpu = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
-    devices = cfg.trainer.devices or (max(torch.cuda.device_count(), 1) if gpu else 1)
+    if gpu and not torch.cuda.is_available():
+        raise ConfigError([f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; set trainer.accelerator=cpu, or auto"])
+    devices = cfg.trainer.devices or (torch.cuda.device_count() if gpu else 1)
     warnings.filterwarnings("ignore", ".*dataloader is not resumable.*|.*does not have many workers.*|.*checkpoint directory.*")
     return Trainer(
         default_root_dir=run_dir,

@@ -1,0 +1,148 @@
+"""Whole training runs on two ranks under Lightning's DDP, against one rank with the same shards."""
+
+import math
+import os
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+
+from tests.distributed.spawn import run_on_ranks
+from tests.tiny import GRID, IMAGE_SIZE_PX, tiny_model, write_shards
+from tests.unit.training.running import Rows, same, training_module, weights_of
+from timix_pl.core.distributed import rank, world_size
+from timix_pl.core.types import LossOutput
+from timix_pl.data.datamodule import PretrainDataModule
+from timix_pl.data.training_set import Augmentation, SampleStream
+from timix_pl.mixing.timix import TiMix
+from timix_pl.training.callbacks.checkpoints import CheckpointsCallback
+from timix_pl.training.callbacks.mixing import MixingCallback
+from timix_pl.training.checkpoint_io import AtomicCheckpointIO
+from timix_pl.training.module import OptimSettings
+from timix_pl.training.objective import Objective
+
+NUM_STEPS = 4
+
+
+def stream(folder, name):
+    return SampleStream(str(folder / name), key=name, seed=0, name=name, window_shards=2)
+
+
+def train(folder, checkpoints, *, max_steps=NUM_STEPS, resume_from=None, objective=None):
+    """Weights and rows after a run with TiMix, and regions in every second step."""
+    model = tiny_model()
+    # so large an eps that AdamW moves by the gradient, not by its sign: rounding stays rounding
+    optim = OptimSettings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.25)
+    module = training_module(model, num_steps=NUM_STEPS, objective=objective or Objective(), optim=optim, non_finite="skip")
+    data = PretrainDataModule(
+        stream(folder, "train"),
+        stream(folder, "regions"),
+        model.tokenizer,
+        global_batch_size=8,
+        max_steps=max_steps,
+        seed=0,
+        num_workers=0,
+        image_size_px=IMAGE_SIZE_PX,
+        patch_grid=GRID,
+        region_batch_size=4,
+        region_every_n_steps=2,
+        augmentation=Augmentation((0.5, 1.0), (0.75, 1.33), True),
+    )
+    if world_size() > 1:  # as torchrun would tell Lightning
+        names = {"RANK": rank(), "LOCAL_RANK": rank(), "WORLD_SIZE": world_size(), "LOCAL_WORLD_SIZE": world_size(), "GROUP_RANK": 0}
+        os.environ.update({name: str(value) for name, value in names.items()} | {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1"})
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=world_size(),
+        strategy=DDPStrategy(process_group_backend="gloo", gradient_as_bucket_view=True) if world_size() > 1 else "auto",
+        max_steps=max_steps,
+        max_epochs=-1,
+        limit_val_batches=0,
+        logger=[Rows()],
+        callbacks=[
+            MixingCallback(TiMix(GRID), ratio=1.0, warmup_frac=0.5, group_size=4),
+            CheckpointsCallback(checkpoints, every_n_steps=2, every_n_minutes=None, keep_last=9),
+        ],
+        plugins=[AtomicCheckpointIO()],
+        log_every_n_steps=1,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    return weights_of(model), trainer.loggers[0].rows
+
+
+class InfiniteOnTheLastRank(Objective):
+    """In the second step, the loss of one rank alone is infinite; every gradient is finite."""
+
+    calls = 0
+
+    def __call__(self, encoded, regions, *, first, gamma=1.0):
+        self.calls += 1
+        output = super().__call__(encoded, regions, first=first, gamma=gamma)
+        broken = self.calls == 2 and rank() == world_size() - 1
+        return LossOutput(output.loss + math.inf, output.terms) if broken else output
+
+
+def whole_and_resumed_and_skipping(folder):
+    whole = train(folder, folder / "whole")
+    resumed = train(folder, folder / "resumed", resume_from=folder / "whole" / "step-00000002.ckpt")
+    return whole, resumed, train(folder, folder / "skipping", objective=InfiniteOnTheLastRank())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Those of one rank, and of each of two."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
+    for folder in folders:
+        write_shards(folder / "train", 20)
+        write_shards(folder / "regions", 10, seed=1, num_regions=2)
+    return whole_and_resumed_and_skipping(folders[0]), *run_on_ranks(whole_and_resumed_and_skipping, 2, folders[1])
+
+
+def farthest_move(weights):
+    start = weights_of(tiny_model())
+    return max((weights[name] - start[name]).abs().max().item() for name in weights)
+
+
+def test_two_ranks_train_the_model_of_one(results):
+    (weights, rows), *_ = results[0]
+    moved = farthest_move(weights)
+    for (weights_of_two, _), *_ in results[1:]:
+        for name in weights:
+            torch.testing.assert_close(weights_of_two[name], weights[name], rtol=0, atol=1e-3 * moved, msg=name)
+    (_, rows_of_two), *_ = results[1]
+    compared = [
+        name for name in rows[0] if name.startswith(("train/loss", "train/mixing", "train/lr", "train/grad_norm", "consumed", "step"))
+    ]
+    assert "train/loss/patch_text" in compared and "train/mixing/lam" in rows[-1]
+    for one, two in zip(rows, rows_of_two, strict=True):
+        for name in {*compared, *rows[-1]} & one.keys() - {"train/pta/precision", "train/pta/recall"}:
+            assert two[name] == pytest.approx(one[name], rel=1e-4), name
+
+
+def test_both_ranks_hold_the_same_weights_and_one_logs(results):
+    (first, _), *_ = results[1]
+    (second, rows), *_ = results[2]
+    assert same(first, second)
+    assert rows == []
+
+
+@pytest.mark.parametrize("number", [0, 1, 2], ids=["one rank", "rank 0 of 2", "rank 1 of 2"])
+def test_a_resumed_run_ends_with_the_same_bits(results, number):
+    (weights, rows), (weights_resumed, rows_resumed), _ = results[number]
+    assert same(weights, weights_resumed)
+    assert rows_resumed == rows[2:]
+
+
+def test_a_loss_that_is_infinite_on_one_rank_is_skipped_on_both(results):
+    """And on one rank alone, where it is the same step that is left out."""
+    (_, _, (one, rows)), (_, _, (first, rows_of_two)), (_, _, (second, _)) = results
+    assert same(first, second)
+    assert [row["train/num_skipped_steps"] for row in rows] == [row["train/num_skipped_steps"] for row in rows_of_two] == [0, 0, 1, 1]
+    moved = farthest_move(one)
+    for name in one:
+        assert torch.isfinite(first[name]).all()
+        torch.testing.assert_close(first[name], one[name], rtol=0, atol=1e-3 * moved, msg=name)

@@ -1,0 +1,62 @@
+"""A run killed with SIGKILL, before its first checkpoint and again after one, ends where an unbroken run ends."""
+
+import csv
+import signal
+import subprocess
+import sys
+
+import torch
+
+from tests.commands import REPOSITORY
+from tests.tiny import write_shards
+from timix_pl.cli.train import main as train
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = {paths}
+from timix_pl.cli.train import main
+from timix_pl.training.callbacks.checkpoints import CheckpointsCallback
+
+after_a_step = CheckpointsCallback.on_train_batch_end
+
+def kill(self, trainer, module, *arguments):
+    after_a_step(self, trainer, module, *arguments)
+    if module.global_step == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+CheckpointsCallback.on_train_batch_end = kill
+main({words})
+"""
+
+
+def killed_after(step, words):
+    program = KILLED.format(paths=[str(REPOSITORY / "src"), str(REPOSITORY)], step=step, words=words)
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == -signal.SIGKILL
+
+
+def rows(run):
+    """Without what depends on the clock."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in ("train/samples_per_s", "train/data_wait_frac")} for row in csv.DictReader(file)]
+
+
+def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path):
+    write_shards(tmp_path / "train", 20)
+    write_shards(tmp_path / "regions", 8, seed=1, num_regions=2)
+    words = ["model=tiny", "trainer=cpu", "trainer.max_steps=6", "trainer.progress_bar=false", "trainer.log_every_n_steps=1"]
+    words += ["trainer.num_threads=1", "data.num_workers=1", "data.global_batch_size=8", "mixing.group_size=4", "pta.batch_size=4"]
+    words += ["evaluation.tasks=[]", "checkpoint.every_n_steps=2", f"data.train_shards={tmp_path / 'train'}"]
+    words += [f"data.region_shards={tmp_path / 'regions'}"]
+    broken = [*words, f"run_dir={tmp_path / 'broken'}"]
+    killed_after(1, broken)
+    killed_after(5, broken)
+    assert not list((tmp_path / "broken" / "checkpoints").glob("step-*6.ckpt"))
+    train(broken)
+    train([*words, f"run_dir={tmp_path / 'whole'}"])
+    one, two = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("broken", "whole"))
+    assert one["global_step"] == two["global_step"] == 6
+    assert all(torch.equal(one["state_dict"][name], two["state_dict"][name]) for name in two["state_dict"])
+    for number, state in two["optimizer_states"][0]["state"].items():
+        assert all(torch.equal(one["optimizer_states"][0]["state"][number][name], state[name]) for name in state)
+    assert [row["step"] for row in rows(tmp_path / "whole")] == ["1", "2", "3", "4", "5", "6"]
+    assert rows(tmp_path / "broken") == rows(tmp_path / "whole")

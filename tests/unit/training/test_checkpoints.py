@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from tests.tiny import GRID, IMAGE_SIZE_PX, tiny_model, write_shards
 from tests.unit.training.running import AtEachStep, fit, ready_batches, same, trainer_for, training_module, weights_of
+from timix_pl.core.errors import RunError
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.datamodule import PretrainDataModule
 from timix_pl.data.training_set import Augmentation, SampleStream
@@ -40,7 +41,7 @@ def test_writing_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match=r"step.ckpt cannot be written .disk full"):
         io.save_checkpoint({"x": torch.zeros(3)}, path)
     assert io.load_checkpoint(path)["x"].tolist() == [1, 1, 1]
     assert names(path.parent) == ["step.ckpt"]

@@ -266,12 +266,16 @@ def test_a_stopped_run_says_so_with_its_status(number: signal.Signals, status: i
     run = tmp_path / "run"
     script = write_scripts(tmp_path) / "timix-train"
     words = arguments(shards, run, "trainer.max_steps=100000", "evaluation.tasks=[]", "optim.lr=1e-6")
-    process = subprocess.Popen([script, *words], stderr=subprocess.PIPE, text=True)
-    while len(rows(run) if (run / "metrics.csv").exists() else []) < 3:
-        assert process.poll() is None
-        time.sleep(0.2)
-    process.send_signal(number)
-    said = process.communicate(timeout=120)[1]
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # a shell's background jobs ignore Ctrl-C
+    with subprocess.Popen([script, *words], stderr=subprocess.PIPE, text=True, **heard) as process:
+        try:
+            while len(rows(run) if (run / "metrics.csv").exists() else []) < 3:
+                assert process.poll() is None
+                time.sleep(0.2)
+            process.send_signal(number)
+            said = process.communicate(timeout=300)[1]
+        finally:
+            process.kill()
     assert process.returncode == status, said
     assert "Traceback" not in said
     assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"

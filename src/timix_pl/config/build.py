@@ -202,7 +202,13 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
     if gpu and not torch.cuda.is_available():
         raise ConfigError([f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; set trainer.accelerator=cpu, or auto"])
     devices = cfg.trainer.devices or (torch.cuda.device_count() if gpu else 1)
-    warnings.filterwarnings("ignore", ".*dataloader is not resumable.*|.*does not have many workers.*|.*checkpoint directory.*")
+    for of_no_use_here in (
+        "dataloader is not resumable",
+        "does not have many workers",
+        "smaller than the logging interval",
+        "treespec, LeafSpec",
+    ):
+        warnings.filterwarnings("ignore", f".*{of_no_use_here}.*")
     return Trainer(
         default_root_dir=run_dir,
         accelerator="gpu" if gpu else "cpu",

@@ -70,7 +70,9 @@ class DataConfig:
     num_workers: int = option(2, "Loader processes per rank; 0 loads in the training process.")
     prefetch_batches: int = option(4, "Batches prepared ahead by each worker.")
     shuffle_window_shards: int = option(8, "Samples are shuffled inside windows of this many (shuffled) shards.")
-    max_bad_frac: float = option(0.01, "Stop the run when more than this share of the samples read is unusable, 0 to 1.")
+    max_bad_frac: float = option(
+        0.01, "Stop the run when more than this share of the samples read (taken as 1,000 at least) is unusable, 0 to 1."
+    )
     allow_changed: bool = option(False, "Go on although the training shards differ from those that the run started with.")
     max_image_px: int = option(100_000_000, "Refuse to decode images of more pixels than this.")
     max_phrases: int = option(8, "Phrases used of each region image per step; more are drawn at random.")

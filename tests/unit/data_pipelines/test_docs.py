@@ -13,7 +13,8 @@ from data_pipelines.cli import main
 from timix_pl.data.writer import ShardWriter
 
 DOC = Path(__file__).parents[3] / "docs" / "your_own_data.md"
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL) for line in block.splitlines()]
+BLOCKS = re.findall(r"```bash\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("timix-data ")]
 BOX = {"x": 0, "y": 0, "width": 4, "height": 4, "w": 4, "h": 4}
 
 

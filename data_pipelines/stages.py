@@ -75,8 +75,9 @@ def _load_row(row: Row) -> Row:
         with Image.open(io.BytesIO(content)) as image:
             ext = EXT_OF_FORMAT.get(image.format or "")
             return replace(row, image=content, image_ext=ext) if ext else replace(row, image=_to_png(image), image_ext="png")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
-        return row.failed("undecodable image", f"{row.image if isinstance(row.image, Path) else row.key}: {error}")
+    except (Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error  # its own text holds a memory address
+        return row.failed("undecodable image", f"{row.image if isinstance(row.image, Path) else row.key}: {reason}")
 
 
 def _to_png(image: Image.Image) -> bytes:

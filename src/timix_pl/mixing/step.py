@@ -1,7 +1,7 @@
 """One step's mixing, decided before the model runs."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +10,7 @@ from torch import Tensor
 from timix_pl.core.types import MixPlan
 
 
+@runtime_checkable
 class Mixer(Protocol):
     """What every strategy offers. See :class:`timix_pl.mixing.timix.TiMix` for the arguments."""
 

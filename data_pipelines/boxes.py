@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from timix_pl.data.augment import MAX_EDGE
+
 Box = tuple[float, float, float, float]
 
 
@@ -13,6 +15,8 @@ def xywh_px_to_xyxy_norm(xywh_px: Sequence[float], width_px: float, height_px: f
 
 
 def clip_box(xyxy_norm: Box) -> Box | None:
-    """The part of a box inside the image, rounded to 6 digits; None where nothing is left."""
+    """The part of a box inside the image, rounded to 6 digits; None where nothing is left, or where the box must be in pixels."""
+    if max(xyxy_norm) > MAX_EDGE:
+        return None
     x0, y0, x1, y1 = (round(min(max(v, 0.0), 1.0), 6) if math.isfinite(v) else math.nan for v in xyxy_norm)
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None

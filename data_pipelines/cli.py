@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from timix_pl import __version__
 from timix_pl.core.errors import TimixError
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "timix-data", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--version", action="version", version=f"timix-data {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     flickr = _add_layout(commands, "flickr", _flickr, "Flickr8k or Flickr30k: photos, a caption file, a split file")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from timix_pl.core.errors import DataError
+from timix_pl.core.files import nearest_path
 
 
 def read_text(path: Path) -> str:
@@ -62,4 +63,4 @@ def require_folder(path: Path) -> None:
         DataError: there is no such folder.
     """
     if not path.is_dir():
-        raise DataError(f"{path}: no such folder.")
+        raise DataError(f"{path}: no such folder. {nearest_path(path)}")

@@ -56,7 +56,7 @@ def _clean_row(row: Row) -> Row:
         if phrase and box:
             regions.append(Region(phrase, box))
         else:
-            reason = "box empty or outside the image" if phrase else "empty phrase"
+            reason = "box empty, outside the image, or in pixels" if phrase else "empty phrase"
             left_out.append(Problem(reason, f"{region.phrase!r} {region.bbox_xyxy_norm}"))
     row = replace(row, captions=tuple(captions), regions=tuple(regions), left_out=tuple(left_out))
     return row if captions or regions else row.failed("no caption and no region")

@@ -3,6 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
+import timix_pl
+from timix_pl.config.options import schema_options
+
 
 def parser(command: str, description: str, details: str) -> argparse.ArgumentParser:
     """An argument parser that takes overrides anywhere between its flags; ``details`` follow the flags in ``--help``."""
@@ -14,6 +17,7 @@ def parser(command: str, description: str, details: str) -> argparse.ArgumentPar
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    made.add_argument("--version", action="version", version=f"{command} {timix_pl.__version__}")
     made.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="options, as described below")
     return made
 
@@ -22,5 +26,8 @@ def parse(made: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
     """Parse ``arguments`` (of the process, by default); a flag that does not exist ends the process with status 2."""
     known, unknown = made.parse_known_intermixed_args(arguments)
     if unknown:
-        made.error(f"there is no flag {unknown[0]}: options are written KEY=VALUE, without dashes; {made.prog} --help lists them")
+        name = unknown[0].partition("=")[0].lstrip("-").replace("-", "_")
+        meant = [f"{key}=..." for key in schema_options() if name in (key, key.rpartition(".")[2])]
+        hint = f", such as {' or '.join(meant)}" if meant else ""
+        made.error(f"there is no flag {unknown[0]}: options are written KEY=VALUE, without dashes{hint}; {made.prog} --help lists them")
     return known

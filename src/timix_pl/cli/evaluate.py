@@ -6,6 +6,7 @@ from pathlib import Path
 from timix_pl.cli.arguments import parse, parser
 from timix_pl.cli.errors import clean_exit
 from timix_pl.core.errors import ConfigError
+from timix_pl.core.files import nearest_path
 
 DETAILS = """\
 options:
@@ -56,5 +57,5 @@ def _split(words: Sequence[str]) -> tuple[Path, list[str]]:
     if not checkpoint:
         raise ConfigError(["checkpoint= is missing: name a run directory or a checkpoint, e.g. checkpoint=runs/demo"])
     if not Path(checkpoint).exists():
-        raise ConfigError([f"checkpoint={checkpoint}: there is no such run directory or checkpoint; timix-train makes them in run_dir"])
+        raise ConfigError([f"checkpoint={checkpoint}: there is no such run directory or checkpoint. {nearest_path(Path(checkpoint))}"])
     return Path(checkpoint), overrides

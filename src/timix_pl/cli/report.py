@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from timix_pl import __version__
 from timix_pl.core.errors import TimixError
 
 
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "that opens offline. A run that is still going or was killed is reported as far as it got.",
         epilog="example: timix-report runs/demo",
     )
+    parser.add_argument("--version", action="version", version=f"timix-report {__version__}")
     parser.add_argument("run_dirs", metavar="RUN_DIR", nargs="+", type=Path, help="the folder of a run, as timix-train named it")
     parser.add_argument("--out", metavar="FILE", type=Path, help="also write a page that compares the runs: final figures, settings")
     arguments = parser.parse_args(argv)

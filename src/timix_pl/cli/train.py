@@ -81,7 +81,7 @@ def _run(cfg: RootConfig) -> None:
     if rank() == 0:
         if result.metrics:
             print(results_table(*result))
-        print(f"{cfg.run_dir}/report.html")
+        print(f"Report: {cfg.run_dir}/report.html")
 
 
 def _sweep(overrides: list[str]) -> None:

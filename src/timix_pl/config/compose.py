@@ -81,7 +81,10 @@ def _compose(overrides: Iterable[str], folder: Path) -> RootConfig:
 
 
 def _all_problems(overrides: Sequence[str], folder: Path, check: Callable[[RootConfig], list[str]]) -> list[str]:
-    """What is wrong with each override on its own, and with the configuration that the others make."""
+    """What is wrong with each override on its own, and with the configuration that the others make.
+
+    A mistyped experiment could have set anything, so then nothing is said of what the others leave open.
+    """
     search_path = [override for override in overrides if override.startswith("hydra.searchpath=")]
     good, found = [], []
     for override in overrides:
@@ -90,6 +93,8 @@ def _all_problems(overrides: Sequence[str], folder: Path, check: Callable[[RootC
             good.append(override)
         except REFUSALS as error:
             found.append(_message(override, error))
+    if any(message.startswith("experiment=") for message in found):
+        return found
     try:
         return found + check(_compose(good, folder))
     except REFUSALS as error:

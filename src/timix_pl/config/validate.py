@@ -13,6 +13,7 @@ from typing import Any
 from timix_pl.config.options import as_typed, nearest, schema_options
 from timix_pl.config.ranges import RANGES
 from timix_pl.config.schema import Compute, DataKind, Lam, MixingKind, RootConfig, ScheduleKind, Targets
+from timix_pl.models.architectures import known_architectures
 
 TASKS = ("retrieval", "zero_shot", "grounding")
 SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards")
@@ -113,11 +114,9 @@ def _low_high(cfg: RootConfig, key: str, highest: float) -> Iterator[str]:
 
 
 def _architecture(cfg: RootConfig) -> Iterator[str]:
-    from timix_pl.models.towers import known_architectures  # imports torch and open_clip
-
-    name = cfg.model.architecture
-    if name not in known_architectures():
-        yield f"{_said(cfg, 'model.architecture')}: unknown{nearest(name, known_architectures())}; open_clip.list_models() lists all names"
+    name, known = cfg.model.architecture, known_architectures()
+    if name not in known:
+        yield f"{_said(cfg, 'model.architecture')}: unknown{nearest(name, known)}; open_clip.list_models() lists all names"
 
 
 def _mixes(cfg: RootConfig) -> bool:

@@ -1,5 +1,6 @@
-"""Files that are there whole, or not at all."""
+"""Files that are there whole, or not at all; and what people may have meant by a path that is not there."""
 
+import difflib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,3 +16,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def nearest_path(missing: Path) -> str:
+    """The end of a message about a path that does not exist: how much of it does, and the entry there that looks most like the rest."""
+    path = Path(os.path.abspath(missing))
+    found = next(parent for parent in path.parents if parent.exists())
+    names = os.listdir(found) if found.is_dir() else []
+    close = difflib.get_close_matches(path.relative_to(found).parts[0], names, n=1)
+    return f"The nearest existing path is {found / close[0] if close else found}."

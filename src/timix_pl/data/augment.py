@@ -14,6 +14,8 @@ from timix_pl.core.types import Region
 cv2.setNumThreads(0)
 
 _MIN_KEPT_AREA_FRAC = 0.5
+MAX_EDGE = 2.0
+"""An annotator's box may reach over the image's edge; one that reaches farther was written in pixels."""
 
 
 class Crop(NamedTuple):
@@ -76,10 +78,10 @@ def crop_regions(regions: Sequence[Region], crop: Crop) -> list[Region]:
 
 
 def usable_regions(regions: Sequence[Region]) -> tuple[list[Region], int]:
-    """The regions with a phrase and a box of some area inside the image, cut at its edges; and how many are not."""
+    """The regions with a phrase and a box of some area inside the image, cut at its edges; and how many are not (boxes in pixels among them)."""
     usable = []
     for region in regions:
         x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in region.bbox_xyxy_norm)
-        if region.phrase.strip() and x1 > x0 and y1 > y0:
+        if region.phrase.strip() and x1 > x0 and y1 > y0 and max(region.bbox_xyxy_norm) <= MAX_EDGE:
             usable.append(Region(region.phrase.strip(), (x0, y0, x1, y1)))
     return usable, len(regions) - len(usable)

@@ -19,7 +19,7 @@ from braceexpand import braceexpand
 from numpy.typing import NDArray
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.files import atomic_path
+from timix_pl.core.files import atomic_path, nearest_path
 from timix_pl.data.tar_scan import IMAGE, JSON, TEXT, scan_tar
 
 MANIFEST_NAME = "manifest.json"
@@ -191,9 +191,10 @@ def _expand_path(path: Path, given: str) -> list[Path]:
         tars = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
         if not tars:
             fixed = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
-            raise DataError(f"{given}: the pattern matches no file. The nearest existing path is {_nearest_existing(fixed)}.")
+            where = f"There are no such files in {fixed}." if fixed.exists() else nearest_path(fixed)
+            raise DataError(f"{given}: the pattern matches no file. {where}")
         return tars
-    raise DataError(f"{given}: {path} does not exist. The nearest existing path is {_nearest_existing(path)}.")
+    raise DataError(f"{given}: {path} does not exist. {nearest_path(path)}")
 
 
 def _tars_of_folder(folder: Path, given: str) -> list[Path]:
@@ -217,10 +218,6 @@ def _listed_names(folder: Path) -> set[str]:
         return {shard["name"] for shard in json.loads(path.read_text(encoding="utf-8"))["shards"]}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: the manifest is damaged ({error!r}). Make it again with 'timix-data index {folder}'.") from error
-
-
-def _nearest_existing(path: Path) -> Path:
-    return next(p for p in (path, *path.parents, Path.cwd()) if p.exists()).resolve()
 
 
 def _entry(tar: Path) -> ShardEntry:

@@ -203,9 +203,9 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         """The augmented image, the boxes of the phrases drawn, all phrases that it holds, one of its captions, and its key."""
         usable, num_unusable = usable_regions(sample.regions)
         if not usable:
-            raise BadSampleError("the sample has no region with a phrase and a box inside the image")
+            raise BadSampleError("the sample has no region with a phrase and a box inside the image, in shares of its sides (0 to 1)")
         if num_unusable:
-            reason = f"{num_unusable} regions without a phrase or outside the image are left out"
+            reason = f"{num_unusable} regions without a phrase, outside the image or in pixels are left out"
             where = {"stream": "data.region_shards", "shard": sample.shard, "key": sample.key}
             notes.append(where | {"reason": reason, "outcome": "used in part"})
         image = self._decode(sample)

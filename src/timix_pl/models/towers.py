@@ -4,7 +4,6 @@ import difflib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -13,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from timix_pl.core.errors import ModelError
+from timix_pl.models import architectures
 
-open_clip.add_model_config(Path(__file__).parent / "architectures")
+open_clip.add_model_config(architectures.FOLDER)
 
 _MAX_REASON = 400
 """Characters of another library's message that are passed on."""
@@ -104,11 +104,6 @@ class TextTower(nn.Module):
         return features, pooled
 
 
-def known_architectures() -> list[str]:
-    """Every name that ``model.architecture`` takes."""
-    return open_clip.list_models()
-
-
 def create_open_clip(
     architecture: str,
     *,
@@ -126,7 +121,7 @@ def create_open_clip(
     """
     config = open_clip.get_model_config(architecture)
     if config is None:
-        names = {name.lower(): name for name in known_architectures()}
+        names = {name.lower(): name for name in open_clip.list_models()}
         near = [names[name] for name in difflib.get_close_matches(architecture.lower(), names, 3, cutoff=0.4)]
         raise ModelError(f"model.architecture={architecture}: unknown; nearest: {', '.join(near) or 'none'}")
     overrides: dict[str, Any] = {}

@@ -4,10 +4,12 @@ import os
 import re
 import resource
 import subprocess
+import sys
 
 import pytest
 
 from tests.commands import SCRIPTS, write_scripts
+from timix_pl import __version__
 from timix_pl.cli import evaluate, export, train
 from timix_pl.cli.errors import clean_exit
 from timix_pl.core.errors import ConfigError, DataError
@@ -69,6 +71,29 @@ def test_a_flag_that_does_not_exist_is_explained(capsys):
         train.main(["--max_steps", "5"])
     assert ended.value.code == 2
     assert "there is no flag --max_steps: options are written KEY=VALUE" in capsys.readouterr().err
+
+
+def test_a_flag_that_means_an_option_brings_the_option(capsys):
+    for flag, option in (("--dry-run", "dry_run=..."), ("--max-steps=5", "trainer.max_steps=..."), ("--optim.lr", "optim.lr=...")):
+        with pytest.raises(SystemExit):
+            train.main([flag])
+        assert f"without dashes, such as {option}; timix-train --help" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_each_command_tells_its_version(run, command):
+    done = run(command, "--version")
+    assert (done.returncode, done.stdout) == (0, f"{command} {__version__}\n")
+
+
+def test_a_refusal_comes_before_anything_slow_is_imported():
+    code = """import sys
+from timix_pl.cli.train import main
+try: main(["experiment=demo", "model.architecture=ViT-B32", "optim.lr=fast"])
+except SystemExit as ended: print(ended.code, sorted({"torch", "open_clip", "lightning", "transformers"} & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "2 []\n"
+    assert "nearest: ViT-B-32" in done.stderr and "optim.lr takes a number" in done.stderr
 
 
 def test_a_sweep_shows_each_job_in_a_folder_of_its_own(run, tmp_path):

@@ -99,6 +99,11 @@ def test_slips_and_contradictions_come_together():
     assert all(message.startswith(start) for message, start in zip(messages, starts, strict=True))
 
 
+def test_a_mistyped_experiment_is_not_held_against_the_rest():
+    messages = problems_of(["experiment=dmeo", "optim.lrr=1"])
+    assert [message.partition(":")[0] for message in messages] == ["experiment=dmeo", "optim.lrr=1"]
+
+
 @pytest.fixture
 def own_conf(tmp_path):
     """A user's folder with an experiment, a model and an experiment with a mistake."""

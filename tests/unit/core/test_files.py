@@ -1,8 +1,10 @@
 """A file is there whole, or what was there before is."""
 
+from pathlib import Path
+
 import pytest
 
-from timix_pl.core.files import atomic_path
+from timix_pl.core.files import atomic_path, nearest_path
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -22,3 +24,12 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_mistyped_path_brings_the_nearest_that_exists(tmp_path, monkeypatch):
+    (tmp_path / "shards" / "train").mkdir(parents=True)
+    assert nearest_path(tmp_path / "shard" / "train") == f"The nearest existing path is {tmp_path / 'shards'}."
+    assert nearest_path(tmp_path / "shards" / "trian") == f"The nearest existing path is {tmp_path / 'shards' / 'train'}."
+    assert nearest_path(tmp_path / "photos" / "train") == f"The nearest existing path is {tmp_path}."
+    monkeypatch.chdir(tmp_path)
+    assert nearest_path(Path("shards/trian")) == f"The nearest existing path is {tmp_path / 'shards' / 'train'}."

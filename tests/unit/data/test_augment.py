@@ -95,6 +95,7 @@ def test_only_regions_with_a_phrase_and_an_area_inside_are_usable():
         region(1.1, 0.1, 1.4, 0.2),  # outside
         region(-3.0, -2.0, -1.0, -0.1),
         region(nan, 0.1, 0.5, 0.5),
+        region(0, 0, 320, 240, phrase="in pixels: clipped, it would be the whole image"),
     ]
     usable, num_unusable = usable_regions(bad + good)
     assert usable == [Region("a dog", (0.1, 0.1, 0.2, 0.2)), Region("sticks out", (0.0, 0.5, 0.5, 1.0))]

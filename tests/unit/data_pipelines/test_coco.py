@@ -47,8 +47,8 @@ def test_what_is_left_out_is_named(collection, read_skipped):
     make_shards(read_coco(collection / "images", instances=collection / "instances.json"), collection / "out")
     assert read_skipped(collection / "out") == [
         ("000000000005", "part", "crowd box"),
-        ("000000000005", "part", "box empty or outside the image"),
-        ("000000000005", "part", "box empty or outside the image"),
+        ("000000000005", "part", "box empty, outside the image, or in pixels"),
+        ("000000000005", "part", "box empty, outside the image, or in pixels"),
         ("000000000007", "image", "no caption and no region"),
         ("image-77", "image", "annotations of an image that is not listed"),
     ]

@@ -151,11 +151,8 @@ def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
         size = _value(cfg, key)
         if size % ranks:
             yield f"{_said(cfg, key)}: must be a multiple of the number of ranks, {ranks}; e.g. {key}={math.ceil(size / ranks) * ranks}"
-    if cfg.pta.enabled and cfg.pta.negative_frac > 0 and cfg.pta.batch_size < 2 * ranks:
-        yield (
-            f"{_said(cfg, 'pta.negative_frac', 'pta.batch_size')}: negatives are phrases of another region image of the same rank, so each "
-            f"of {ranks} ranks needs two; e.g. pta.batch_size={2 * ranks}, or pta.negative_frac=0"
-        )
+    if cfg.pta.enabled and cfg.pta.negative_frac > 0 and cfg.pta.batch_size < 2:
+        yield f"{_said(cfg, 'pta.negative_frac', 'pta.batch_size')}: negatives are phrases of another image; set pta.batch_size=2 or more"
     per_rank = cfg.data.global_batch_size // ranks
     if not _mixes(cfg) or per_rank % cfg.mixing.group_size == 0:
         return

@@ -78,7 +78,7 @@ def crop_regions(regions: Sequence[Region], crop: Crop) -> list[Region]:
 
 
 def usable_regions(regions: Sequence[Region]) -> tuple[list[Region], int]:
-    """The regions with a phrase and a box of some area inside the image, cut at its edges; and how many are not (boxes in pixels among them)."""
+    """The regions with a phrase and a box of some area inside the image, cut at its edges; and how many are not (in pixels, say)."""
     usable = []
     for region in regions:
         x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in region.bbox_xyxy_norm)

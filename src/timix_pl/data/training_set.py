@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.randomness import permutation, seed_of
+from timix_pl.core.randomness import permutation, seed_of, uniform
 from timix_pl.core.types import Batch, RegionBatch, Sample
 from timix_pl.data.augment import Crop, crop_image, crop_regions, random_crop, usable_regions
 from timix_pl.data.decode import decode_for_crop
@@ -180,15 +180,22 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         if self.regions is None or step % self.region_every_n_steps:
             return None
         batch_size = self.region_batch_size // self._world_size
-        start = step // self.region_every_n_steps * self.region_batch_size + self.rank * batch_size
+        start = step // self.region_every_n_steps * self.region_batch_size
+        first = self.rank * batch_size
         notes: list[dict[str, str]] = []
-        rows = self.regions.load(start, batch_size, lambda sample, ids: self._use_regions(sample, ids, notes), problems)
+        rows = self.regions.load(start + first, batch_size, lambda sample, ids: self._use_regions(sample, ids, notes), problems)
         problems.extend(notes)
         images, described, held, captions, keys = zip(*rows, strict=True)
         phrases = [phrase for found in described for phrase in found]
         labels = torch.stack([patch_labels(boxes, self._grid, self._min_cover).amax(0) for found in described for boxes in found.values()])
         image_index = torch.repeat_interleave(torch.arange(batch_size), torch.tensor([len(found) for found in described]))
-        phrases, image_index, labels = self._add_negatives(phrases, image_index, labels, held, step)
+        if self._negative_frac:
+            before = (first - 1) % self.region_batch_size
+            (row,) = self.regions.load(start + before, 1, lambda sample, ids: self._use_regions(sample, ids, []), [])
+            negatives = self._negatives([list(row[1]), *map(list, described[:-1])], held, step, first)
+            phrases += [phrase for phrase, _ in negatives]
+            image_index = torch.cat((image_index, torch.tensor([image for _, image in negatives], dtype=torch.long)))
+            labels = torch.cat((labels, labels.new_zeros(len(negatives), labels.shape[1])))
         phrases = [self._template.replace("{}", phrase) for phrase in phrases]
         if self._caption_positive:
             captioned = [number for number, caption in enumerate(captions) if caption]
@@ -222,19 +229,18 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         drawn = {phrases[number]: boxes[phrases[number]] for number in chosen}
         return crop_image(image, crop, self._size), drawn, {region.phrase for region in usable}, caption, sample.key
 
-    def _add_negatives(
-        self, phrases: list[str], image_index: Tensor, labels: Tensor, held: Sequence[set[str]], step: int
-    ) -> tuple[list[str], Tensor, Tensor]:
-        """Phrases of other images that an image does not hold itself, labelled 0 everywhere. ``held``: all phrases of each image."""
-        added, added_images = [], []
-        candidates = permutation(len(phrases), "negatives", self._seed, step, self.rank)[: round(self._negative_frac * len(phrases))]
-        for number in candidates:
-            image = (int(image_index[number]) + 1) % len(held)
-            if phrases[number] not in held[image]:
-                added.append(phrases[number])
-                added_images.append(image)
-        image_index = torch.cat((image_index, torch.tensor(added_images, dtype=torch.long)))
-        return phrases + added, image_index, torch.cat((labels, labels.new_zeros(len(added), labels.shape[1])))
+    def _negatives(self, candidates: Sequence[list[str]], held: Sequence[set[str]], step: int, first: int) -> list[tuple[str, int]]:
+        """Phrases, and the image of this rank that each is added to: some of those candidates that the image does not hold itself.
+
+        Args:
+            candidates: for each image, the phrases of the one before it in the global batch; ``held``: all phrases of each image.
+            first: position of image 0 in the global batch.
+        """
+        added = []
+        for image, phrases in enumerate(candidates):
+            drawn = uniform(len(phrases), "negatives", self._seed, step, first + image) < self._negative_frac
+            added += [(phrase, image) for phrase, taken in zip(phrases, drawn, strict=True) if taken and phrase not in held[image]]
+        return added
 
 
 def _stack(images: Sequence[NDArray[np.uint8]]) -> Tensor:

@@ -239,8 +239,26 @@ def test_negatives_are_phrases_of_other_images_labelled_nowhere(tmp_path, pairs)
     assert found.patch_labels[num_own:].sum() == 0
     for text, image in added:
         assert text.startswith("only ") and not text.startswith(f"only {found.keys[image][1:]} ")
-    few = training_set(pairs, tmp_path / "shards", region_batch_size=8, negative_frac=0.25)[0][1]
-    assert num_own < len(few.tokens) <= num_own + 6
+    steps = training_set(pairs, tmp_path / "shards", region_batch_size=8, negative_frac=0.25)
+    num_drawn = sum(len(steps[step][1].tokens) - num_own for step in range(50))
+    assert 150 < num_drawn < 250  # 16 in each of 50 steps, one of four
+
+
+def test_the_same_negatives_are_drawn_at_any_world_size(pairs, regions):
+    alone = training_set(pairs, regions, negative_frac=0.5)
+    ranks = [training_set(pairs, regions, negative_frac=0.5, rank=rank, world_size=4) for rank in range(4)]
+    for step in range(3):
+        whole = alone[step][1]
+        described = set(zip(texts_of(whole.tokens), whole.image_index.tolist(), whole.patch_labels.sum(1).tolist(), strict=True))
+        assert any(num_positive == 0 for _, _, num_positive in described)
+        parts = [rank[step][1] for rank in ranks]
+        assert described == {
+            (text, image + number, num_positive)
+            for number, part in enumerate(parts)
+            for text, image, num_positive in zip(
+                texts_of(part.tokens), part.image_index.tolist(), part.patch_labels.sum(1).tolist(), strict=True
+            )
+        }
 
 
 def test_a_negative_is_none_of_the_images_phrases_also_those_not_shown(tmp_path, pairs):

@@ -6,7 +6,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from timix_pl.core.errors import DataError
-from timix_pl.data.index import index_shard, resolve_shards, write_manifest
+from timix_pl.data.index import index_shard, write_manifest
+from timix_pl.data.shards import resolve_shards
 
 
 def index_shards(specs: Iterable[str]) -> Iterator[str]:

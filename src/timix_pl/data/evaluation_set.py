@@ -12,8 +12,9 @@ from torch.utils.data import Dataset
 from timix_pl.core.types import Region
 from timix_pl.data.augment import Crop, crop_regions, usable_regions
 from timix_pl.data.decode import open_image
-from timix_pl.data.index import build_manifest, resolve_shards
+from timix_pl.data.index import build_manifest
 from timix_pl.data.reader import BadSampleError, ShardReader
+from timix_pl.data.shards import resolve_shards
 
 _MAX_LOOKED_AT = 10_000
 

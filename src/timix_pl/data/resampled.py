@@ -14,8 +14,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import seed_of
 from timix_pl.core.types import Batch, RegionBatch, Sample
-from timix_pl.data.index import resolve_shards
 from timix_pl.data.reader import BadSampleError, make_sample
+from timix_pl.data.shards import resolve_shards
 from timix_pl.data.training_set import TrainingSet
 
 _SHUFFLE_SAMPLES = 1000

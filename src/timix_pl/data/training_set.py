@@ -15,10 +15,11 @@ from timix_pl.core.randomness import permutation, seed_of, uniform
 from timix_pl.core.types import Batch, RegionBatch, Sample
 from timix_pl.data.augment import Crop, crop_image, crop_regions, random_crop, usable_regions
 from timix_pl.data.decode import decode_for_crop
-from timix_pl.data.index import build_manifest, resolve_shards
+from timix_pl.data.index import build_manifest
 from timix_pl.data.order import BlendedOrder, SourceOrder
 from timix_pl.data.patch_labels import boxes_by_phrase, patch_labels
 from timix_pl.data.reader import BadSampleError, ShardReader
+from timix_pl.data.shards import resolve_shards
 
 _MAX_REPLACEMENTS = 100
 _MAX_REGION_CROPS = 4

@@ -12,8 +12,9 @@ from tests.tiny import encoded_image, random_pixels, write_shards
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region
 from timix_pl.data import reader as reader_module
-from timix_pl.data.index import build_manifest, resolve_shards
+from timix_pl.data.index import build_manifest
 from timix_pl.data.reader import BadSampleError, ShardReader
+from timix_pl.data.shards import resolve_shards
 
 IMAGE = encoded_image(random_pixels(8, 8, seed=0), "PNG")
 

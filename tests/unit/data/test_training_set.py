@@ -13,8 +13,9 @@ from tests.tiny import GRID, IMAGE_SIZE_PX, encoded_image, random_captions, rand
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region
 from timix_pl.data import reader as reader_module
-from timix_pl.data.index import build_manifest, resolve_shards
+from timix_pl.data.index import build_manifest
 from timix_pl.data.reader import ShardReader
+from timix_pl.data.shards import resolve_shards
 from timix_pl.data.training_set import Augmentation, SampleStream, TrainingSet
 from timix_pl.data.writer import ShardWriter
 

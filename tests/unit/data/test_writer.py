@@ -8,7 +8,8 @@ import webdataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region
-from timix_pl.data.index import load_index, resolve_shards
+from timix_pl.data.index import load_index
+from timix_pl.data.shards import resolve_shards
 from timix_pl.data.writer import ShardWriter
 
 PNG = b"\x89PNG not looked at by the writer"

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from data_pipelines.cli import main
-from timix_pl.data.index import load_index, resolve_shards
+from timix_pl.data.index import load_index
+from timix_pl.data.shards import resolve_shards
 from timix_pl.data.writer import ShardWriter
 
 COMMANDS = ["flickr", "coco", "visual-genome", "table", "img2dataset", "folder", "index"]

@@ -133,11 +133,17 @@ def build_stream(cfg: RootConfig, name: str) -> SampleStream:
     """The stream of ``data.NAME_shards``; what its index leaves out is counted in the log."""
     key = f"data.{name}_shards"
     stream = SampleStream(
-        getattr(cfg.data, f"{name}_shards"), key=key, seed=cfg.seed, name=name, window_shards=cfg.data.shuffle_window_shards
+        getattr(cfg.data, f"{name}_shards"),
+        key=key,
+        seed=cfg.seed,
+        name=name,
+        window_shards=cfg.data.shuffle_window_shards,
+        max_image_mb=cfg.data.max_image_mb,
     )
     if stream.num_problems:
         log.warning(
-            "%s: %d samples without an image or doubled members are left out; 'timix-data index SHARDS' lists them",
+            "%s: %d things in the shards are left out (samples without an image, doubled members, tars cut off); "
+            "'timix-data index SHARDS' lists them",
             key,
             stream.num_problems,
         )
@@ -192,7 +198,13 @@ def evaluation_set(cfg: RootConfig, name: str, model: DualEncoder) -> Evaluation
         return found if found is not None and found.has_regions() else None
     if shards is None:
         return None
-    return EvaluationSet(shards, model.image_size_px, key=f"data.{name}_shards", max_image_px=cfg.data.max_image_px)
+    return EvaluationSet(
+        shards,
+        model.image_size_px,
+        key=f"data.{name}_shards",
+        max_image_px=cfg.data.max_image_px,
+        max_image_mb=cfg.data.max_image_mb,
+    )
 
 
 def build_evaluators(cfg: RootConfig, model: DualEncoder) -> list[Evaluator]:

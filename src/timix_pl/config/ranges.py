@@ -39,6 +39,7 @@ RANGES = {
     "data.shuffle_window_shards": COUNT,
     "data.max_bad_frac": SHARE,
     "data.max_image_px": COUNT,
+    "data.max_image_mb": POSITIVE,
     "data.max_phrases": COUNT,
     "data.scenes.num_train": COUNT,
     "data.scenes.num_regions": COUNT,

@@ -75,6 +75,9 @@ class DataConfig:
     )
     allow_changed: bool = option(False, "Go on although the training shards differ from those that the run started with.")
     max_image_px: int = option(100_000_000, "Refuse to decode images of more pixels than this.")
+    max_image_mb: float = option(
+        100.0, "Refuse to read images, texts or JSON of more megabytes than this (not with data=stream, which reads shards whole)."
+    )
     max_phrases: int = option(8, "Phrases used of each region image per step; more are drawn at random.")
     phrase_template: str = option("{}", "How a phrase becomes a caption, e.g. 'a photo of a {}'.")
     augmentation: AugmentationConfig = option(AugmentationConfig, "Training crops and flips; boxes move along.")

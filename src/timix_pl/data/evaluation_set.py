@@ -35,24 +35,34 @@ class EvaluationSet(Dataset[EvaluationItem]):
     Args:
         shards: a folder, a pattern, or a list; ``key``: the configuration key it came from, for messages.
         image_size_px: height and width of the crop.
+        max_image_px, max_image_mb: larger images are refused, before they are decoded or read.
     Raises:
-        DataError: missing shards; a sample that cannot be decoded (it is named: evaluation leaves nothing out in silence).
+        DataError: missing shards; a sample that cannot be read or decoded (it is named: evaluation leaves nothing out in silence).
     """
 
-    def __init__(self, shards: Any, image_size_px: tuple[int, int], *, key: str = "data.val_shards", max_image_px: int = 100_000_000):
+    def __init__(
+        self,
+        shards: Any,
+        image_size_px: tuple[int, int],
+        *,
+        key: str = "data.val_shards",
+        max_image_px: int = 100_000_000,
+        max_image_mb: float = 100.0,
+    ):
         self.sources = resolve_shards(shards, key)
-        self._reader = ShardReader([build_manifest(source.tars) for source in self.sources])
+        self._reader = ShardReader([build_manifest(source.tars) for source in self.sources], max_image_mb=max_image_mb)
         self._size, self._max_image_px = image_size_px, max_image_px
 
     def __len__(self) -> int:
         return len(self._reader)
 
     def __getitem__(self, number: int) -> EvaluationItem:
-        sample = self._reader[number]
         try:
+            sample = self._reader[number]
             image = open_image(sample.image, max_image_px=self._max_image_px)
         except BadSampleError as error:
-            raise BadSampleError(f"{sample.shard}: {sample.key}: {error}; mend or remove it, evaluation leaves nothing out") from error
+            where = ": ".join(self._reader.name(number))
+            raise BadSampleError(f"{where}: {error}; mend or remove it, evaluation leaves nothing out") from error
         height, width = self._size
         factor = max(height / image.height, width / image.width)
         size = max(round(image.width * factor), width), max(round(image.height * factor), height)

@@ -1,16 +1,18 @@
 """Indexes of shards: what lies where in each tar, and what a set of tars holds.
 
 The index of ``NAME.tar`` is ``NAME.tar.index.npz`` beside it. It records the tar's size and modification time, and is refused when they
-differ.
+differ. ``manifest.json`` holds what a start needs of all indexes of a folder, so that none has to be opened for it.
 """
 
 import hashlib
 import json
+import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,9 @@ UNFINISHED_NAME = ".unfinished"
 """Lies in a folder while a ``ShardWriter`` writes to it."""
 
 _FORMAT = 1
+_DIGEST_CHARS = 64
+_THREADS = 16
+_CHUNK = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,45 +52,146 @@ class ShardIndex:
         return len(self.keys)
 
 
-@dataclass(frozen=True)
-class ShardEntry:
+class ShardFacts(NamedTuple):
+    """What a manifest says of a tar: its size and modification time when it was indexed, and what the scan found."""
+
+    num_samples: int
+    num_bytes: int
+    mtime_ns: int
+    num_problems: int
+    digest: str
+
+
+class ShardEntry(NamedTuple):
     """One tar of a manifest."""
 
     path: Path
     num_samples: int
     num_bytes: int
+    mtime_ns: int
+    num_problems: int
     digest: str
-    problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+class ShardTable(Sequence[ShardEntry]):
+    """The tars of a manifest, in columns: about 150 bytes a shard, however many samples it holds."""
+
+    def __init__(
+        self,
+        folders: Sequence[str],
+        folder_of: NDArray[np.int32],
+        names: NDArray[np.bytes_],
+        counts: NDArray[np.int64],
+        digests: NDArray[np.bytes_],
+    ):
+        self._folders, self._folder_of, self._names, self._counts, self._digests = list(folders), folder_of, names, counts, digests
+
+    @classmethod
+    def of(cls, tars: Iterable[str | Path], facts: Iterable[ShardFacts]) -> Self:
+        """A table of tars and what is known of each."""
+        table = cls._named(tars)
+        for row, fact in enumerate(facts):
+            table._set(row, fact)
+        return table
+
+    @classmethod
+    def _named(cls, tars: Iterable[str | Path]) -> Self:
+        folders: dict[str, int] = {}
+        parts = [os.path.split(tar) for tar in tars]
+        folder_of = np.array([folders.setdefault(folder, len(folders)) for folder, _ in parts], np.int32)
+        names = np.array([os.fsencode(name) for _, name in parts], np.bytes_)
+        counts, digests = np.zeros((len(parts), 4), np.int64), np.zeros(len(parts), f"S{_DIGEST_CHARS}")
+        return cls(list(folders), folder_of, names, counts, digests)
+
+    def _set(self, row: int, facts: ShardFacts) -> None:
+        self._counts[row], self._digests[row] = facts[:-1], facts.digest.encode()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, row: int) -> ShardEntry: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[ShardEntry]: ...
+    def __getitem__(self, row: int | slice) -> ShardEntry | list[ShardEntry]:
+        if isinstance(row, slice):
+            return [self[number] for number in range(*row.indices(len(self)))]
+        num_samples, num_bytes, mtime_ns, num_problems = self._counts[row].tolist()
+        return ShardEntry(Path(self._path(row)), num_samples, num_bytes, mtime_ns, num_problems, self._digests[row].decode())
+
+    def _path(self, row: int) -> str:
+        return os.path.join(self._folders[self._folder_of[row]], self.name(row))
+
+    def name(self, row: int) -> str:
+        """The tar's name without its folder."""
+        return os.fsdecode(self._names[row])
+
+    def rows(self) -> Iterator[tuple[str, list[int], str]]:
+        """(name, ``num_samples`` to ``num_problems``, digest) of each tar; faster than entries."""
+        for first in range(0, len(self), _CHUNK):
+            part = slice(first, first + _CHUNK)
+            names, digests = map(os.fsdecode, self._names[part].tolist()), map(bytes.decode, self._digests[part].tolist())
+            yield from zip(names, self._counts[part].tolist(), digests, strict=True)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Samples of each tar."""
+        return self._counts[:, 0]
+
+    @property
+    def num_problems(self) -> NDArray[np.int64]:
+        """What the scan of each tar left out."""
+        return self._counts[:, 3]
+
+
 class Manifest:
-    """A set of tars in order. ``fingerprint`` is a hash of names, counts, sizes and indexes, and stays when the folder is moved."""
+    """A set of tars in order. ``fingerprint`` is a hash of names, counts, sizes and indexes, and stays when the folder is moved.
 
-    shards: tuple[ShardEntry, ...]
-    num_samples: int
-    fingerprint: str
+    Raises:
+        DataError: no sample in any tar.
+    """
+
+    def __init__(self, shards: ShardTable):
+        self.shards, self.num_samples = shards, int(shards.sizes.sum())
+        if self.num_samples == 0:
+            names = ", ".join(str(shard.path) for shard in shards[:3])
+            raise DataError(f"No sample with an image in {len(shards)} shards ({names}). Images are members named KEY.jpg, .png or .webp.")
+        hashed = hashlib.sha256(b"[")
+        for row, (name, (num_samples, num_bytes, _, _), digest) in enumerate(shards.rows()):
+            hashed.update((", " if row else "").encode() + json.dumps([name, num_samples, num_bytes, digest]).encode())
+        hashed.update(b"]")
+        self.fingerprint = hashed.hexdigest()
 
 
-def index_shard(tar: Path) -> ShardIndex:
+def index_shard(tar: Path, *, accept_truncated: bool = False) -> ShardIndex:
     """Scan a tar and write its index beside it.
 
+    Args:
+        accept_truncated: of a tar that was cut off, take the samples before the cut; the rest becomes a problem.
     Raises:
         DataError: the tar is missing, broken or cut off, or the index cannot be written.
     """
     tar = Path(tar)
-    samples, problems = scan_tar(tar)
+    state = _state(tar)  # before the scan, so that a tar that is still being written does not pass for a whole one
+    index = scan_shard(tar, accept_truncated=accept_truncated)
+    header = state | {"num_samples": len(index), "digest": index.digest, "problems": index.problems}
+    columns = {"keys": index.keys, "offsets": index.offsets, "sizes": index.sizes, "image_exts": index.image_exts}
+    try:
+        with atomic_path(_index_path(tar)) as temporary, temporary.open("wb") as file:
+            np.savez(file, header=np.array(json.dumps(header)), **columns)  # type: ignore[arg-type]
+    except OSError as error:
+        raise DataError(f"{tar}: its index cannot be written beside it ({error}). Copy the shards to a writable folder.") from error
+    return index
+
+
+def scan_shard(tar: Path, *, accept_truncated: bool = False) -> ShardIndex:
+    """The index that a tar should have, from the tar itself. Arguments and errors as in ``index_shard``; nothing is written."""
+    samples, problems = scan_tar(tar, accept_truncated=accept_truncated)
     members = [[sample.members.get(kind, (0, -1)) for kind in (IMAGE, TEXT, JSON)] for sample in samples.values()]
     keys = np.array(list(samples), np.str_)
     image_exts = np.array([s.image_ext for s in samples.values()], np.str_)
     offsets, sizes = np.moveaxis(np.array(members, np.int64).reshape(-1, 3, 2), -1, 0).copy()
     digest = hashlib.sha256(json.dumps([keys.tolist(), image_exts.tolist()]).encode() + offsets.tobytes() + sizes.tobytes()).hexdigest()
-    header = _state(tar) | {"num_samples": len(keys), "digest": digest, "problems": problems}
-    try:
-        with atomic_path(_index_path(tar)) as temporary, temporary.open("wb") as file:
-            np.savez(file, header=np.array(json.dumps(header)), keys=keys, offsets=offsets, sizes=sizes, image_exts=image_exts)
-    except OSError as error:
-        raise DataError(f"{tar}: its index cannot be written beside it ({error}). Copy the shards to a writable folder.") from error
     return ShardIndex(tar, keys, offsets, sizes, image_exts, tuple(problems), digest)
 
 
@@ -100,23 +206,43 @@ def load_index(tar: Path) -> ShardIndex:
     return ShardIndex(tar, keys, offsets, sizes, image_exts, tuple(header["problems"]), header["digest"])
 
 
+def load_facts(tar: Path) -> tuple[ShardFacts, tuple[str, ...]]:
+    """What the header of a tar's index says, and what the scan left out. Errors as in ``load_index``."""
+    header, _ = _read_index(tar)
+    problems = tuple(header["problems"])
+    return ShardFacts(header["num_samples"], header["tar_bytes"], header["tar_mtime_ns"], len(problems), header["digest"]), problems
+
+
 def build_manifest(tars: Sequence[Path]) -> Manifest:
     """Gather what a set of tars holds, indexing those whose index is missing or out of date.
+
+    A tar that is in its folder's ``manifest.json`` with the size and modification time that it has costs no more than that look.
 
     Raises:
         DataError: no sample in any tar, or what ``index_shard`` raises.
     """
-    shards = tuple(_entry(Path(tar)) for tar in tars)
-    num_samples = sum(shard.num_samples for shard in shards)
-    if num_samples == 0:
-        names = ", ".join(str(tar) for tar in tars[:3])
-        raise DataError(f"No sample with an image in {len(tars)} shards ({names}). Images are members named KEY.jpg, .png or .webp.")
-    facts = [[shard.path.name, shard.num_samples, shard.num_bytes, shard.digest] for shard in shards]
-    return Manifest(shards, num_samples, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
+    table = ShardTable._named(tars)
+    listed = np.zeros(len(table), bool)
+    for number, folder in enumerate(table._folders):
+        if (listing := read_manifest(Path(folder))) is not None and len(listing):
+            rows = np.flatnonzero(table._folder_of == number)
+            order = np.argsort(listing._names)
+            found = order[np.searchsorted(listing._names, table._names[rows], sorter=order).clip(max=len(order) - 1)]
+            listed[rows] = listing._names[found] == table._names[rows]
+            table._counts[rows], table._digests[rows] = listing._counts[found], listing._digests[found]
+
+    def check(first: int) -> None:
+        for row in range(first, min(first + _CHUNK, len(table))):
+            if not listed[row] or _size_and_time(table._path(row)) != tuple(table._counts[row, 1:3].tolist()):
+                table._set(row, _facts_or_index(Path(table._path(row))))
+
+    with ThreadPoolExecutor(_THREADS) as pool:  # a look at a network's disk is waiting, above all
+        list(pool.map(check, range(0, len(table), _CHUNK)))
+    return Manifest(table)
 
 
 def write_manifest(folder: Path) -> Manifest:
-    """Index the tars of a folder and write ``manifest.json``, which lists them.
+    """Gather what the tars of a folder hold from their indexes and write ``manifest.json``; make the indexes that are missing.
 
     Raises:
         DataError: the folder has no tars, or what ``build_manifest`` raises.
@@ -124,21 +250,52 @@ def write_manifest(folder: Path) -> Manifest:
     tars = sorted(Path(folder).glob("*.tar"))
     if not tars:
         raise DataError(f"{folder}: no .tar files in this folder.")
-    manifest = build_manifest(tars)
-    shards = [{"name": s.path.name, "num_samples": s.num_samples, "num_bytes": s.num_bytes} for s in manifest.shards]
-    content = {"num_samples": manifest.num_samples, "fingerprint": manifest.fingerprint, "shards": shards}
-    with atomic_path(Path(folder) / MANIFEST_NAME) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    manifest = Manifest(ShardTable.of(tars, map(_facts_or_index, tars)))
+    save_manifest(Path(folder), manifest)
     return manifest
 
 
-def _entry(tar: Path) -> ShardEntry:
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json`` into the folder that holds the manifest's tars, a line for each."""
+    with atomic_path(folder / MANIFEST_NAME) as temporary, temporary.open("w", encoding="utf-8") as file:
+        head = {"num_samples": manifest.num_samples, "fingerprint": manifest.fingerprint}
+        file.write(json.dumps(head)[:-1] + ', "shards": [')
+        for row, (name, counts, digest) in enumerate(manifest.shards.rows()):
+            file.write((",\n" if row else "\n") + json.dumps({"name": name} | ShardFacts(*counts, digest)._asdict()))
+        file.write("\n]}\n")
+
+
+def read_manifest(folder: Path) -> ShardTable | None:
+    """What the ``manifest.json`` of a folder says; None where there is none.
+
+    Raises:
+        DataError: it cannot be read, or is damaged.
+    """
+    path, facts, names = folder / MANIFEST_NAME, [], []
+
+    def take(fields: dict[str, Any]) -> dict[str, Any] | None:
+        if "name" not in fields:
+            return fields
+        names.append(fields["name"])
+        later = fields.get("mtime_ns", -1), fields.get("num_problems", 0), fields.get("digest", "")  # older manifests lack these
+        facts.append(ShardFacts(fields["num_samples"], fields["num_bytes"], *later))
+        return None
+
     try:
-        header, _ = _read_index(tar)
+        json.loads(path.read_bytes(), object_hook=take)["shards"]
+        return ShardTable.of([os.path.join(folder, name) for name in names], facts)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: the manifest is damaged ({error!r}). Make it again with 'timix-data index {folder}'.") from error
+
+
+def _facts_or_index(tar: Path) -> ShardFacts:
+    try:
+        return load_facts(tar)[0]
     except DataError:
         index_shard(tar)
-        header, _ = _read_index(tar)
-    return ShardEntry(tar, header["num_samples"], header["tar_bytes"], header["digest"], tuple(header["problems"]))
+        return load_facts(tar)[0]
 
 
 def _read_index(tar: Path, *names: str) -> tuple[dict[str, Any], list[NDArray]]:
@@ -150,7 +307,7 @@ def _read_index(tar: Path, *names: str) -> tuple[dict[str, Any], list[NDArray]]:
             header, arrays = json.loads(file["header"].item()), [file[name] for name in names]
     except FileNotFoundError:
         raise DataError(f"{tar}: the shard has no index. {advice}") from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: the index is damaged ({error}). {advice}") from error
     if not _state(tar).items() <= header.items():
         raise DataError(f"{tar}: the shard has changed since it was indexed. {advice}")
@@ -159,11 +316,16 @@ def _read_index(tar: Path, *names: str) -> tuple[dict[str, Any], list[NDArray]]:
 
 def _state(tar: Path) -> dict[str, int]:
     """What tells whether an index still fits its tar."""
+    num_bytes, mtime_ns = _size_and_time(tar)
+    return {"format": _FORMAT, "tar_bytes": num_bytes, "tar_mtime_ns": mtime_ns}
+
+
+def _size_and_time(tar: Path | str) -> tuple[int, int]:
     try:
-        stat = tar.stat()
+        stat = os.stat(tar)
     except FileNotFoundError:
         raise DataError(f"{tar}: no such shard.") from None
-    return {"format": _FORMAT, "tar_bytes": stat.st_size, "tar_mtime_ns": stat.st_mtime_ns}
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _index_path(tar: Path) -> Path:

@@ -15,10 +15,13 @@ from timix_pl.core.errors import ConfigError
 from timix_pl.core.randomness import permutation
 
 _BLEND_BLOCK = 4096
+_MAX_BLOCK = 65_536
 
 
 class SourceOrder:
     """The endless order of one source: in each epoch shards are permuted, then samples inside windows of a few shards.
+
+    A shard of more than 65,536 samples is cut into blocks of that many, which are permuted as shards are: a window is small in any case.
 
     Args:
         shard_sizes: samples in each shard.
@@ -27,7 +30,7 @@ class SourceOrder:
     """
 
     def __init__(self, shard_sizes: Sequence[int], *, seed: int, name: str, window_shards: int):
-        self.sizes = np.asarray(shard_sizes, np.int64)
+        self.sizes = _block_sizes(np.asarray(shard_sizes, np.int64))
         self.starts = np.concatenate(([0], np.cumsum(self.sizes)))
         self.num_samples = int(self.starts[-1])
         self._seed, self._name, self._window_shards = seed, name, window_shards
@@ -56,6 +59,14 @@ class SourceOrder:
         shards = self._shards(epoch)[0][window * self._window_shards : (window + 1) * self._window_shards]
         samples = np.concatenate([np.arange(self.starts[shard], self.starts[shard + 1]) for shard in shards])
         return samples[permutation(len(samples), "samples", self._name, self._seed, epoch, window)]
+
+
+def _block_sizes(shard_sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Whole blocks of each shard, then what is left of it; a shard of one block, or of none, stays as it is."""
+    num_blocks = np.maximum(-(-shard_sizes // _MAX_BLOCK), 1)
+    sizes = np.full(num_blocks.sum(), _MAX_BLOCK)
+    sizes[np.cumsum(num_blocks) - 1] = shard_sizes - (num_blocks - 1) * _MAX_BLOCK
+    return sizes
 
 
 class BlendedOrder:

@@ -16,6 +16,7 @@ from timix_pl.data.index import IMAGE, JSON, TEXT, Manifest, ShardIndex, load_in
 Result = TypeVar("Result")
 
 _MAX_OPEN_SHARDS = 256
+_KINDS = {IMAGE: "image", TEXT: "text", JSON: "JSON"}
 _RETRY_PAUSES_S = (1.0, 5.0)
 
 
@@ -28,15 +29,16 @@ class ShardReader:
 
     Args:
         open_shards: shards that are read by turns; so many stay open, with their indexes, but at most 256.
+        max_image_mb: members of more megabytes are not read.
     Raises:
         DataError: a shard is gone or changed since it was indexed.
         BadSampleError: the bytes of a sample cannot be read as what they should be.
     """
 
-    def __init__(self, manifests: Sequence[Manifest], *, open_shards: int = 1):
-        self._paths = [shard.path for manifest in manifests for shard in manifest.shards]
-        self._starts = np.concatenate(([0], np.cumsum([shard.num_samples for manifest in manifests for shard in manifest.shards])))
-        self._open_shards = min(open_shards, _MAX_OPEN_SHARDS)
+    def __init__(self, manifests: Sequence[Manifest], *, open_shards: int = 1, max_image_mb: float = 100.0):
+        self._tables = [manifest.shards for manifest in manifests]
+        self._starts = np.concatenate(([0], np.cumsum(np.concatenate([table.sizes for table in self._tables]))))
+        self._open_shards, self._max_image_mb = min(open_shards, _MAX_OPEN_SHARDS), max_image_mb
         self._open_cached: Any = None
 
     def __len__(self) -> int:
@@ -68,12 +70,24 @@ class ShardReader:
 
     def _opened(self, shard: int) -> tuple[ShardIndex, "_File"]:
         if self._open_cached is None:
-            self._open_cached = lru_cache(self._open_shards)(lambda number: (load_index(self._paths[number]), _File(self._paths[number])))
+            self._open_cached = lru_cache(self._open_shards)(self._open)
         return self._open_cached(shard)
 
-    @staticmethod
-    def _member(file: "_File", index: ShardIndex, row: int, kind: int) -> bytes | None:
+    def _open(self, number: int) -> tuple[ShardIndex, "_File"]:
+        for table in self._tables:
+            if number < len(table):
+                break
+            number -= len(table)
+        shard = table[number]
+        index = load_index(shard.path)
+        if index.digest != shard.digest:
+            raise DataError(f"{shard.path}: the shard was changed and indexed again after this run started; start the run again")
+        return index, _File(shard.path)
+
+    def _member(self, file: "_File", index: ShardIndex, row: int, kind: int) -> bytes | None:
         size = int(index.sizes[row, kind])
+        if size > self._max_image_mb * 1e6:
+            raise BadSampleError(f"the {_KINDS[kind]} has {size / 1e6:.1f} MB, more than data.max_image_mb={self._max_image_mb:g}")
         return None if size < 0 else file.read(size, int(index.offsets[row, kind]))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Which tars people mean by a folder, a pattern or a list of them."""
 
 import glob
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from braceexpand import braceexpand
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.files import nearest_path
-from timix_pl.data.index import MANIFEST_NAME, UNFINISHED_NAME
+from timix_pl.data.index import MANIFEST_NAME, UNFINISHED_NAME, read_manifest
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,8 @@ def _tars_of_folder(folder: Path, given: str) -> list[Path]:
     if (folder / UNFINISHED_NAME).exists():
         raise DataError(f"{given}: writing the shards of this folder has not finished. Wait for it, or write them again.")
     tars = sorted(folder.glob("*.tar"))
-    if (folder / MANIFEST_NAME).exists() and (differing := sorted(_listed_names(folder) ^ {tar.name for tar in tars})):
+    listing = read_manifest(folder)
+    if listing is not None and (differing := sorted({name for name, *_ in listing.rows()} ^ {tar.name for tar in tars})):
         state = "is not listed" if (folder / differing[0]).exists() else "is missing"
         raise DataError(
             f"{given}: the folder differs from its {MANIFEST_NAME}: {differing[0]} {state}, {len(differing)} in all. "
@@ -90,11 +90,3 @@ def _tars_of_folder(folder: Path, given: str) -> list[Path]:
     if not tars:
         raise DataError(f"{given}: the folder has no .tar files. 'timix-data --help' says how to make shards.")
     return tars
-
-
-def _listed_names(folder: Path) -> set[str]:
-    path = folder / MANIFEST_NAME
-    try:
-        return {shard["name"] for shard in json.loads(path.read_text(encoding="utf-8"))["shards"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: the manifest is damaged ({error!r}). Make it again with 'timix-data index {folder}'.") from error

@@ -23,25 +23,32 @@ class ScannedSample:
     image_ext: str = ""
 
 
-def scan_tar(path: Path) -> tuple[dict[str, ScannedSample], list[str]]:
+def scan_tar(path: Path, *, accept_truncated: bool = False) -> tuple[dict[str, ScannedSample], list[str]]:
     """Find the samples of a tar by webdataset's naming: the key is the name up to the first dot of its last part.
 
     Members of other kinds (``.cls``, ``.npy``), folders and hidden files are passed over.
 
     Args:
         path: an uncompressed tar.
+        accept_truncated: of a tar that was cut off or is damaged, take the members before that; the rest becomes a problem.
     Returns:
         The samples that have an image, by key, in the order of their first member; and one line for each thing left out.
     Raises:
         DataError: the file is missing, is not a plain tar, or was cut off.
     """
     samples: dict[str, ScannedSample] = {}
-    problems: list[str] = []
-    for name, offset, size in _read_members(path):
+    members, broken = _read_members(path)
+    if broken and not accept_truncated:
+        raise DataError(f"{path}: {broken}. Fetch or write it again, or take what is whole with 'timix-data index --accept-truncated'.")
+    problems = [f"{path.name}: {broken}; the samples after that are left out"] if broken else []
+    for name, offset, size in members:
         directory, slash, base = name.rpartition("/")
         stem, _, ext = base.partition(".")
         kind = KIND_OF_EXT.get(ext.lower())
         if not stem or kind is None:
+            continue
+        if name.startswith("/") or ".." in directory.split("/"):
+            problems.append(f"{name}: the member's name leads out of the tar (an absolute path or '..'); the member is left out")
             continue
         sample = samples.setdefault(directory + slash + stem, ScannedSample())
         if kind in sample.members:
@@ -55,19 +62,29 @@ def scan_tar(path: Path) -> tuple[dict[str, ScannedSample], list[str]]:
     return whole, problems
 
 
-def _read_members(path: Path) -> list[tuple[str, int, int]]:
-    """(name, offset of the data, size) of every regular member."""
+def _read_members(path: Path) -> tuple[list[tuple[str, int, int]], str]:
+    """(name, offset of the data, size) of every whole regular member; and, where the tar has no end, what is wrong with it."""
+    members: list[tuple[str, int, int]] = []
     try:
+        num_bytes = path.stat().st_size
         with tarfile.open(path, "r:") as tar:
-            members = [(member.name, member.offset_data, member.size) for member in tar if member.isreg()]
-            end = tar.offset
-        with path.open("rb") as file:
-            file.seek(end)
-            trailer = file.read(_BLOCK_BYTES)
+            try:
+                while (member := tar.next()) is not None:
+                    tar.members.clear()  # it would keep all of them
+                    if member.isreg() and member.offset_data + member.size <= num_bytes:
+                        members.append((member.name, member.offset_data, member.size))
+                has_end = _has_end_mark(path, tar.offset)
+            except tarfile.ReadError:
+                has_end = False
     except FileNotFoundError:
         raise DataError(f"{path}: no such shard.") from None
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{path}: not a whole, uncompressed tar ({error}). Fetch or write it again; unpack a compressed one.") from error
-    if trailer != bytes(_BLOCK_BYTES):
-        raise DataError(f"{path}: the tar is cut off or damaged: no end mark at byte {end}. Fetch or write it again.")
-    return members
+    whole_bytes = members[-1][1] + members[-1][2] if members else 0
+    return members, "" if has_end else f"the tar is cut off or damaged after {len(members)} members, at byte {whole_bytes} of {num_bytes}"
+
+
+def _has_end_mark(path: Path, offset: int) -> bool:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(_BLOCK_BYTES) == bytes(_BLOCK_BYTES)

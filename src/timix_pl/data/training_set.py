@@ -40,22 +40,23 @@ class SampleStream:
         shards: a folder, a pattern, or a list with weights; ``key``: the configuration key it came from.
         seed: the run's seed; ``name`` tells streams with the same seed apart.
         window_shards: shards whose samples are shuffled together.
+        max_image_mb: samples with members of more megabytes are bad ones, and not read.
     Raises:
         DataError: missing shards, or an empty pattern.
     """
 
-    def __init__(self, shards: Any, *, key: str, seed: int, name: str, window_shards: int):
+    def __init__(self, shards: Any, *, key: str, seed: int, name: str, window_shards: int, max_image_mb: float = 100.0):
         sources = resolve_shards(shards, key)
         manifests = [build_manifest(source.tars) for source in sources]
         orders = [
-            SourceOrder([s.num_samples for s in manifest.shards], seed=seed, name=f"{name}-{number}", window_shards=window_shards)
+            SourceOrder(manifest.shards.sizes, seed=seed, name=f"{name}-{number}", window_shards=window_shards)
             for number, manifest in enumerate(manifests)
         ]
         self.order = BlendedOrder(orders, [source.weight for source in sources], seed=seed)
-        self.reader = ShardReader(manifests, open_shards=window_shards * len(manifests) + 1)
+        self.reader = ShardReader(manifests, open_shards=window_shards * len(manifests) + 1, max_image_mb=max_image_mb)
         weights = [source.weight for source in sources]
         self.fingerprint = f"{seed_of(name, window_shards, *[m.fingerprint for m in manifests], *map(str, weights)):016x}"
-        self.num_problems = sum(len(s.problems) for manifest in manifests for s in manifest.shards)
+        self.num_problems = sum(int(manifest.shards.num_problems.sum()) for manifest in manifests)
         self._key, self._seed = key, seed
 
     @property

@@ -61,7 +61,7 @@ def test_every_offset_points_at_the_member(tmp_path):
 def test_a_sample_without_image_is_listed(tmp_path):
     index = index_shard(write_tar(tmp_path / "x.tar", FOREIGN))
     assert [p.split(":")[0] for p in index.problems] == ["d"]
-    assert build_manifest([tmp_path / "x.tar"]).shards[0].problems == index.problems
+    assert build_manifest([tmp_path / "x.tar"]).shards[0].num_problems == len(index.problems)
 
 
 def test_a_second_member_of_a_kind_is_listed_and_ignored(tmp_path):

@@ -40,8 +40,9 @@ format: setup ## Format the code and sort imports
 	$(BIN)/ruff check --select I --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## Measure the cost of a TiMix step against a plain one
+bench: setup ## Measure the cost of a TiMix step against a plain one, and the start on a manifest of 5 billion samples
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.manifest
 
 clean: ## Remove caches and builds; .venv, data/ and runs/ stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -4,6 +4,7 @@ Everything that is slow to import is imported after the arguments are understood
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -37,8 +38,9 @@ examples:
 
 INDEX_DESCRIPTION = """\
 Write the index of each tar beside it, and manifest.json into each folder given.
-Training indexes shards that have none; run this after shards have changed, or to
-see what they hold.
+Training indexes shards that have none, one after another; this does it in parallel,
+and says what is wrong with them. Tars whose index is valid are not scanned again, so
+that a run that was stopped goes on where it was.
 """
 
 
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"timix-data: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("timix-data: stopped before the end; run it again with --overwrite.", file=sys.stderr)
+        print(f"timix-data: stopped before the end; {args.go_on}.", file=sys.stderr)
         return 130
     return 0
 
@@ -100,7 +102,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     index = commands.add_parser("index", help="index tar shards that another tool wrote", description=INDEX_DESCRIPTION)
     index.add_argument("shards", nargs="+", metavar="SHARDS", help="a folder, a tar, or a quoted pattern")
-    index.set_defaults(run=_index)
+    index.add_argument("--jobs", type=_positive, default=os.cpu_count(), metavar="N", help="processes (default: one per core)")
+    how = index.add_mutually_exclusive_group()
+    how.add_argument("--force", action="store_true", help="scan every tar, also those whose index is valid")
+    how.add_argument("--verify", action="store_true", help="write nothing; compare each tar with its index, exit with 2 if any differs")
+    index.add_argument(
+        "--accept-truncated", action="store_true", help="index what is whole of a tar that was cut off; the rest is reported as a problem"
+    )
+    index.set_defaults(run=_index, go_on="the same command goes on from here")
     return parser
 
 
@@ -113,7 +122,7 @@ def _add_layout(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     output.add_argument("--val-frac", type=_fraction, default=0.2, metavar="FRAC", help="share of the images in part val (default: 0.2)")
     output.add_argument("--samples-per-shard", type=int, default=1000, metavar="N", help="samples in each shard (default: 1000)")
     output.add_argument("--overwrite", action="store_true", help="replace the shards that the folder has")
-    parser.set_defaults(run=_write, read=read)
+    parser.set_defaults(run=_write, read=read, go_on="run it again with --overwrite")
     return parser
 
 
@@ -125,6 +134,16 @@ def _fraction(text: str) -> float:
 
 
 _fraction.__name__ = "number from 0 to 1"
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+_positive.__name__ = "whole number, at least 1"
 
 
 def _write(args: argparse.Namespace) -> None:
@@ -144,9 +163,13 @@ def _write(args: argparse.Namespace) -> None:
 
 
 def _index(args: argparse.Namespace) -> None:
-    from data_pipelines.indexing import index_shards
+    from data_pipelines.indexing import index_shards, verify_shards
 
-    for line in index_shards(args.shards):
+    if args.verify:
+        lines = verify_shards(args.shards, jobs=args.jobs)
+    else:
+        lines = index_shards(args.shards, jobs=args.jobs, force=args.force, accept_truncated=args.accept_truncated)
+    for line in lines:
         print(line)
 
 

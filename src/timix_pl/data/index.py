@@ -8,9 +8,11 @@ import hashlib
 import json
 import os
 import zipfile
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
 
@@ -27,6 +29,7 @@ UNFINISHED_NAME = ".unfinished"
 
 _FORMAT = 1
 _DIGEST_CHARS = 64
+_DIGEST = np.dtype(f"S{_DIGEST_CHARS}")
 _THREADS = 16
 _CHUNK = 1024
 
@@ -97,11 +100,11 @@ class ShardTable(Sequence[ShardEntry]):
     @classmethod
     def _named(cls, tars: Iterable[str | Path]) -> Self:
         folders: dict[str, int] = {}
-        parts = [os.path.split(tar) for tar in tars]
-        folder_of = np.array([folders.setdefault(folder, len(folders)) for folder, _ in parts], np.int32)
-        names = np.array([os.fsencode(name) for _, name in parts], np.bytes_)
-        counts, digests = np.zeros((len(parts), 4), np.int64), np.zeros(len(parts), f"S{_DIGEST_CHARS}")
-        return cls(list(folders), folder_of, names, counts, digests)
+        paths = [os.fspath(tar) for tar in tars]
+        ends = [path.rfind(os.sep) + 1 for path in paths]  # several times as fast as os.path.split
+        folder_of = np.array([folders.setdefault(path[:end], len(folders)) for path, end in zip(paths, ends, strict=True)], np.int32)
+        names = np.array([os.fsencode(path[end:]) for path, end in zip(paths, ends, strict=True)], np.bytes_)
+        return cls(list(folders), folder_of, names, np.zeros((len(paths), 4), np.int64), np.zeros(len(paths), _DIGEST))
 
     def _set(self, row: int, facts: ShardFacts) -> None:
         self._counts[row], self._digests[row] = facts[:-1], facts.digest.encode()
@@ -120,7 +123,7 @@ class ShardTable(Sequence[ShardEntry]):
         return ShardEntry(Path(self._path(row)), num_samples, num_bytes, mtime_ns, num_problems, self._digests[row].decode())
 
     def _path(self, row: int) -> str:
-        return os.path.join(self._folders[self._folder_of[row]], self.name(row))
+        return self._folders[self._folder_of[row]] + self.name(row)
 
     def name(self, row: int) -> str:
         """The tar's name without its folder."""
@@ -156,9 +159,10 @@ class Manifest:
         if self.num_samples == 0:
             names = ", ".join(str(shard.path) for shard in shards[:3])
             raise DataError(f"No sample with an image in {len(shards)} shards ({names}). Images are members named KEY.jpg, .png or .webp.")
-        hashed = hashlib.sha256(b"[")
-        for row, (name, (num_samples, num_bytes, _, _), digest) in enumerate(shards.rows()):
-            hashed.update((", " if row else "").encode() + json.dumps([name, num_samples, num_bytes, digest]).encode())
+        hashed, rows, start = hashlib.sha256(), shards.rows(), "["
+        while facts := [[name, counts[0], counts[1], digest] for name, counts, digest in islice(rows, _CHUNK)]:
+            hashed.update((start + json.dumps(facts)[1:-1]).encode())
+            start = ", "
         hashed.update(b"]")
         self.fingerprint = hashed.hexdigest()
 
@@ -258,10 +262,11 @@ def write_manifest(folder: Path) -> Manifest:
 def save_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json`` into the folder that holds the manifest's tars, a line for each."""
     with atomic_path(folder / MANIFEST_NAME) as temporary, temporary.open("w", encoding="utf-8") as file:
+        fields = ("name", *ShardFacts._fields)
         head = {"num_samples": manifest.num_samples, "fingerprint": manifest.fingerprint}
         file.write(json.dumps(head)[:-1] + ', "shards": [')
         for row, (name, counts, digest) in enumerate(manifest.shards.rows()):
-            file.write((",\n" if row else "\n") + json.dumps({"name": name} | ShardFacts(*counts, digest)._asdict()))
+            file.write((",\n" if row else "\n") + json.dumps(dict(zip(fields, (name, *counts, digest), strict=True))))
         file.write("\n]}\n")
 
 
@@ -271,19 +276,24 @@ def read_manifest(folder: Path) -> ShardTable | None:
     Raises:
         DataError: it cannot be read, or is damaged.
     """
-    path, facts, names = folder / MANIFEST_NAME, [], []
+    path = folder / MANIFEST_NAME
+    names: list[bytes] = []
+    counts, digests = array("q"), bytearray()
 
     def take(fields: dict[str, Any]) -> dict[str, Any] | None:
+        """Move a shard's fields to the columns as they are parsed, so that no object is left of it."""
         if "name" not in fields:
             return fields
-        names.append(fields["name"])
-        later = fields.get("mtime_ns", -1), fields.get("num_problems", 0), fields.get("digest", "")  # older manifests lack these
-        facts.append(ShardFacts(fields["num_samples"], fields["num_bytes"], *later))
+        names.append(os.fsencode(fields["name"]))
+        later = fields.get("mtime_ns", -1), fields.get("num_problems", 0)  # older manifests lack these, and the digest
+        counts.extend((fields["num_samples"], fields["num_bytes"], *later))
+        digests.extend(fields.get("digest", "").encode().ljust(_DIGEST_CHARS, b"\0"))
         return None
 
     try:
         json.loads(path.read_bytes(), object_hook=take)["shards"]
-        return ShardTable.of([os.path.join(folder, name) for name in names], facts)
+        columns = np.array(names, np.bytes_), np.array(counts).reshape(-1, 4), np.frombuffer(digests, _DIGEST)
+        return ShardTable([os.path.join(folder, "")], np.zeros(len(names), np.int32), *columns)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

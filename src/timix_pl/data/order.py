@@ -29,7 +29,7 @@ class SourceOrder:
         window_shards: shards whose samples are shuffled together; memory grows with the samples of one window alone.
     """
 
-    def __init__(self, shard_sizes: Sequence[int], *, seed: int, name: str, window_shards: int):
+    def __init__(self, shard_sizes: Sequence[int] | NDArray[np.int64], *, seed: int, name: str, window_shards: int):
         self.sizes = _block_sizes(np.asarray(shard_sizes, np.int64))
         self.starts = np.concatenate(([0], np.cumsum(self.sizes)))
         self.num_samples = int(self.starts[-1])

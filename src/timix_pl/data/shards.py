@@ -2,6 +2,7 @@
 
 import glob
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,14 +80,14 @@ def _expand_path(path: Path, given: str) -> list[Path]:
 def _tars_of_folder(folder: Path, given: str) -> list[Path]:
     if (folder / UNFINISHED_NAME).exists():
         raise DataError(f"{given}: writing the shards of this folder has not finished. Wait for it, or write them again.")
-    tars = sorted(folder.glob("*.tar"))
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".tar"))  # sorting paths is slow
     listing = read_manifest(folder)
-    if listing is not None and (differing := sorted({name for name, *_ in listing.rows()} ^ {tar.name for tar in tars})):
+    if listing is not None and (differing := sorted({name for name, *_ in listing.rows()}.symmetric_difference(names))):
         state = "is not listed" if (folder / differing[0]).exists() else "is missing"
         raise DataError(
             f"{given}: the folder differs from its {MANIFEST_NAME}: {differing[0]} {state}, {len(differing)} in all. "
             f"Restore the shards, or accept what is there with 'timix-data index {folder}'."
         )
-    if not tars:
+    if not names:
         raise DataError(f"{given}: the folder has no .tar files. 'timix-data --help' says how to make shards.")
-    return tars
+    return [folder / name for name in names]

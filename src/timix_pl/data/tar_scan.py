@@ -70,7 +70,7 @@ def _read_members(path: Path) -> tuple[list[tuple[str, int, int]], str]:
         with tarfile.open(path, "r:") as tar:
             try:
                 while (member := tar.next()) is not None:
-                    tar.members.clear()  # it would keep all of them
+                    tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
                     if member.isreg() and member.offset_data + member.size <= num_bytes:
                         members.append((member.name, member.offset_data, member.size))
                 has_end = _has_end_mark(path, tar.offset)

@@ -1,0 +1,52 @@
+"""A function over many shards, in processes that end with the command, however it ends."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_IN_FLIGHT_PER_JOB = 64
+
+
+def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs: int) -> Iterator[Result]:
+    """``function`` of each item, in the order of the items, computed by ``jobs`` processes; by this one where that is 1.
+
+    Few items are taken ahead, so that memory does not grow with their number.
+
+    Args:
+        function: one that can be sent to a process.
+    """
+    if jobs == 1:
+        yield from map(function, items)
+        return
+    rest = iter(items)
+    with ProcessPoolExecutor(jobs, initializer=_start_worker) as pool:
+        pending = deque(pool.submit(function, item) for item in islice(rest, _IN_FLIGHT_PER_JOB * jobs))
+        try:
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(pool.submit(function, item) for item in islice(rest, 1))
+                yield result
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with it even where it was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

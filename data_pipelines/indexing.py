@@ -95,7 +95,7 @@ def _index(tar: Path, *, force: bool, accept_truncated: bool) -> _Indexed:
             index_shard(tar, accept_truncated=accept_truncated)
         facts, problems = load_facts(tar)
         return _Indexed(facts, problems, hash_keys(load_index(tar).keys), "")
-    except DataError as error:
+    except (DataError, OSError) as error:
         return _Indexed(None, (), np.empty(0, np.uint64), str(error))
 
 
@@ -111,7 +111,7 @@ def _difference(tar: Path) -> str:
     """What is wrong between a tar and its index; nothing where they fit."""
     try:
         index, found = load_index(tar), scan_shard(tar, accept_truncated=True)
-    except DataError as error:
+    except (DataError, OSError) as error:
         return str(error)
     if index.digest == found.digest and index.problems == found.problems:
         return ""

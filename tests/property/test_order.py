@@ -1,11 +1,15 @@
 """The training order: every epoch holds every sample once, and however it is cut, the pieces are the same sequence."""
 
+import tracemalloc
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timix_pl.core.errors import ConfigError
+from timix_pl.data import order as order_module
 from timix_pl.data.order import BlendedOrder, SourceOrder
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
@@ -122,3 +126,32 @@ def test_far_away_positions_are_found_at_once():
 def test_a_weight_too_small_to_be_drawn_is_refused():
     with pytest.raises(ConfigError, match="1e-09"):
         BlendedOrder([source([5], name="a"), source([5], name="b")], [1.0, 1e-9], seed=0)
+
+
+@SETTINGS
+@given(sizes=SIZES, block=st.integers(1, 13), window_shards=st.integers(1, 5), epoch=st.integers(0, 10**6), cut=st.integers(0, 100))
+def test_a_large_shard_is_shuffled_as_if_its_blocks_were_shards(sizes, block, window_shards, epoch, cut):
+    blocks = [part for size in sizes for part in [block] * (size // block) + [size % block] * (size % block > 0 or size == 0)]
+    expected = source(blocks, window_shards=window_shards).locate(epoch * sum(sizes), (epoch + 1) * sum(sizes))
+    with patch.object(order_module, "_MAX_BLOCK", block):
+        order = source(sizes, window_shards=window_shards)
+    cut = min(cut, sum(sizes))
+    start = epoch * sum(sizes)
+    rows = np.concatenate([order.locate(start, start + cut), order.locate(start + cut, start + sum(sizes))])
+    np.testing.assert_array_equal(rows, expected)
+    assert sorted(rows[:, 1]) == list(range(sum(sizes)))
+
+
+def test_one_giant_shard_is_shuffled_in_bounded_memory():
+    """50 million samples: 400 MB if a window held them all."""
+    num_samples = 50_000_000
+    tracemalloc.start()
+    order = source([num_samples], window_shards=4)
+    positions = [0, num_samples // 2, num_samples - 1000]
+    found = [order.locate(position, position + 1000)[:, 1] for position in positions]
+    peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    assert peak_mb < 50
+    for samples in found:
+        assert len(set(samples.tolist())) == 1000 and len(set((samples // 65_536).tolist())) >= 3  # of 4 blocks; 3 in the last window
+        assert (np.abs(np.diff(samples)) > 1000).mean() > 0.9

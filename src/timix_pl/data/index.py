@@ -204,6 +204,7 @@ def load_index(tar: Path) -> ShardIndex:
 
     Raises:
         DataError: there is none, it is damaged, or the tar has changed since.
+        OSError: the disk fails; another try may help.
     """
     tar = Path(tar)
     header, (keys, offsets, sizes, image_exts) = _read_index(tar, "keys", "offsets", "sizes", "image_exts")
@@ -303,6 +304,8 @@ def read_manifest(folder: Path) -> ShardTable | None:
 def _facts_or_index(tar: Path) -> ShardFacts:
     try:
         return load_facts(tar)[0]
+    except OSError as error:
+        raise DataError(f"{tar}: its index cannot be read ({error}); mend the disk or network.") from error
     except DataError:
         index_shard(tar)
         return load_facts(tar)[0]
@@ -317,7 +320,7 @@ def _read_index(tar: Path, *names: str) -> tuple[dict[str, Any], list[NDArray]]:
             header, arrays = json.loads(file["header"].item()), [file[name] for name in names]
     except FileNotFoundError:
         raise DataError(f"{tar}: the shard has no index. {advice}") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: the index is damaged ({error}). {advice}") from error
     if not _state(tar).items() <= header.items():
         raise DataError(f"{tar}: the shard has changed since it was indexed. {advice}")
@@ -334,7 +337,7 @@ def _size_and_time(tar: Path | str) -> tuple[int, int]:
     try:
         stat = os.stat(tar)
     except FileNotFoundError:
-        raise DataError(f"{tar}: no such shard.") from None
+        raise DataError(f"{tar}: no such shard. Restore it, or start without it.") from None
     return stat.st_size, stat.st_mtime_ns
 
 

@@ -79,7 +79,7 @@ class ShardReader:
                 break
             number -= len(table)
         shard = table[number]
-        index = load_index(shard.path)
+        index = _retried(shard.path, lambda: load_index(shard.path))
         if index.digest != shard.digest:
             raise DataError(f"{shard.path}: the shard was changed and indexed again after this run started; start the run again")
         return index, _File(shard.path)
@@ -99,28 +99,29 @@ class _File:
 
     def __init__(self, path: os.PathLike):
         self._path = path
-        self._descriptor = self._retried(lambda: os.open(path, os.O_RDONLY))
+        self._descriptor = _retried(path, lambda: os.open(path, os.O_RDONLY))
 
     def read(self, size: int, offset: int) -> bytes:
-        data = self._retried(lambda: os.pread(self._descriptor, size, offset))
+        data = _retried(self._path, lambda: os.pread(self._descriptor, size, offset))
         if len(data) != size:
             raise DataError(f"{self._path}: {len(data)} of {size} bytes at {offset}; the shard was cut off after it was indexed")
         return data
 
-    def _retried(self, act: Callable[[], Result], pauses_s: Sequence[float] = _RETRY_PAUSES_S) -> Result:
-        try:
-            return act()
-        except FileNotFoundError as error:
-            raise DataError(f"{self._path}: the shard is gone; restore it, or start a new run without it") from error
-        except OSError as error:
-            if not pauses_s:
-                raise DataError(f"{self._path}: three tries to read it failed, the last: {error}; mend the disk or network") from error
-            time.sleep(pauses_s[0])
-            return self._retried(act, pauses_s[1:])
-
     def __del__(self):
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)
+
+
+def _retried(path: os.PathLike, act: Callable[[], Result], pauses_s: Sequence[float] = _RETRY_PAUSES_S) -> Result:
+    try:
+        return act()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: the shard is gone; restore it, or start a new run without it") from error
+    except OSError as error:
+        if not pauses_s:
+            raise DataError(f"{path}: three tries to read it failed, the last: {error}; mend the disk or network") from error
+        time.sleep(pauses_s[0])
+        return _retried(path, act, pauses_s[1:])
 
 
 def make_sample(key: str, shard: str, image: bytes, image_ext: str, text: bytes | None, metadata: bytes | None) -> Sample:

@@ -1,6 +1,8 @@
 """Indexes against the tar's own content."""
 
+import hashlib
 import io
+import json
 import os
 import shutil
 import tarfile
@@ -8,7 +10,7 @@ import tarfile
 import pytest
 
 from timix_pl.core.errors import DataError
-from timix_pl.data.index import build_manifest, index_shard, load_index
+from timix_pl.data.index import MANIFEST_NAME, Manifest, ShardFacts, ShardTable, build_manifest, index_shard, load_index, read_manifest
 from timix_pl.data.shards import resolve_shards
 from timix_pl.data.tar_scan import IMAGE, JSON, TEXT
 from timix_pl.data.writer import ShardWriter
@@ -116,10 +118,11 @@ def test_a_changed_tar_is_refused_until_it_is_indexed_again(tmp_path):
 def test_a_damaged_index_is_refused_and_made_again(tmp_path):
     tar = write_tar(tmp_path / "x.tar", {"a.jpg": b"1"})
     index_shard(tar)
-    (tmp_path / "x.tar.index.npz").write_bytes(b"PK nonsense")
-    with pytest.raises(DataError, match="damaged"):
-        load_index(tar)
-    assert build_manifest([tar]).num_samples == 1
+    for content in (b"PK nonsense", b"", (tmp_path / "x.tar.index.npz").read_bytes()[:-40]):
+        (tmp_path / "x.tar.index.npz").write_bytes(content)
+        with pytest.raises(DataError, match="damaged"):
+            load_index(tar)
+        assert build_manifest([tar]).num_samples == 1
 
 
 def test_the_fingerprint_follows_content_and_not_place(tmp_path):
@@ -131,6 +134,74 @@ def test_the_fingerprint_follows_content_and_not_place(tmp_path):
     (tmp_path / "moved" / "shard-000000.tar").rename(tmp_path / "moved" / "a.tar")
     assert build_manifest(sorted((tmp_path / "moved").glob("*.tar"))).fingerprint != a.fingerprint
     assert (a.num_samples, [s.num_samples for s in a.shards]) == (4, [2, 2])
+
+
+def test_the_fingerprint_is_a_hash_of_names_counts_sizes_and_digests():
+    """More shards than are taken at a time."""
+    facts = [ShardFacts(n % 7, 100 + n, n, 0, f"{n:064x}") for n in range(2500)]
+    manifest = Manifest(ShardTable.of([f"/anywhere/{n}.tar" for n in range(2500)], facts))
+    expected = [[f"{n}.tar", fact.num_samples, fact.num_bytes, fact.digest] for n, fact in enumerate(facts)]
+    assert manifest.fingerprint == hashlib.sha256(json.dumps(expected).encode()).hexdigest()
+
+
+def test_a_table_gives_back_what_it_was_made_of(tmp_path):
+    tars = [tmp_path / "a" / "x.tar", tmp_path / "bé" / "long name.tar", tmp_path / "a" / "y.tar"]
+    facts = [ShardFacts(n, 2**40 + n, 10**18 + n, n, f"{n:064x}") for n in range(3)]
+    table = ShardTable.of(tars, facts)
+    assert [(entry.path, *entry[1:]) for entry in table] == [(tar, *fact) for tar, fact in zip(tars, facts, strict=True)]
+    assert table[-2:] == [table[1], table[2]] and table.sizes.tolist() == [0, 1, 2]
+    with pytest.raises(IndexError):
+        table[3]
+
+
+def test_a_shard_that_changed_behind_the_manifest_is_indexed_anew(tmp_path):
+    folder = write_shards(tmp_path / "a")
+    before = build_manifest(resolve_shards(folder)[0].tars)
+    write_tar(folder / "shard-000001.tar", {"new.jpg": b"1", "other.jpg": b"2", "third.jpg": b"3"})
+    after = build_manifest(resolve_shards(folder)[0].tars)
+    assert (after.shards.sizes.tolist(), after.fingerprint != before.fingerprint) == ([2, 3], True)
+
+
+def test_a_manifest_of_an_older_version_is_completed_from_the_indexes(tmp_path):
+    folder = write_shards(tmp_path / "a")
+    before = build_manifest(resolve_shards(folder)[0].tars)
+    content = json.loads((folder / MANIFEST_NAME).read_text())
+    content["shards"] = [{name: shard[name] for name in ("name", "num_samples", "num_bytes")} for shard in content["shards"]]
+    (folder / MANIFEST_NAME).write_text(json.dumps(content))
+    assert build_manifest(resolve_shards(folder)[0].tars).fingerprint == before.fingerprint
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"shards": [{"name": 3}]}', '{"shards": [{"name": "x.tar", "num_samples": "many"}]}'])
+def test_a_damaged_manifest_is_refused_by_name(tmp_path, content):
+    (tmp_path / MANIFEST_NAME).write_text(content)
+    with pytest.raises(DataError, match=r"manifest\.json: the manifest is damaged.*'timix-data index"):
+        read_manifest(tmp_path)
+
+
+def test_the_whole_part_of_a_cut_tar_is_indexed_only_where_asked(tmp_path):
+    tar = write_tar(tmp_path / "x.tar", {"a.jpg": b"x" * 500, "a.txt": b"a", "b.jpg": b"y" * 500, "b.txt": b"b"})
+    tar.write_bytes(tar.read_bytes()[: 5 * 512 + 300])  # inside b's image
+    with pytest.raises(DataError, match=r"cut off or damaged after 2 members, at byte 1537 of 2860.*--accept-truncated"):
+        index_shard(tar)
+    index = index_shard(tar, accept_truncated=True)
+    assert index.keys.tolist() == ["a"] and "cut off" in index.problems[0] and load_index(tar).problems == index.problems
+
+
+def test_what_follows_damage_in_the_middle_is_not_taken_either(tmp_path):
+    tar = write_tar(tmp_path / "x.tar", {"a.jpg": b"x", "b.jpg": b"y", "c.jpg": b"z"})
+    content = bytearray(tar.read_bytes())
+    content[1024:1536] = b"?" * 512  # b's header
+    tar.write_bytes(content)
+    with pytest.raises(DataError, match="after 1 members"):
+        index_shard(tar)
+    assert index_shard(tar, accept_truncated=True).keys.tolist() == ["a"]
+
+
+@pytest.mark.parametrize("name", ["/etc/a.jpg", "../a.jpg", "x/../../a.jpg"])
+def test_a_name_that_leads_out_of_the_tar_is_left_out_and_reported(tmp_path, name):
+    index = index_shard(write_tar(tmp_path / "x.tar", {name: b"1", "..b.jpg": b"2", "x..y/c.jpg": b"3"}))
+    assert index.keys.tolist() == ["x..y/c"]
+    assert index.problems == (f"{name}: the member's name leads out of the tar (an absolute path or '..'); the member is left out",)
 
 
 def test_a_manifest_without_samples_is_refused(tmp_path):

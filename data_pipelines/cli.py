@@ -31,6 +31,7 @@ examples:
   timix-data coco --images train2017 --instances instances_train2017.json \\
       --part train --out shards/regions
   timix-data index shards_from_elsewhere
+  timix-data inspect shards/train --html train.html
 
 'timix-data COMMAND --help' says what a command reads. Then train:
   timix-train data.train_shards=shards/train data.region_shards=shards/regions trainer.max_epochs=10
@@ -41,6 +42,11 @@ Write the index of each tar beside it, and manifest.json into each folder given.
 Training indexes shards that have none, one after another; this does it in parallel,
 and says what is wrong with them. Tars whose index is valid are not scanned again, so
 that a run that was stopped goes on where it was.
+"""
+
+INSPECT_DESCRIPTION = """\
+Print what shards hold: samples, formats, sizes, captions, regions, and what is wrong with
+them. Counts are of all shards; the rest is of some samples, spread evenly over all.
 """
 
 
@@ -110,6 +116,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--accept-truncated", action="store_true", help="index what is whole of a tar that was cut off; the rest is reported as a problem"
     )
     index.set_defaults(run=_index, go_on="the same command goes on from here")
+
+    inspect = commands.add_parser("inspect", help="say what shards hold, and show some of it", description=INSPECT_DESCRIPTION)
+    inspect.add_argument("shards", nargs="+", metavar="SHARDS", help="a folder, a tar, or a quoted pattern")
+    inspect.add_argument("--samples", type=_positive, default=1000, metavar="N", help="samples to look at, spread evenly (default: 1000)")
+    inspect.add_argument("--html", type=Path, metavar="PAGE.html", help="also write a page with sample images, captions and boxes")
+    inspect.set_defaults(run=_inspect, go_on="run it again")
     return parser
 
 
@@ -171,6 +183,17 @@ def _index(args: argparse.Namespace) -> None:
         lines = index_shards(args.shards, jobs=args.jobs, force=args.force, accept_truncated=args.accept_truncated)
     for line in lines:
         print(line)
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from data_pipelines.inspection import inspect_shards, lines
+    from data_pipelines.page import write_page
+
+    found = inspect_shards(args.shards, num_samples=args.samples, with_pictures=args.html is not None)
+    print("\n".join(lines(found)))
+    if args.html:
+        write_page(found, args.html)
+        print(f"\nsamples to look at: {args.html}")
 
 
 def _flickr(args: argparse.Namespace) -> "Iterable[Row]":

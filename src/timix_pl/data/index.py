@@ -142,6 +142,11 @@ class ShardTable(Sequence[ShardEntry]):
         return self._counts[:, 0]
 
     @property
+    def num_bytes(self) -> NDArray[np.int64]:
+        """Size of each tar."""
+        return self._counts[:, 1]
+
+    @property
     def num_problems(self) -> NDArray[np.int64]:
         """What the scan of each tar left out."""
         return self._counts[:, 3]

@@ -50,7 +50,7 @@ class Problems:
 
     def add(self, reason: str, where: str) -> None:
         """Reasons that differ in their numbers alone count as one."""
-        kind = re.sub(r"\d[\d.]*", "N", reason)
+        kind = re.sub(r"(?<![\w-])\d[\d.]*", "N", reason)
         self.counts[kind] += 1
         if len(examples := self.examples.setdefault(kind, [])) < _MAX_EXAMPLES:
             examples.append(where)
@@ -79,11 +79,12 @@ class Inspection:
         return {what: np.quantile(values, list(QUANTILES.values()), method="inverted_cdf").tolist() for what, values in self.values.items()}
 
     def histograms(self) -> dict[str, list[float]]:
-        """For each measure, counts between its 1% and 99% quantiles in equal steps, as shares of the highest."""
+        """For each measure, counts between its 1% and 99% quantiles in at most 30 equal steps, as shares of the highest."""
         found = {}
         for what, values in self.values.items():
-            low, high = np.quantile(values, [0.01, 0.99])
-            counts, _ = np.histogram(values, _NUM_BINS, (low, max(high, low + 1)))
+            low, high = np.floor(np.quantile(values, [0.01, 0.99], method="inverted_cdf"))
+            step = -(-(high - low + 1) // _NUM_BINS)  # whole numbers, so that every bar holds as many of them
+            counts, _ = np.histogram(values, low + step * np.arange((high - low) // step + 2))
             found[what] = (counts / max(counts.max(), 1)).tolist()
         return found
 

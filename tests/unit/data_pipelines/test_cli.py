@@ -10,7 +10,7 @@ from timix_pl.data.index import load_index
 from timix_pl.data.shards import resolve_shards
 from timix_pl.data.writer import ShardWriter
 
-COMMANDS = ["flickr", "coco", "visual-genome", "table", "img2dataset", "folder", "index"]
+COMMANDS = ["flickr", "coco", "visual-genome", "table", "img2dataset", "folder", "index", "inspect"]
 
 
 @pytest.fixture

@@ -7,8 +7,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import TypeVar
+
+from timix_pl.core.errors import DataError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,6 +26,8 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
 
     Args:
         function: one that can be sent to a process.
+    Raises:
+        DataError: a process was killed from outside.
     """
     if jobs == 1:
         yield from map(function, items)
@@ -35,13 +40,15 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
                 result = pending.popleft().result()
                 pending.extend(pool.submit(function, item) for item in islice(rest, 1))
                 yield result
+        except BrokenProcessPool:
+            raise DataError(f"one of {jobs} processes was killed, perhaps for its memory. Try fewer with --jobs; it goes on.") from None
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it even where it was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End at once and in silence at Ctrl-C, and end with the parent even where it was killed: what is half done has no name yet."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

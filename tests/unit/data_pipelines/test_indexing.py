@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from data_pipelines.cli import main
+from data_pipelines.parallel import parallel_map
 from data_pipelines.repeated_keys import RepeatedKeys, hash_keys
+from timix_pl.core.errors import DataError
 from timix_pl.data import index as index_module
 from timix_pl.data.index import build_manifest, load_index
 from timix_pl.data.shards import resolve_shards
@@ -76,16 +78,21 @@ def wait_for(condition, limit_s=30.0):
         time.sleep(0.02)
 
 
-def test_a_kill_loses_only_the_shards_in_work_and_leaves_no_process(shards):
-    """A pipe that nobody writes to holds one of the two processes up for ever."""
+@pytest.mark.parametrize(
+    ("sent", "code", "message"), [(signal.SIGKILL, -9, ""), (signal.SIGINT, 130, "the same command goes on from here")]
+)
+def test_a_stop_loses_only_the_shards_in_work_and_leaves_no_process(shards, sent, code, message):
+    """A pipe that nobody writes to holds one of the two processes up for ever. Ctrl-C reaches all processes, a kill the first alone."""
     os.mkfifo(shards / "9.tar")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = subprocess.Popen([sys.executable, "-m", "data_pipelines.cli", "index", str(shards), "--jobs", "2"], env=environment)
+    words = [sys.executable, "-m", "data_pipelines.cli", "index", str(shards), "--jobs", "2"]
+    command = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: len(index_times(shards)) == 6)
     workers = children(command.pid)
     assert len(workers) == 2
-    command.send_signal(signal.SIGKILL)
-    command.wait()
+    (os.killpg if sent == signal.SIGINT else os.kill)(command.pid, sent)
+    error = command.communicate(timeout=30)[1]
+    assert command.returncode == code and message in error and "Traceback" not in error
     wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in workers))
     assert not (shards / "manifest.json").exists()
     before = index_times(shards)
@@ -93,6 +100,15 @@ def test_a_kill_loses_only_the_shards_in_work_and_leaves_no_process(shards):
     write_tar(shards / "9.tar", "a9")
     assert main(["index", str(shards), "--jobs", "1"]) == 0
     assert before.items() <= index_times(shards).items() and len(index_times(shards)) == 7
+
+
+def _die(item):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_told_in_one_message():
+    with pytest.raises(DataError, match="one of 2 processes was killed"):
+        list(parallel_map(_die, range(3), 2))
 
 
 def test_a_broken_tar_is_named_after_the_others_are_indexed(shards, capsys):

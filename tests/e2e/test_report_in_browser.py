@@ -1,4 +1,4 @@
-"""The report in a real browser: what it says on its console, what it fetches, what it paints."""
+"""Our pages in a real browser: what they say on its console, what they fetch, what they paint."""
 
 import json
 import re
@@ -8,7 +8,9 @@ import subprocess
 import pytest
 from PIL import Image
 
+from data_pipelines.cli import main as timix_data
 from tests.fake_run import make_fake_run
+from tests.tiny import write_shards
 from timix_pl.reports.page import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -84,3 +86,16 @@ def test_the_report_fits_a_phone(browser, report):
     """Nothing is wider than the screen: the strip at the right edge is empty all the way down."""
     shot = browser.screenshot(report, width=390, height=9000)
     assert len(shot.crop((386, 0, 390, 9000)).getcolors(maxcolors=1 << 16)) == 1
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_page_of_an_inspection_paints_its_boxes_fits_a_phone_and_fetches_nothing(browser, tmp_path, dark):
+    page = tmp_path / "page.html"
+    assert timix_data(["inspect", str(write_shards(tmp_path / "shards", 20, num_regions=2)), "--html", str(page)]) == 0
+    dom, console, requests = browser.open(page)
+    assert console == requests == [] and dom.count("<figure") == 20
+    colours = {colour for _, colour in browser.screenshot(page, width=1280, height=2000, dark=dark).getcolors(maxcolors=1 << 24)}
+    assert {(86, 180, 233), (255, 160, 77)} <= colours  # the first box and the second
+    shot = browser.screenshot(page, width=390, height=6000, dark=dark)
+    assert (sum(shot.getpixel((2, 2))) < 150) == dark
+    assert len(shot.crop((386, 0, 390, 6000)).getcolors(maxcolors=1 << 16)) == 1

@@ -183,3 +183,5 @@ def test_a_listed_shard_costs_no_look_into_its_index(shards, monkeypatch):
         path.write_bytes(b"never opened")
     monkeypatch.setattr(index_module, "scan_tar", None)
     assert build_manifest(resolve_shards(shards)[0].tars).num_samples == 12
+    some = build_manifest([shards / "4.tar", shards / "1.tar"])  # of a pattern or a list
+    assert [shard.path.name for shard in some.shards] == ["4.tar", "1.tar"] and some.num_samples == 4

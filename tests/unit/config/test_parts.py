@@ -12,6 +12,7 @@ from timix_pl.config.compose import to_root
 from timix_pl.config.parts import build_stream, evaluation_set
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.types import Region
+from timix_pl.data.reader import BadSampleError
 from timix_pl.data.writer import ShardWriter
 
 MODEL = SimpleNamespace(image_size_px=IMAGE_SIZE_PX)
@@ -31,6 +32,16 @@ def test_samples_that_the_index_leaves_out_are_counted_in_the_log(tmp_path, capl
     build_stream(config(f"data.train_shards={tmp_path / 'a.tar'}"), "train")
     (message,) = caplog.messages
     assert "data.train_shards: 2 " in message and "timix-data index" in message
+
+
+def test_large_members_are_refused_as_configured(tmp_path):
+    """The image of 14 bytes, on both ways to read it."""
+    val_shards(tmp_path / "shards", 1, [])
+    cfg = config(f"data.train_shards={tmp_path / 'shards'}", f"data.val_shards={tmp_path / 'shards'}", "data.max_image_mb=1e-5")
+    with pytest.raises(BadSampleError, match=r"more than data\.max_image_mb=1e-05"):
+        build_stream(cfg, "train").reader[0]
+    with pytest.raises(BadSampleError, match=r"more than data\.max_image_mb=1e-05"):
+        evaluation_set(cfg, "val", MODEL)[0]
 
 
 def val_shards(folder, num_samples, with_boxes):

@@ -158,8 +158,8 @@ def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
         else build_stream(cfg, "train")
     )
     regions = build_stream(cfg, "region") if pta.enabled else None
-    epochs = cfg.trainer.max_epochs or 0.0
-    max_steps = cfg.trainer.max_steps or max(1, round(epochs * (pairs.num_samples or 0) / data.global_batch_size))
+    epochs, epoch_samples = cfg.trainer.max_epochs or 0.0, data.epoch_samples or pairs.num_samples or 0
+    max_steps = cfg.trainer.max_steps or max(1, round(epochs * epoch_samples / data.global_batch_size))
     return PretrainDataModule(
         pairs,
         regions,

@@ -38,6 +38,7 @@ RANGES = {
     "data.prefetch_batches": COUNT,
     "data.shuffle_window_shards": COUNT,
     "data.max_bad_frac": SHARE,
+    "data.epoch_samples": COUNT,
     "data.max_image_px": COUNT,
     "data.max_phrases": COUNT,
     "data.scenes.num_train": COUNT,

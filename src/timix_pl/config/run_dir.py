@@ -20,6 +20,7 @@ from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint, ste
 MAY_CHANGE = (
     "run_dir", "resume", "dry_run", "real_data_dir", "checkpoint", "evaluation", "logger", "pictures",
     "data.num_workers", "data.prefetch_batches", "data.cache_dir", "data.allow_changed", "data.max_bad_frac", "data.val_shards",
+    "data.audit", "data.epoch_samples",
     "data.zero_shot_shards", "data.grounding_shards", "data.train_shards", "data.region_shards",
     "trainer",
 )  # fmt: skip
@@ -57,8 +58,8 @@ def claimed(cfg: RootConfig) -> Iterator[Path | None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes, which outlive a killed run, would hold it
+        except (BlockingIOError, PermissionError):
             raise RunError(f"run_dir={folder}: another process is training there; wait for it, or choose another run_dir") from None
         if step_checkpoints(folder / "checkpoints"):
             if cfg.resume == "never":

@@ -74,6 +74,10 @@ class DataConfig:
         0.01, "Stop the run when more than this share of the samples read (taken as 1,000 at least) is unusable, 0 to 1."
     )
     allow_changed: bool = option(False, "Go on although the training shards differ from those that the run started with.")
+    epoch_samples: int | None = option(
+        None, "Samples that trainer.max_epochs counts as one epoch; null: all training pairs. The order does not depend on it."
+    )
+    audit: bool = option(False, "Write audit-RANK.jsonl: a line for each sample trained on, with its position, shard and key.")
     max_image_px: int = option(100_000_000, "Refuse to decode images of more pixels than this.")
     max_phrases: int = option(8, "Phrases used of each region image per step; more are drawn at random.")
     phrase_template: str = option("{}", "How a phrase becomes a caption, e.g. 'a photo of a {}'.")

@@ -141,8 +141,11 @@ def _length(cfg: RootConfig) -> Iterator[str]:
         yield "trainer.max_steps and trainer.max_epochs are not set: give one of them, e.g. trainer.max_epochs=10"
     if trainer.max_steps is not None and trainer.max_epochs is not None:
         yield f"{_said(cfg, 'trainer.max_steps', 'trainer.max_epochs')}: only one may be set; set the other to null"
-    if trainer.max_epochs is not None and cfg.data.kind is DataKind.stream:
-        yield f"{_said(cfg, 'trainer.max_epochs')}: data=stream has no epochs; set trainer.max_steps, and trainer.max_epochs=null"
+    if trainer.max_epochs is not None and cfg.data.kind is DataKind.stream and cfg.data.epoch_samples is None:
+        yield (
+            f"{_said(cfg, 'trainer.max_epochs')}: data=stream has no epochs; say with data.epoch_samples how many samples are one, or set "
+            "trainer.max_steps, and trainer.max_epochs=null"
+        )
 
 
 def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:

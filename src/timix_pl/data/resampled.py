@@ -83,7 +83,7 @@ class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
         ids = (self.first_step, self.training_set.rank, number)
-        problems: list[dict[str, str]] = []
+        problems: list[dict[str, Any]] = []
 
         def pass_over(shard: str, reason: str, key: str = "") -> None:
             problem = {"stream": self.shards.key, "shard": Path(shard).name, "key": key, "reason": reason, "outcome": "passed over"}

@@ -45,7 +45,11 @@ def test_a_sound_configuration_has_no_problems(base):
         (SCENES, ["mixing.compute=replace"], ["mixing.compute=replace, mixing.targets=self", "mixing.targets=one_hot"]),
         (SCENES, ["trainer.max_steps=null"], ["trainer.max_steps and trainer.max_epochs are not set", "trainer.max_epochs=10"]),
         (SCENES, ["trainer.max_epochs=2"], ["trainer.max_steps=10, trainer.max_epochs=2", "only one"]),
-        (SHARDS, ["data.kind=stream", "trainer.max_steps=null", "trainer.max_epochs=2"], ["trainer.max_epochs=2", "no epochs"]),
+        (
+            SHARDS,
+            ["data.kind=stream", "trainer.max_steps=null", "trainer.max_epochs=2"],
+            ["trainer.max_epochs=2", "no epochs", "data.epoch_samples"],
+        ),
         (SCENES, ["evaluation.tasks=[retrival]"], ["evaluation.tasks=[retrival]", "'retrival'; nearest: retrieval", "grounding"]),
         (
             SCENES,

@@ -2,9 +2,9 @@
 
 python -m tests.soak.soak --kills 100
 
-A run of two ranks is ended at random moments, by SIGKILL to both ranks or to one, or by SIGTERM or SIGUSR1, and started again with one
-rank or two. In the end the audit log must hold the samples of a run that nobody stopped, in the same order. With ``--ranks 1`` every start has
-one rank, and the weights must be the same to the last bit.
+A run of one or two ranks is ended at random moments, by SIGKILL to both ranks or to one, or by SIGTERM or SIGUSR1, and started again with
+one rank or two. In the end the audit log must hold the samples of a run that nobody stopped, in the same order. With ``--ranks 1`` every
+start has one rank, and the weights must be the same to the last bit.
 """
 
 import argparse

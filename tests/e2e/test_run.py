@@ -252,6 +252,13 @@ def test_what_cannot_be_resumed_from_says_why(shards: Path, tmp_path: Path, caps
     words = arguments(shards, run, "trainer.max_steps=2", "checkpoint.every_n_steps=1")
     train(words)
     capsys.readouterr()
+    whole = {path: path.read_bytes() for path in (run / "checkpoints").glob("step-*.ckpt")}
+    for path, data in whole.items():
+        path.write_bytes(data[:100])
+    said = refusal(words, capsys)
+    assert f"run_dir={run}: none of its checkpoints" in said and "step-00000002.ckpt, step-00000001.ckpt" in said
+    for path, data in whole.items():
+        path.write_bytes(data)
     garbage = tmp_path / "garbage.ckpt"
     garbage.write_bytes(b"not a checkpoint")
     for path, part in (

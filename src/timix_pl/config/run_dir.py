@@ -111,8 +111,13 @@ def _checkpoint(cfg: RootConfig, folder: Path) -> Path | None:
     if cfg.resume not in ("auto", "never"):
         return _chosen(Path(cfg.resume), folder)
     checkpoint, broken = newest_whole_checkpoint(folder)
+    if broken and checkpoint is None:
+        raise RunError(
+            f"run_dir={folder.parent}: none of its checkpoints can be read whole ({', '.join(path.name for path in broken)}); restore one, "
+            "or choose another run_dir to start from the beginning"
+        )
     for path in broken:
-        log.warning("%s cannot be read whole and is passed over; the run goes on from %s", path, checkpoint or "its beginning")
+        log.warning("%s cannot be read whole and is passed over; the run goes on from %s", path, checkpoint)
     return checkpoint
 
 

@@ -1,7 +1,9 @@
-"""A web server on this machine for tests: it serves a folder with ranges, and can be slow, cut bodies, refuse, be stopped and started again."""
+"""A web server on this machine for tests: serves a folder with ranges; can be slow, cut bodies, refuse, be stopped and started again."""
 
+import contextlib
 import email.utils
 import re
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +25,7 @@ class WebServer:
         self.delay_s, self.cut, self.unavailable, self.status, self.ranges = 0.0, 0, 0, None, True
         self.requests: list[tuple[str, str, str | None]] = []
         self.headers: dict[str, str] = {}
+        self.connections: list[socket.socket] = []
         self.start()
 
     @property
@@ -43,6 +46,10 @@ class WebServer:
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.connections.clear()
 
     def gets(self, suffix: str) -> list[str | None]:
         """The Range header of each GET of a path that ends so."""
@@ -53,6 +60,10 @@ class _Handler(BaseHTTPRequestHandler):
     server_of_test: WebServer
     protocol_version = "HTTP/1.1"
     timeout = 20
+
+    def setup(self):
+        super().setup()
+        self.server_of_test.connections.append(self.connection)
 
     def log_message(self, *_):
         pass

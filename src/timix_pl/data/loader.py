@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from timix_pl.core.errors import TimixError
 from timix_pl.data.transport import used_here
 
-_PRELOADED = "timix_pl.data.training_set"
-"""What workers of a fork server find imported."""
+_PRELOADED = ["torch", "open_clip"]
+"""What takes long to import; workers of a fork server find it imported."""
 
 
 class Loader(DataLoader):
@@ -29,7 +29,7 @@ class Loader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         if self.num_workers and used_here():
-            multiprocessing.set_forkserver_preload([_PRELOADED])
+            multiprocessing.set_forkserver_preload(_PRELOADED)
             self.multiprocessing_context = "forkserver"
         for item in super().__iter__():
             if isinstance(item, TimixError):

@@ -100,7 +100,8 @@ def _of_web_folder(
     if name or listed is None:
         raise DataError(
             f"{key}: {url}: web servers cannot list a folder{'' if name else f', and there is no {MANIFEST_NAME} in it'}. "
-            f"Name the shards, as in {folder}/shard-{{000000..000099}}.tar, or upload the {MANIFEST_NAME} that 'timix-data index' writes, and give the folder."
+            f"Name the shards, as in {folder}/shard-{{000000..000099}}.tar, "
+            f"or upload the {MANIFEST_NAME} that 'timix-data index' writes, and give the folder."
         )
     urls = [f"{folder}/{name}" for name in sorted(listed)]
     return [_with_facts(found, key, access, listed) or found for found in urls]

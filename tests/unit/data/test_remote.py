@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def training_set(spec, access):
 @pytest.mark.parametrize("with_indexes", [True, False])
 @pytest.mark.parametrize("spec", ["/shards/", TARS])
 def test_batches_and_fingerprint_are_those_of_local_shards(served, folder, tmp_path, whole, with_indexes, spec):
-    local = training_set(folder, RemoteAccess())
+    local = training_set(shutil.copytree(folder, tmp_path / "local"), RemoteAccess())
     if not with_indexes:
         for path in folder.glob("*.npz"):
             path.unlink()
@@ -166,7 +167,8 @@ def test_a_cut_body_is_gone_on_with_from_where_it_ended(served, access):
     (shard,) = shards_of(f"{served.url}/big.tar", access)
     served.cut = 1
     assert bytes_of(shard.open()) == content
-    assert served.gets("big.tar") == [None, "bytes=2097152-"]
+    first, second = served.gets("big.tar")
+    assert first is None and int(re.fullmatch(r"bytes=(\d+)-", second)[1]) > 1_000_000
 
 
 def test_a_server_that_drops_every_body_is_put_up_with_as_long_as_it_moves(served, access):
@@ -326,7 +328,7 @@ def test_the_next_window_is_there_before_it_is_needed(served, access):
     while len(list(access.cache_dir.glob("*/*.tar"))) < 4 and time.monotonic() < until:
         time.sleep(0.02)
     served.stop()
-    assert len({key for step in range(3) for key in steps[step][0].keys}) == 24  # noqa: SIM118
+    assert len({key for step in range(3) for key in steps[step][0].keys}) == 24
     served.start()
 
 
@@ -388,9 +390,15 @@ def test_loader_workers_read_remote_shards_after_their_parent_has(served, folder
 
 def test_a_fork_says_why_it_cannot_read(served, access):
     shard = first_shard(served, access)
-    steps = torch.utils.data.DataLoader([shard], batch_size=None, num_workers=1, multiprocessing_context="fork", collate_fn=RemoteShard.open)
-    with pytest.raises(Exception, match="forkserver"):
-        next(iter(steps))
+    result, answer = os.pipe()
+    if os.fork() == 0:
+        try:
+            shard.open()
+        except DataError as error:
+            os.write(answer, str(error).encode())
+        os._exit(0)
+    os.wait()
+    assert b"forkserver" in os.read(result, 1000)
 
 
 def test_evaluation_reads_remote_shards(served, folder, access):

@@ -25,6 +25,7 @@ Result = TypeVar("Result")
 _RETRY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 _STALL_S = 20
 _PERMANENT_STATUS = re.compile(r"status code: 4(?!08|29)\d\d")
+_CREDENTIAL_SERVICES = ("169.254.169.254", "metadata.google.internal")
 _used = False
 _forked_after_use = False
 
@@ -77,7 +78,10 @@ class ForbiddenError(DataError):
 
 
 def _said(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+    line = str(error).partition("\n")[0]
+    if any(service in line for service in _CREDENTIAL_SERVICES):
+        return f"no credentials were found in the environment, and asking the machine's own service for them failed ({line})"
+    return line
 
 
 def get_optional(url: str, key: str) -> bytes | None:

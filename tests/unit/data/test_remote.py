@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import obstore
 import pytest
 import torch
 
@@ -190,6 +191,34 @@ def test_a_server_without_ranges_sends_it_again(served, access):
     assert bytes_of(shard.open()) == content
     with pytest.raises(DataError, match=r"data\.remote=cache"):
         shard.read(10, 5)
+
+
+def test_a_body_that_ends_early_without_an_error_is_not_taken_as_whole(served, access, monkeypatch):
+    """Some proxies end a body as if it were whole."""
+    shard = first_shard(served, access)
+
+    class Short:
+        meta = {"size": shard.num_bytes, "e_tag": None}
+
+        def stream(self, _):
+            return iter([b"x" * 1000])
+
+        def bytes(self):
+            return b"x"
+
+    monkeypatch.setattr(obstore, "get", lambda *_, **__: Short())
+    for read in (lambda: shard.read(5, 0), shard.open):
+        with pytest.raises(DataError, match=r"\d+ of \d+ bytes came"):
+            read()
+    assert not shard.local.exists()
+
+
+def test_missing_credentials_are_called_that(served, bucket, access, monkeypatch):
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(f"AWS_{name}")
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://169.254.169.254.invalid")
+    with pytest.raises(DataError, match="no credentials were found in the environment"):
+        shards_of("s3://bucket/train", access)
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -222,6 +222,8 @@ class RemoteShard:
                 file.write(chunk)
                 done += len(chunk)
                 farthest = max(farthest, done)
+            if done > self.num_bytes:
+                raise DataError(f"{self.key}: {self.url}: {done} bytes came, and it has {self.num_bytes}. Ask those who run the server.")
             if done != self.num_bytes:
                 raise ShortBodyError(f"{done} of {self.num_bytes} bytes came")
 

@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import obstore
 import pytest
@@ -197,19 +198,15 @@ def test_a_body_that_ends_early_without_an_error_is_not_taken_as_whole(served, a
     """Some proxies end a body as if it were whole."""
     shard = first_shard(served, access)
 
-    class Short:
-        meta = {"size": shard.num_bytes, "e_tag": None}
+    def body(content):
+        return SimpleNamespace(meta={"size": shard.num_bytes, "e_tag": None}, stream=lambda _: iter([content]), bytes=lambda: content)
 
-        def stream(self, _):
-            return iter([b"x" * 1000])
-
-        def bytes(self):
-            return b"x"
-
-    monkeypatch.setattr(obstore, "get", lambda *_, **__: Short())
-    for read in (lambda: shard.read(5, 0), shard.open):
-        with pytest.raises(DataError, match=r"\d+ of \d+ bytes came"):
-            read()
+    for content, said in ((b"", r"0 of \d+ bytes came"), (bytes(shard.num_bytes + 1), r"\d+ bytes came, and it has")):
+        monkeypatch.setattr(obstore, "get", lambda *_, content=content, **__: body(content))
+        with pytest.raises(DataError, match=said):
+            shard.open()
+        with pytest.raises(DataError, match=r"\d+ of 5 bytes came"):
+            shard.read(5, 0)
     assert not shard.local.exists()
 
 

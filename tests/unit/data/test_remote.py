@@ -402,6 +402,7 @@ def test_a_process_ends_while_it_still_fetches_ahead(served, access):
     ended = subprocess.run(words, env=os.environ | {"PYTHONPATH": "src"}, capture_output=True, timeout=60, text=True)
     assert (ended.returncode, ended.stderr) == (0, "") and time.monotonic() - began < 15
     assert served.gets("big.tar") and not shard.local.exists()
+    assert not list(access.cache_dir.glob("*/*.part")), "the thread ended in good order"
 
 
 @pytest.mark.parametrize("whole", [True, False])

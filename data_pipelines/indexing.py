@@ -22,7 +22,7 @@ def index_shards(specs: Iterable[str]) -> Iterator[str]:
     """
     for spec in specs:
         folder = Path(spec)
-        tars = sorted(folder.glob("*.tar")) if folder.is_dir() else list(resolve_shards(spec, "SHARDS")[0].tars)
+        tars = sorted(folder.glob("*.tar")) if folder.is_dir() else _local_tars(spec)
         if not tars:
             raise DataError(f"{folder}: no .tar files in this folder.")
         num_samples = 0
@@ -33,3 +33,9 @@ def index_shards(specs: Iterable[str]) -> Iterator[str]:
         if folder.is_dir():
             write_manifest(folder)
         yield f"{spec}: {num_samples} samples in {len(tars)} shards"
+
+
+def _local_tars(spec: str) -> list[Path]:
+    if "://" in spec and not spec.startswith("file:"):
+        raise DataError(f"{spec}: indexes are written beside the tars. Run this where they are local, then upload what it wrote.")
+    return [tar for tar in resolve_shards(spec, "SHARDS")[0].tars if isinstance(tar, Path)]

@@ -19,7 +19,9 @@ from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint, ste
 
 MAY_CHANGE = (
     "run_dir", "resume", "dry_run", "real_data_dir", "checkpoint", "evaluation", "logger", "pictures",
-    "data.num_workers", "data.prefetch_batches", "data.cache_dir", "data.allow_changed", "data.max_bad_frac", "data.val_shards",
+    "data.num_workers", "data.prefetch_batches", "data.cache_dir",
+    "data.remote", "data.shard_cache_dir", "data.shard_cache_gb", "data.allow_pipe",
+    "data.allow_changed", "data.max_bad_frac", "data.val_shards",
     "data.audit", "data.epoch_samples",
     "data.zero_shot_shards", "data.grounding_shards", "data.train_shards", "data.region_shards",
     "trainer",

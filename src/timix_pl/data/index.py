@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,11 +47,19 @@ class ShardIndex:
         return len(self.keys)
 
 
+class Tar(Protocol):
+    """A path, or a :class:`timix_pl.data.remote.RemoteShard`."""
+
+    @property
+    def name(self) -> str:
+        """Its file name."""
+
+
 @dataclass(frozen=True)
 class ShardEntry:
     """One tar of a manifest."""
 
-    path: Path
+    path: Tar
     num_samples: int
     num_bytes: int
     digest: str
@@ -100,19 +108,39 @@ def load_index(tar: Path) -> ShardIndex:
     return ShardIndex(tar, keys, offsets, sizes, image_exts, tuple(header["problems"]), header["digest"])
 
 
+def read_index_file(path: Path, tar: Path) -> tuple[ShardIndex, int]:
+    """An index as it is, and the size in bytes that its tar had; ``tar`` is not looked at.
+
+    Raises:
+        DataError: there is none, it is damaged or of another format.
+    """
+    header, (keys, offsets, sizes, image_exts) = _load_arrays(path, tar, "keys", "offsets", "sizes", "image_exts")
+    if header["format"] != _FORMAT:
+        raise DataError(f"{path}: the index has format {header['format']}, and this version reads {_FORMAT}.")
+    return ShardIndex(tar, keys, offsets, sizes, image_exts, tuple(header["problems"]), header["digest"]), header["tar_bytes"]
+
+
 def build_manifest(tars: Sequence[Path]) -> Manifest:
     """Gather what a set of tars holds, indexing those whose index is missing or out of date.
 
     Raises:
         DataError: no sample in any tar, or what ``index_shard`` raises.
     """
-    shards = tuple(_entry(Path(tar)) for tar in tars)
+    return join_entries([_entry(Path(tar)) for tar in tars])
+
+
+def join_entries(shards: Sequence[ShardEntry]) -> Manifest:
+    """The manifest of tars whose content is known.
+
+    Raises:
+        DataError: no sample in any tar.
+    """
     num_samples = sum(shard.num_samples for shard in shards)
     if num_samples == 0:
-        names = ", ".join(str(tar) for tar in tars[:3])
-        raise DataError(f"No sample with an image in {len(tars)} shards ({names}). Images are members named KEY.jpg, .png or .webp.")
+        names = ", ".join(str(shard.path) for shard in shards[:3])
+        raise DataError(f"No sample with an image in {len(shards)} shards ({names}). Images are members named KEY.jpg, .png or .webp.")
     facts = [[shard.path.name, shard.num_samples, shard.num_bytes, shard.digest] for shard in shards]
-    return Manifest(shards, num_samples, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
+    return Manifest(tuple(shards), num_samples, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
 
 
 def write_manifest(folder: Path) -> Manifest:
@@ -125,7 +153,7 @@ def write_manifest(folder: Path) -> Manifest:
     if not tars:
         raise DataError(f"{folder}: no .tar files in this folder.")
     manifest = build_manifest(tars)
-    shards = [{"name": s.path.name, "num_samples": s.num_samples, "num_bytes": s.num_bytes} for s in manifest.shards]
+    shards = [{"name": s.path.name, "num_samples": s.num_samples, "num_bytes": s.num_bytes, "digest": s.digest} for s in manifest.shards]
     content = {"num_samples": manifest.num_samples, "fingerprint": manifest.fingerprint, "shards": shards}
     with atomic_path(Path(folder) / MANIFEST_NAME) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -142,8 +170,14 @@ def _entry(tar: Path) -> ShardEntry:
 
 
 def _read_index(tar: Path, *names: str) -> tuple[dict[str, Any], list[NDArray]]:
-    """The header of a tar's index, and the named arrays."""
-    path = _index_path(tar)
+    """The header of a tar's index, which must fit the tar, and the named arrays."""
+    header, arrays = _load_arrays(_index_path(tar), tar, *names)
+    if not _state(tar).items() <= header.items():
+        raise DataError(f"{tar}: the shard has changed since it was indexed. Make its index again with 'timix-data index {tar}'.")
+    return header, arrays
+
+
+def _load_arrays(path: Path, tar: Path, *names: str) -> tuple[dict[str, Any], list[NDArray]]:
     advice = f"Make it with 'timix-data index {tar}'."
     try:
         with np.load(path) as file:
@@ -152,8 +186,6 @@ def _read_index(tar: Path, *names: str) -> tuple[dict[str, Any], list[NDArray]]:
         raise DataError(f"{tar}: the shard has no index. {advice}") from None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: the index is damaged ({error}). {advice}") from error
-    if not _state(tar).items() <= header.items():
-        raise DataError(f"{tar}: the shard has changed since it was indexed. {advice}")
     return header, arrays
 
 

@@ -1,5 +1,6 @@
 """Loader processes whose errors arrive as they were raised."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -10,12 +11,18 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from timix_pl.core.errors import TimixError
+from timix_pl.data.transport import used_here
+
+_PRELOADED = ["torch", "open_clip"]
+"""What takes long to import; workers of a fork server find it imported."""
 
 _GRACE_S = 60.0
 
 
 class Loader(DataLoader):
     """A ``DataLoader`` that raises a worker's ``TimixError`` in the main process, message and all; torch would bury it in a stack trace.
+
+    Once this process has read remote shards, workers come from a fork server: forks of the process itself could not read any.
 
     Args:
         dataset: its items are used as they are.
@@ -27,6 +34,9 @@ class Loader(DataLoader):
         super().__init__(wrapped, batch_size=None, collate_fn=_unchanged, worker_init_fn=_outlive_signals, **options)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if self.num_workers and used_here():
+            multiprocessing.set_forkserver_preload(_PRELOADED)
+            self.multiprocessing_context = "forkserver"
         for item in super().__iter__():
             if isinstance(item, TimixError):
                 raise item

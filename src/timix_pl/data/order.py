@@ -46,6 +46,16 @@ class SourceOrder:
             start += len(samples)
         return np.concatenate(rows) if rows else np.empty((0, 2), np.int64)
 
+    def shards_from(self, start: int) -> list[int]:
+        """The shards of the window that position ``start`` lies in, then those of the window after it."""
+        epoch, offset = divmod(start, self.num_samples)
+        shards, first_of_window = self._shards(epoch)
+        window = int(np.searchsorted(first_of_window, offset, side="right")) - 1
+        found = shards[window * self._window_shards : (window + 2) * self._window_shards]
+        if (window + 1) * self._window_shards >= len(shards):
+            found = np.concatenate((found, self._shards(epoch + 1)[0][: self._window_shards]))
+        return found.tolist()
+
     def _shards_of_epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The epoch's shard order, and the position within the epoch at which each window starts."""
         order = permutation(len(self.sizes), "shards", self._name, self._seed, epoch)
@@ -105,6 +115,17 @@ class BlendedOrder:
             rows.append(found)
             start += len(chosen_here)
         return np.concatenate(rows) if rows else np.empty((0, 2), np.int64)
+
+    def shards_from(self, start: int) -> list[int]:
+        """As of each source; shards count through all sources in order."""
+        block, offset = divmod(start, _BLEND_BLOCK)
+        chosen, before = self._block(block)
+        found, base = [], 0
+        for number, source in enumerate(self.sources):
+            first = int(before[number]) + int((chosen[:offset] == number).sum())
+            found += [base + shard for shard in source.shards_from(first)]
+            base += len(source.sizes)
+        return found
 
     def _sources_of_block(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Each position's source, and how many samples of each source came before the block."""

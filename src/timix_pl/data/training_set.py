@@ -15,10 +15,10 @@ from timix_pl.core.randomness import permutation, seed_of, uniform
 from timix_pl.core.types import Batch, RegionBatch, Sample
 from timix_pl.data.augment import Crop, crop_image, crop_regions, random_crop, usable_regions
 from timix_pl.data.decode import decode_for_crop
-from timix_pl.data.index import build_manifest
 from timix_pl.data.order import BlendedOrder, SourceOrder
 from timix_pl.data.patch_labels import boxes_by_phrase, patch_labels
 from timix_pl.data.reader import BadSampleError, ShardReader
+from timix_pl.data.remote import RemoteAccess, gather_manifest
 from timix_pl.data.shards import resolve_shards
 
 _MAX_REPLACEMENTS = 100
@@ -40,13 +40,23 @@ class SampleStream:
         shards: a folder, a pattern, or a list with weights; ``key``: the configuration key it came from.
         seed: the run's seed; ``name`` tells streams with the same seed apart.
         window_shards: shards whose samples are shuffled together.
+        access: how remote shards are read.
     Raises:
-        DataError: missing shards, or an empty pattern.
+        DataError: missing shards, an empty pattern, or a source that cannot be reached.
     """
 
-    def __init__(self, shards: Any, *, key: str, seed: int, name: str, window_shards: int):
-        sources = resolve_shards(shards, key)
-        manifests = [build_manifest(source.tars) for source in sources]
+    def __init__(
+        self,
+        shards: Any,
+        *,
+        key: str,
+        seed: int,
+        name: str,
+        window_shards: int,
+        access: RemoteAccess = RemoteAccess(),  # noqa: B008
+    ):
+        sources = resolve_shards(shards, key, access)
+        manifests = [gather_manifest(source.tars) for source in sources]
         orders = [
             SourceOrder([s.num_samples for s in manifest.shards], seed=seed, name=f"{name}-{number}", window_shards=window_shards)
             for number, manifest in enumerate(manifests)
@@ -72,6 +82,7 @@ class SampleStream:
             DataError: 100 samples in a row cannot be used.
         """
         located = self.order.locate(start, start + count)
+        self.reader.expect(located[:, 1].tolist(), lambda: self.order.shards_from(start))
         return [self._load_one(position, int(epoch), int(number), use, problems) for position, (epoch, number) in enumerate(located, start)]
 
     def _load_one(

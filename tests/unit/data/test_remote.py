@@ -392,7 +392,7 @@ def test_a_prefetch_that_fails_does_not_hide_the_error(served, access):
 def test_a_process_ends_while_it_still_fetches_ahead(served, access):
     (served.folder / "big.tar").write_bytes(os.urandom(30_000_000))
     (shard,) = shards_of(f"{served.url}/big.tar", access)
-    served.delay_s = 0.5
+    served.delay_s = 0.05
     code = (
         "import pickle, sys, time; from timix_pl.data.remote import Prefetcher\n"
         "p = Prefetcher(); p.fetch([pickle.loads(bytes.fromhex(sys.argv[1]))]); time.sleep(0.5)"

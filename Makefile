@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint typecheck format bench clean
+.PHONY: help setup demo test check lint typecheck format bench soak clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ format: setup ## Format the code and sort imports
 bench: setup ## Measure the cost of a TiMix step against a plain one, and the start on a manifest of 5 billion samples
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.manifest
+
+soak: setup ## Kill a run of two ranks 100 times and show that it lost nothing (about 40 minutes)
+	$(BIN)/python -m tests.soak.soak --kills 100
 
 clean: ## Remove caches and builds; .venv, data/ and runs/ stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -83,10 +83,16 @@ def verify_shards(specs: Iterable[str], *, jobs: int = 1) -> Iterator[str]:
 
 def _tars_of(spec: str) -> list[Path]:
     folder = Path(spec)
-    tars = sorted(folder.glob("*.tar")) if folder.is_dir() else list(resolve_shards(spec, "SHARDS")[0].tars)
+    tars = sorted(folder.glob("*.tar")) if folder.is_dir() else _local_tars(spec)
     if not tars:
         raise DataError(f"{folder}: no .tar files in this folder.")
     return tars
+
+
+def _local_tars(spec: str) -> list[Path]:
+    if "://" in spec and not spec.startswith("file:"):
+        raise DataError(f"{spec}: indexes are written beside the tars. Run this where they are local, then upload what it wrote.")
+    return [tar for tar in resolve_shards(spec, "SHARDS")[0].tars if isinstance(tar, Path)]
 
 
 def _index(tar: Path, *, force: bool, accept_truncated: bool) -> _Indexed:

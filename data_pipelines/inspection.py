@@ -6,14 +6,17 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region, Sample
 from timix_pl.data.decode import check_size, open_image
-from timix_pl.data.index import Manifest, build_manifest, load_facts
+from timix_pl.data.index import Manifest, load_facts
 from timix_pl.data.reader import BadSampleError, ShardReader
+from timix_pl.data.remote import gather_manifest
 from timix_pl.data.shards import resolve_shards
 
 QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
@@ -99,7 +102,9 @@ def inspect_shards(specs: Sequence[str], *, num_samples: int, with_pictures: boo
     Raises:
         DataError: a path is missing, a tar is broken, or there is no sample.
     """
-    manifests = [build_manifest(source.tars) for source in resolve_shards(list(specs), "SHARDS")]
+    if urls := [spec for spec in specs if "://" in spec and not spec.startswith("file:")]:
+        raise DataError(f"{urls[0]}: remote shards cannot be looked at. Run this where they are local, or copy a few of them.")
+    manifests = [gather_manifest(source.tars) for source in resolve_shards(list(specs), "SHARDS")]
     reader = ShardReader(manifests)
     found = Inspection(
         ", ".join(specs),
@@ -126,6 +131,7 @@ def _gather_left_out(manifests: Sequence[Manifest], found: Inspection) -> None:
         found.num_left_out += int(manifest.shards.num_problems.sum())
         for row in np.flatnonzero(manifest.shards.num_problems)[:_MAX_SHARDS_WITH_PROBLEMS].tolist():
             path = manifest.shards[row].path
+            assert isinstance(path, Path)
             for problem in load_facts(path)[1]:
                 name, _, reason = problem.rpartition(": ")
                 found.left_out.add(reason, f"{path.name}: {name}")

@@ -1,10 +1,11 @@
-"""A run killed with SIGKILL, before its first checkpoint and again after one, ends where an unbroken run ends."""
+"""A run killed with SIGKILL, before its first checkpoint and again after one, or that met a full disk, ends where an unbroken run ends."""
 
 import csv
 import signal
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from tests.commands import REPOSITORY
@@ -29,6 +30,24 @@ main({words})
 """
 
 
+FULL_DISK = """
+import resource, sys
+sys.path[:0] = {paths}
+from timix_pl.cli.train import main
+from timix_pl.training.callbacks.mixing import MixingCallback
+
+before_a_step = MixingCallback.on_train_batch_start
+
+def fill(self, trainer, module, *arguments):
+    before_a_step(self, trainer, module, *arguments)
+    if module.global_step == 2:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+
+MixingCallback.on_train_batch_start = fill
+main({words})
+"""
+
+
 def killed_after(step, words):
     program = KILLED.format(paths=[str(REPOSITORY / "src"), str(REPOSITORY)], step=step, words=words)
     assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == -signal.SIGKILL
@@ -40,18 +59,38 @@ def rows(run):
         return [{k: v for k, v in row.items() if k not in ("train/samples_per_s", "train/data_wait_frac")} for row in csv.DictReader(file)]
 
 
-def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path):
+@pytest.fixture
+def words(tmp_path):
     write_shards(tmp_path / "train", 20)
     write_shards(tmp_path / "regions", 8, seed=1, num_regions=2)
     words = ["model=tiny", "trainer=cpu", "trainer.max_steps=6", "trainer.progress_bar=false", "trainer.log_every_n_steps=1"]
     words += ["trainer.num_threads=1", "data.num_workers=1", "data.global_batch_size=8", "mixing.group_size=4", "pta.batch_size=4"]
     words += ["evaluation.tasks=[]", "checkpoint.every_n_steps=2", f"data.train_shards={tmp_path / 'train'}"]
-    words += [f"data.region_shards={tmp_path / 'regions'}"]
+    return [*words, f"data.region_shards={tmp_path / 'regions'}"]
+
+
+def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path, words):
     broken = [*words, f"run_dir={tmp_path / 'broken'}"]
     killed_after(1, broken)
     killed_after(5, broken)
     assert not list((tmp_path / "broken" / "checkpoints").glob("step-*6.ckpt"))
     train(broken)
+    ends_like_an_unbroken_run(tmp_path, words)
+
+
+def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(tmp_path, words):
+    """Files may not grow beyond 1 MB, as on a full disk, from the third step on: the checkpoint of step 4 does not fit."""
+    broken = [*words, f"run_dir={tmp_path / 'broken'}"]
+    program = FULL_DISK.format(paths=[str(REPOSITORY / "src"), str(REPOSITORY)], words=broken)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert "step-00000004.ckpt cannot be written" in ended.stderr and "make room" in ended.stderr
+    assert sorted(path.name for path in (tmp_path / "broken" / "checkpoints").iterdir()) == ["last.ckpt", "step-00000002.ckpt"]
+    train(broken)
+    ends_like_an_unbroken_run(tmp_path, words)
+
+
+def ends_like_an_unbroken_run(tmp_path, words):
     train([*words, f"run_dir={tmp_path / 'whole'}"])
     one, two = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("broken", "whole"))
     assert one["global_step"] == two["global_step"] == 6

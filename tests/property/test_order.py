@@ -155,3 +155,16 @@ def test_one_giant_shard_is_shuffled_in_bounded_memory():
     for samples in found:
         assert len(set(samples.tolist())) == 1000 and len(set((samples // 65_536).tolist())) >= 3  # of 4 blocks; 3 in the last window
         assert (np.abs(np.diff(samples)) > 1000).mean() > 0.9
+
+
+@SETTINGS
+@given(sizes=SIZES, block=st.integers(1, 13), window_shards=st.integers(1, 5), start=st.integers(0, 200))
+def test_the_shards_told_ahead_hold_the_samples_that_come(sizes, block, window_shards, start):
+    """Also where a shard is cut into blocks; until the end of the window after the one that ``start`` lies in."""
+    with patch.object(order_module, "_MAX_BLOCK", block):
+        order = source(sizes, window_shards=window_shards)
+    told = order.shards_from(start)
+    assert len(told) == len(set(told)) and set(told) <= set(range(len(sizes)))
+    samples = order.locate(start, start + 1)[:, 1]
+    shard = int(np.searchsorted(np.cumsum(sizes), samples[0], side="right"))
+    assert shard in told

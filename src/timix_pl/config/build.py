@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -12,7 +13,6 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
 
 from timix_pl.config.compose import recompose
@@ -31,16 +31,18 @@ from timix_pl.config.parts import (
 )
 from timix_pl.config.run_dir import claimed, step_of, write_config
 from timix_pl.config.schema import RootConfig
-from timix_pl.core.errors import ConfigError, RunError
+from timix_pl.core.errors import ConfigError, RunError, StoppedBySignal
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.datamodule import PretrainDataModule
 from timix_pl.evaluation.tasks import run_tasks
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.reports.page import write_report
+from timix_pl.training.callbacks.audit import AuditCallback
 from timix_pl.training.callbacks.bad_samples import BadSamplesCallback
 from timix_pl.training.callbacks.checkpoints import CheckpointsCallback, newest_whole_checkpoint
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.callbacks.pictures import PicturesCallback
+from timix_pl.training.callbacks.preemption import PreemptionCallback
 from timix_pl.training.callbacks.progress import StepProgressBar
 from timix_pl.training.callbacks.summary import SummaryCallback
 from timix_pl.training.callbacks.throughput import ThroughputCallback
@@ -51,7 +53,8 @@ from timix_pl.training.objective import Objective
 
 log = logging.getLogger(__name__)
 
-_STATUS_OF_SIGTERM = 128 + 15
+STATUS_OF_A_STOPPED_RUN = 75
+"""EX_TEMPFAIL of sysexits.h: nothing is wrong, start it again."""
 
 
 def train(cfg: RootConfig) -> EvaluationResult:
@@ -62,7 +65,7 @@ def train(cfg: RootConfig) -> EvaluationResult:
     Raises:
         TimixError: what the user can mend: data, model, run directory, a non-finite loss.
         KeyboardInterrupt: Ctrl-C.
-        SystemExit: with status 143, on SIGTERM.
+        SystemExit: with status 75, where another signal stopped the run.
     """
     with claimed(cfg) as checkpoint:
         return _train(cfg, checkpoint)
@@ -99,14 +102,27 @@ def _train(cfg: RootConfig, checkpoint: Path | None) -> EvaluationResult:
         CsvLogger(run_dir / "metrics.csv").rewind(step_of(checkpoint) if checkpoint else 0)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SIGTERMException:
-        log.warning("stopped by SIGTERM after step %d; the same command goes on from the newest checkpoint", trainer.global_step)
-        sys.exit(_STATUS_OF_SIGTERM)
+    except StoppedBySignal as stopped:
+        log.warning("stopped after step %d; the same command goes on from there", stopped.step)
+        if module.told_by_signal == signal.SIGINT:
+            raise KeyboardInterrupt from stopped
+        sys.exit(0 if _started_by_rank_0(trainer) else STATUS_OF_A_STOPPED_RUN)
     except SystemExit as error:
         raise KeyboardInterrupt from error
     if trainer.is_global_zero:
         write_report(run_dir)
     return _last_evaluation(run_dir)
+
+
+def _started_by_rank_0(trainer: Trainer) -> bool:
+    """Whether Lightning started this process beside rank 0, which it kills when such a process fails; the status of rank 0 counts."""
+    strategy = trainer.strategy
+    return (
+        not trainer.is_global_zero
+        and isinstance(strategy, DDPStrategy)
+        and strategy.cluster_environment is not None
+        and not strategy.cluster_environment.creates_processes_externally
+    )
 
 
 def _last_evaluation(run_dir: Path) -> EvaluationResult:
@@ -170,13 +186,21 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
     evaluation = EvaluationCallback(
         build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, path=run_dir / "evaluation.json"
     )
+    audit = AuditCallback(
+        run_dir,
+        global_batch_size=cfg.data.global_batch_size,
+        region_batch_size=cfg.pta.batch_size,
+        region_every_n_steps=cfg.pta.every_n_steps,
+    )
     regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if cfg.pta.enabled else 0
     callbacks = [
+        PreemptionCallback(),
         *([mixing] if mixing else []),
         ThroughputCallback(),
         BadSamplesCallback(
             run_dir / "quarantine.jsonl", max_bad_frac=cfg.data.max_bad_frac, samples_per_step=cfg.data.global_batch_size + regions_per_step
         ),
+        *([audit] if cfg.data.audit else []),
         evaluation,
         PicturesCallback(
             run_dir / "pictures",

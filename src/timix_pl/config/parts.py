@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from timix_pl.config.schema import DataKind, LoggerKind, LossKind, MixingKind, Precision, RootConfig
+from timix_pl.config.schema import DataKind, LoggerKind, LossKind, MixingKind, Precision, Remote, RootConfig
 from timix_pl.config.validate import batch_problems
 from timix_pl.core.errors import ConfigError, DataError
 from timix_pl.core.randomness import seed_of
 from timix_pl.data.datamodule import PretrainDataModule
 from timix_pl.data.evaluation_set import EvaluationSet
+from timix_pl.data.remote import RemoteAccess, RemoteShard, read_beside
 from timix_pl.data.resampled import ResampledShards
 from timix_pl.data.training_set import Augmentation, SampleStream
 from timix_pl.evaluation.grounding import Grounding
@@ -129,6 +130,13 @@ def check_mixing_happens(cfg: RootConfig, max_steps: int) -> None:
         )
 
 
+def remote_access(cfg: RootConfig) -> RemoteAccess:
+    """How shards at URLs are read."""
+    data = cfg.data
+    cache_dir = Path(data.shard_cache_dir) if data.shard_cache_dir is not None else Path(data.cache_dir) / "shards"
+    return RemoteAccess(cache_dir.absolute(), int(data.shard_cache_gb * 1e9), data.remote == Remote.cache)
+
+
 def build_stream(cfg: RootConfig, name: str) -> SampleStream:
     """The stream of ``data.NAME_shards``; what its index leaves out is counted in the log."""
     key = f"data.{name}_shards"
@@ -139,6 +147,7 @@ def build_stream(cfg: RootConfig, name: str) -> SampleStream:
         name=name,
         window_shards=cfg.data.shuffle_window_shards,
         max_image_mb=cfg.data.max_image_mb,
+        access=remote_access(cfg),
     )
     if stream.num_problems:
         log.warning(
@@ -159,13 +168,13 @@ def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
     data, pta = cfg.data, cfg.pta
     pairs: SampleStream | ResampledShards
     pairs = (
-        ResampledShards(data.train_shards, key="data.train_shards", seed=cfg.seed)
+        ResampledShards(data.train_shards, key="data.train_shards", seed=cfg.seed, access=remote_access(cfg), allow_pipe=data.allow_pipe)
         if data.kind == DataKind.stream
         else build_stream(cfg, "train")
     )
     regions = build_stream(cfg, "region") if pta.enabled else None
-    epochs = cfg.trainer.max_epochs or 0.0
-    max_steps = cfg.trainer.max_steps or max(1, round(epochs * (pairs.num_samples or 0) / data.global_batch_size))
+    epochs, epoch_samples = cfg.trainer.max_epochs or 0.0, data.epoch_samples or pairs.num_samples or 0
+    max_steps = cfg.trainer.max_steps or max(1, round(epochs * epoch_samples / data.global_batch_size))
     return PretrainDataModule(
         pairs,
         regions,
@@ -204,6 +213,7 @@ def evaluation_set(cfg: RootConfig, name: str, model: DualEncoder) -> Evaluation
         key=f"data.{name}_shards",
         max_image_px=cfg.data.max_image_px,
         max_image_mb=cfg.data.max_image_mb,
+        access=remote_access(cfg),
     )
 
 
@@ -222,25 +232,26 @@ def build_evaluators(cfg: RootConfig, model: DualEncoder) -> list[Evaluator]:
         elif task == "retrieval":
             evaluators.append(Retrieval(found, **loading))
         elif task == "zero_shot":
-            classes = read_classes(found.sources[0].tars[0].parent / "classes.json")
+            classes = read_classes(found.sources[0].tars[0])
             evaluators.append(ZeroShot(found, classes["classes"], classes["templates"], **loading))
         else:
             evaluators.append(Grounding(found, min_cover=cfg.pta.min_cover, phrase_template=cfg.data.phrase_template, **loading))
     return evaluators
 
 
-def read_classes(path: Path) -> dict[str, list[str]]:
-    """Class names and caption templates of a labelled set.
+def read_classes(tar: Path | RemoteShard) -> dict[str, list[str]]:
+    """Class names and caption templates of a labelled set, from ``classes.json`` beside its shards.
 
     Raises:
         DataError: the file is missing or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_beside(tar, "classes.json"))
         return {name: [str(text) for text in content[name]] for name in ("classes", "templates")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f'data.zero_shot_shards: {path} must hold {{"classes": [...], "templates": ["a photo of a {{}}", ...]}}, but: {error}'
+            f"data.zero_shot_shards: classes.json beside {tar.name} must hold "
+            f'{{"classes": [...], "templates": ["a photo of a {{}}", ...]}}, but: {error}'
         ) from error
 
 

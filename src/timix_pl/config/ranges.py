@@ -34,10 +34,12 @@ SHARE = Range(0, 1)
 RANGES = {
     "seed": NOT_NEGATIVE,
     "data.global_batch_size": Range(2),
+    "data.shard_cache_gb": POSITIVE,
     "data.num_workers": NOT_NEGATIVE,
     "data.prefetch_batches": COUNT,
     "data.shuffle_window_shards": COUNT,
     "data.max_bad_frac": SHARE,
+    "data.epoch_samples": COUNT,
     "data.max_image_px": COUNT,
     "data.max_image_mb": POSITIVE,
     "data.max_phrases": COUNT,

@@ -19,7 +19,10 @@ from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint, ste
 
 MAY_CHANGE = (
     "run_dir", "resume", "dry_run", "real_data_dir", "checkpoint", "evaluation", "logger", "pictures",
-    "data.num_workers", "data.prefetch_batches", "data.cache_dir", "data.allow_changed", "data.max_bad_frac", "data.val_shards",
+    "data.num_workers", "data.prefetch_batches", "data.cache_dir",
+    "data.remote", "data.shard_cache_dir", "data.shard_cache_gb", "data.allow_pipe",
+    "data.allow_changed", "data.max_bad_frac", "data.val_shards",
+    "data.audit", "data.epoch_samples",
     "data.zero_shot_shards", "data.grounding_shards", "data.train_shards", "data.region_shards",
     "trainer",
 )  # fmt: skip
@@ -57,8 +60,8 @@ def claimed(cfg: RootConfig) -> Iterator[Path | None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes, which outlive a killed run, would hold it
+        except (BlockingIOError, PermissionError):
             raise RunError(f"run_dir={folder}: another process is training there; wait for it, or choose another run_dir") from None
         if step_checkpoints(folder / "checkpoints"):
             if cfg.resume == "never":
@@ -110,8 +113,13 @@ def _checkpoint(cfg: RootConfig, folder: Path) -> Path | None:
     if cfg.resume not in ("auto", "never"):
         return _chosen(Path(cfg.resume), folder)
     checkpoint, broken = newest_whole_checkpoint(folder)
+    if broken and checkpoint is None:
+        raise RunError(
+            f"run_dir={folder.parent}: none of its checkpoints can be read whole ({', '.join(path.name for path in broken)}); restore one, "
+            "or choose another run_dir to start from the beginning"
+        )
     for path in broken:
-        log.warning("%s cannot be read whole and is passed over; the run goes on from %s", path, checkpoint or "its beginning")
+        log.warning("%s cannot be read whole and is passed over; the run goes on from %s", path, checkpoint)
     return checkpoint
 
 

@@ -31,6 +31,7 @@ Precision = StrEnum("Precision", ["auto", "fp32", "bf16_mixed", "bf16_pure"])
 LoggerKind = StrEnum("LoggerKind", ["csv", "tensorboard", "wandb"])
 Accelerator = StrEnum("Accelerator", ["auto", "cpu", "gpu"])
 Prepare = StrEnum("Prepare", ["flickr8k"])
+Remote = StrEnum("Remote", ["cache", "range"])
 Mode = StrEnum("Mode", ["min", "max"])
 
 
@@ -59,13 +60,21 @@ class DataConfig:
     kind: DataKind = option(
         DataKind.shards, "scenes: the embedded data set; shards: indexed tar shards; stream: tars that cannot be indexed."
     )
-    train_shards: Any = option(None, "Image-text pairs: a folder, a pattern (quote it), or a list; items may be {path: ..., weight: ...}.")
+    train_shards: Any = option(
+        None, "Image-text pairs: a folder, a pattern (quote it), a URL, or a list; items may be {path: ..., weight: ...}."
+    )
     val_shards: Any = option(None, "Pairs for evaluation (and boxes, for grounding), given like train_shards.")
     region_shards: Any = option(None, "Images with boxes and phrases that teach PTA, given like train_shards.")
     zero_shot_shards: Any = option(None, "Labelled images with a classes.json beside them, for zero-shot classification.")
     grounding_shards: Any = option(None, "Images with boxes to judge PTA; null takes val_shards where it has boxes.")
     prepare: Prepare | None = option(None, "flickr8k: first turn the published files in real_data_dir into shards in cache_dir.")
     cache_dir: str = option("data", "Folder for data that timix-pl makes: the generated scenes, the prepared shards.")
+    remote: Remote = option(
+        Remote.cache, "Shards at URLs: fetched whole into shard_cache_dir (cache), or each sample in a range request (range)."
+    )
+    shard_cache_dir: str | None = option(None, "Local folder for remote shards and their indexes; null: shards inside cache_dir.")
+    shard_cache_gb: float = option(50.0, "Bound on the remote shards kept there, in GB (1e9 bytes); the least recently opened go first.")
+    allow_pipe: bool = option(False, "data=stream: take pipe:COMMAND for shards, which runs COMMAND in a shell.")
     global_batch_size: int = option(256, "Pairs per optimizer step over all ranks; divisible by the number of ranks.")
     num_workers: int = option(2, "Loader processes per rank; 0 loads in the training process.")
     prefetch_batches: int = option(4, "Batches prepared ahead by each worker.")
@@ -74,6 +83,10 @@ class DataConfig:
         0.01, "Stop the run when more than this share of the samples read (taken as 1,000 at least) is unusable, 0 to 1."
     )
     allow_changed: bool = option(False, "Go on although the training shards differ from those that the run started with.")
+    epoch_samples: int | None = option(
+        None, "Samples that trainer.max_epochs counts as one epoch; null: all training pairs. The order does not depend on it."
+    )
+    audit: bool = option(False, "Write audit-RANK.jsonl: a line for each sample trained on, with its position, shard and key.")
     max_image_px: int = option(100_000_000, "Refuse to decode images of more pixels than this.")
     max_image_mb: float = option(
         100.0, "Refuse to read images, texts or JSON of more megabytes than this (not with data=stream, which reads shards whole)."

@@ -77,6 +77,11 @@ def _shards(cfg: RootConfig) -> Iterator[str]:
                 f"{_said(cfg, f'data.{name}')}: must be a folder, a pattern, or a list of them, whose items may be "
                 "{path: FOLDER, weight: NUMBER} with a weight above 0"
             )
+        if _runs_commands(value) and not (data.allow_pipe and data.kind is DataKind.stream and name == "train_shards"):
+            yield (
+                f"{_said(cfg, f'data.{name}')}: 'pipe:' runs a shell command, and only data.train_shards of data=stream may; "
+                "set data.allow_pipe=true there if you trust it, or give the URL itself"
+            )
         if value is not None and data.kind is DataKind.scenes:
             yield f"{_said(cfg, f'data.{name}')}: data=scenes makes its own data; leave it out, or choose data=shards"
     if data.prepare is not None and data.kind is DataKind.scenes:
@@ -97,6 +102,11 @@ def _shards(cfg: RootConfig) -> Iterator[str]:
 
 def _is_shards(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and bool(value) and all(_is_source(item) for item in value))
+
+
+def _runs_commands(value: Any) -> bool:
+    paths = [item.get("path") if isinstance(item, dict) else item for item in (value if isinstance(value, list) else [value])]
+    return any(isinstance(path, str) and path.startswith("pipe:") for path in paths)
 
 
 def _is_source(item: Any) -> bool:
@@ -141,8 +151,11 @@ def _length(cfg: RootConfig) -> Iterator[str]:
         yield "trainer.max_steps and trainer.max_epochs are not set: give one of them, e.g. trainer.max_epochs=10"
     if trainer.max_steps is not None and trainer.max_epochs is not None:
         yield f"{_said(cfg, 'trainer.max_steps', 'trainer.max_epochs')}: only one may be set; set the other to null"
-    if trainer.max_epochs is not None and cfg.data.kind is DataKind.stream:
-        yield f"{_said(cfg, 'trainer.max_epochs')}: data=stream has no epochs; set trainer.max_steps, and trainer.max_epochs=null"
+    if trainer.max_epochs is not None and cfg.data.kind is DataKind.stream and cfg.data.epoch_samples is None:
+        yield (
+            f"{_said(cfg, 'trainer.max_epochs')}: data=stream has no epochs; say with data.epoch_samples how many samples are one, or set "
+            "trainer.max_steps, and trainer.max_epochs=null"
+        )
 
 
 def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:

@@ -29,5 +29,13 @@ class NonFiniteError(TimixError):
     """A loss or gradient became NaN or infinite; the weights were not touched."""
 
 
+class StoppedBySignal(Exception):
+    """The run ended because it was told to, after ``step``, of which a checkpoint is saved. Nothing is wrong."""
+
+    def __init__(self, step: int):
+        self.step = step
+        super().__init__(f"stopped after step {step}")
+
+
 class RunError(TimixError):
     """A run directory or checkpoint does not belong to this run or cannot be used."""

@@ -1,6 +1,7 @@
 """Files that are there whole, or not at all; and what people may have meant by a path that is not there."""
 
 import difflib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def drop_lines_after(path: Path, step: int) -> None:
+    """Cut a JSON lines file whose ``step`` never falls before its first line of a later step, or before one that a kill cut off."""
+    if not path.exists():
+        return
+    end = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                break
+            end += len(line)
+    os.truncate(path, end)
 
 
 def nearest_path(missing: Path) -> str:

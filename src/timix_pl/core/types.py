@@ -5,7 +5,7 @@ sides.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -38,8 +38,9 @@ class Sample:
 class Batch(NamedTuple):
     """This rank's pairs of one step.
 
-    ``first`` is the position of row 0 in the global batch. ``problems`` tells of the samples, pairs and regions alike, that could not be
-    used, or not whole: stream, shard, key, reason and outcome of each; the outcome is "replaced", "passed over" or "used in part".
+    ``first`` is the position of row 0 in the global batch; ``shards`` names each sample's file. ``problems`` tells of the samples, pairs
+    and regions alike, that could not be used, or not whole: stream, shard, key, reason and outcome of each. The outcome is "replaced" (then
+    the position in the stream is told too), "passed over" or "used in part".
     """
 
     images: UInt8[Tensor, "B 3 H W"]
@@ -47,7 +48,8 @@ class Batch(NamedTuple):
     keys: list[str]
     captions: list[str]
     first: int
-    problems: list[dict[str, str]]
+    problems: list[dict[str, Any]]
+    shards: tuple[str, ...] = ()
 
 
 class RegionBatch(NamedTuple):
@@ -58,6 +60,7 @@ class RegionBatch(NamedTuple):
     image_index: Int[Tensor, " R"]
     patch_labels: Float[Tensor, "R P"]
     keys: list[str]
+    shards: tuple[str, ...] = ()
 
 
 class Windows(NamedTuple):

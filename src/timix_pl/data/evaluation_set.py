@@ -12,11 +12,12 @@ from torch.utils.data import Dataset
 from timix_pl.core.types import Region
 from timix_pl.data.augment import Crop, crop_regions, usable_regions
 from timix_pl.data.decode import open_image
-from timix_pl.data.index import build_manifest
 from timix_pl.data.reader import BadSampleError, ShardReader
+from timix_pl.data.remote import RemoteAccess, gather_manifest
 from timix_pl.data.shards import resolve_shards
 
 _MAX_LOOKED_AT = 10_000
+_SHARDS_AHEAD = 3
 
 
 class EvaluationItem(NamedTuple):
@@ -36,6 +37,7 @@ class EvaluationSet(Dataset[EvaluationItem]):
         shards: a folder, a pattern, or a list; ``key``: the configuration key it came from, for messages.
         image_size_px: height and width of the crop.
         max_image_px, max_image_mb: larger images are refused, before they are decoded or read.
+        access: how remote shards are read.
     Raises:
         DataError: missing shards; a sample that cannot be read or decoded (it is named: evaluation leaves nothing out in silence).
     """
@@ -48,15 +50,17 @@ class EvaluationSet(Dataset[EvaluationItem]):
         key: str = "data.val_shards",
         max_image_px: int = 100_000_000,
         max_image_mb: float = 100.0,
+        access: RemoteAccess = RemoteAccess(),  # noqa: B008
     ):
-        self.sources = resolve_shards(shards, key)
-        self._reader = ShardReader([build_manifest(source.tars) for source in self.sources], max_image_mb=max_image_mb)
+        self.sources = resolve_shards(shards, key, access)
+        self._reader = ShardReader([gather_manifest(source.tars) for source in self.sources], max_image_mb=max_image_mb)
         self._size, self._max_image_px = image_size_px, max_image_px
 
     def __len__(self) -> int:
         return len(self._reader)
 
     def __getitem__(self, number: int) -> EvaluationItem:
+        self._reader.expect([], lambda: self._reader.shards_from(number, _SHARDS_AHEAD))
         try:
             sample = self._reader[number]
             image = open_image(sample.image, max_image_px=self._max_image_px)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self, overload
+from typing import Any, NamedTuple, Protocol, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,14 @@ class ShardIndex:
         return len(self.keys)
 
 
+class Tar(Protocol):
+    """A path, or a :class:`timix_pl.data.remote.RemoteShard`."""
+
+    @property
+    def name(self) -> str:
+        """Its file name."""
+
+
 class ShardFacts(NamedTuple):
     """What a manifest says of a tar: its size and modification time when it was indexed, and what the scan found."""
 
@@ -66,9 +74,9 @@ class ShardFacts(NamedTuple):
 
 
 class ShardEntry(NamedTuple):
-    """One tar of a manifest."""
+    """One tar of a manifest. ``mtime_ns`` is 0 where it does not matter."""
 
-    path: Path
+    path: Tar
     num_samples: int
     num_bytes: int
     mtime_ns: int
@@ -88,6 +96,8 @@ class ShardTable(Sequence[ShardEntry]):
         digests: NDArray[np.bytes_],
     ):
         self._folders, self._folder_of, self._names, self._counts, self._digests = list(folders), folder_of, names, counts, digests
+        self.remote: list[Tar] = []
+        """The shards themselves where they are no local files; else none."""
 
     @classmethod
     def of(cls, tars: Iterable[str | Path], facts: Iterable[ShardFacts]) -> Self:
@@ -120,7 +130,8 @@ class ShardTable(Sequence[ShardEntry]):
         if isinstance(row, slice):
             return [self[number] for number in range(*row.indices(len(self)))]
         num_samples, num_bytes, mtime_ns, num_problems = self._counts[row].tolist()
-        return ShardEntry(Path(self._path(row)), num_samples, num_bytes, mtime_ns, num_problems, self._digests[row].decode())
+        tar = self.remote[row] if self.remote else Path(self._path(row))
+        return ShardEntry(tar, num_samples, num_bytes, mtime_ns, num_problems, self._digests[row].decode())
 
     def _path(self, row: int) -> str:
         return self._folders[self._folder_of[row]] + self.name(row)
@@ -223,6 +234,18 @@ def load_facts(tar: Path) -> tuple[ShardFacts, tuple[str, ...]]:
     return ShardFacts(header["num_samples"], header["tar_bytes"], header["tar_mtime_ns"], len(problems), header["digest"]), problems
 
 
+def read_index_file(path: Path, tar: Path) -> tuple[ShardIndex, int]:
+    """An index as it is, and the size in bytes that its tar had; ``tar`` is not looked at.
+
+    Raises:
+        DataError: there is none, it is damaged or of another format.
+    """
+    header, (keys, offsets, sizes, image_exts) = _load_arrays(path, tar, "keys", "offsets", "sizes", "image_exts")
+    if header["format"] != _FORMAT:
+        raise DataError(f"{path}: the index has format {header['format']}, and this version reads {_FORMAT}.")
+    return ShardIndex(tar, keys, offsets, sizes, image_exts, tuple(header["problems"]), header["digest"]), header["tar_bytes"]
+
+
 def build_manifest(tars: Sequence[Path]) -> Manifest:
     """Gather what a set of tars holds, indexing those whose index is missing or out of date.
 
@@ -248,6 +271,20 @@ def build_manifest(tars: Sequence[Path]) -> Manifest:
 
     with ThreadPoolExecutor(_THREADS) as pool:  # a look at a network's disk is waiting, above all
         list(pool.map(check, range(0, len(table), _CHUNK)))
+    return Manifest(table)
+
+
+def join_entries(shards: Sequence[ShardEntry]) -> Manifest:
+    """The manifest of remote tars whose content is known.
+
+    Raises:
+        DataError: no sample in any tar.
+    """
+    table = ShardTable.of(
+        (shard.path.name for shard in shards),
+        (ShardFacts(s.num_samples, s.num_bytes, s.mtime_ns, s.num_problems, s.digest) for s in shards),
+    )
+    table.remote = [shard.path for shard in shards]
     return Manifest(table)
 
 
@@ -317,8 +354,14 @@ def _facts_or_index(tar: Path) -> ShardFacts:
 
 
 def _read_index(tar: Path, *names: str) -> tuple[dict[str, Any], list[NDArray]]:
-    """The header of a tar's index, and the named arrays."""
-    path = _index_path(tar)
+    """The header of a tar's index, which must fit the tar, and the named arrays."""
+    header, arrays = _load_arrays(_index_path(tar), tar, *names)
+    if not _state(tar).items() <= header.items():
+        raise DataError(f"{tar}: the shard has changed since it was indexed. Make its index again with 'timix-data index {tar}'.")
+    return header, arrays
+
+
+def _load_arrays(path: Path, tar: Path, *names: str) -> tuple[dict[str, Any], list[NDArray]]:
     advice = f"Make it with 'timix-data index {tar}'."
     try:
         with np.load(path) as file:
@@ -327,8 +370,6 @@ def _read_index(tar: Path, *names: str) -> tuple[dict[str, Any], list[NDArray]]:
         raise DataError(f"{tar}: the shard has no index. {advice}") from None
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: the index is damaged ({error}). {advice}") from error
-    if not _state(tar).items() <= header.items():
-        raise DataError(f"{tar}: the shard has changed since it was indexed. {advice}")
     return header, arrays
 
 

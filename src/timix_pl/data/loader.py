@@ -1,15 +1,28 @@
 """Loader processes whose errors arrive as they were raised."""
 
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from timix_pl.core.errors import TimixError
+from timix_pl.data.transport import used_here
+
+_PRELOADED = ["torch", "open_clip"]
+"""What takes long to import; workers of a fork server find it imported."""
+
+_GRACE_S = 60.0
 
 
 class Loader(DataLoader):
     """A ``DataLoader`` that raises a worker's ``TimixError`` in the main process, message and all; torch would bury it in a stack trace.
+
+    Once this process has read remote shards, workers come from a fork server: forks of the process itself could not read any.
 
     Args:
         dataset: its items are used as they are.
@@ -18,9 +31,12 @@ class Loader(DataLoader):
 
     def __init__(self, dataset: Dataset, **options: Any):
         wrapped = _ErrorsInStream(dataset) if isinstance(dataset, IterableDataset) else _ErrorsAsItems(dataset)
-        super().__init__(wrapped, batch_size=None, collate_fn=_unchanged, **options)
+        super().__init__(wrapped, batch_size=None, collate_fn=_unchanged, worker_init_fn=_outlive_signals, **options)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if self.num_workers and used_here():
+            multiprocessing.set_forkserver_preload(_PRELOADED)
+            self.multiprocessing_context = "forkserver"
         for item in super().__iter__():
             if isinstance(item, TimixError):
                 raise item
@@ -53,6 +69,22 @@ class _ErrorsInStream(IterableDataset):
             yield from self.dataset
         except TimixError as error:
             yield error
+
+
+def _outlive_signals(worker_id: int) -> None:
+    """A job's signals and Ctrl-C reach the loader processes too, while the training process still needs their batches to end its step.
+
+    So they end when it ends, or some time after SIGTERM, which is also how it ends those that hang.
+    """
+
+    def end_later(number: int, frame: FrameType | None) -> None:
+        timer = threading.Timer(_GRACE_S, os._exit, (0,))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGTERM, end_later)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _unchanged(item: Any) -> Any:

@@ -30,7 +30,8 @@ class SourceOrder:
     """
 
     def __init__(self, shard_sizes: Sequence[int] | NDArray[np.int64], *, seed: int, name: str, window_shards: int):
-        self.sizes = _block_sizes(np.asarray(shard_sizes, np.int64))
+        self.num_shards = len(shard_sizes)
+        self.sizes, self._shard_of = _blocks(np.asarray(shard_sizes, np.int64))
         self.starts = np.concatenate(([0], np.cumsum(self.sizes)))
         self.num_samples = int(self.starts[-1])
         self._seed, self._name, self._window_shards = seed, name, window_shards
@@ -49,6 +50,16 @@ class SourceOrder:
             start += len(samples)
         return np.concatenate(rows) if rows else np.empty((0, 2), np.int64)
 
+    def shards_from(self, start: int) -> list[int]:
+        """The shards of the window that position ``start`` lies in, then those of the window after it."""
+        epoch, offset = divmod(start, self.num_samples)
+        shards, first_of_window = self._shards(epoch)
+        window = int(np.searchsorted(first_of_window, offset, side="right")) - 1
+        found = shards[window * self._window_shards : (window + 2) * self._window_shards]
+        if (window + 1) * self._window_shards >= len(shards):
+            found = np.concatenate((found, self._shards(epoch + 1)[0][: self._window_shards]))
+        return list(dict.fromkeys(self._shard_of[found].tolist()))
+
     def _shards_of_epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The epoch's shard order, and the position within the epoch at which each window starts."""
         order = permutation(len(self.sizes), "shards", self._name, self._seed, epoch)
@@ -61,12 +72,12 @@ class SourceOrder:
         return samples[permutation(len(samples), "samples", self._name, self._seed, epoch, window)]
 
 
-def _block_sizes(shard_sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Whole blocks of each shard, then what is left of it; a shard of one block, or of none, stays as it is."""
+def _blocks(shard_sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The sizes of the blocks, and the shard of each: whole blocks, then what is left; a small or an empty shard is one block."""
     num_blocks = np.maximum(-(-shard_sizes // _MAX_BLOCK), 1)
     sizes = np.full(num_blocks.sum(), _MAX_BLOCK)
     sizes[np.cumsum(num_blocks) - 1] = shard_sizes - (num_blocks - 1) * _MAX_BLOCK
-    return sizes
+    return sizes, np.repeat(np.arange(len(shard_sizes)), num_blocks)
 
 
 class BlendedOrder:
@@ -116,6 +127,17 @@ class BlendedOrder:
             rows.append(found)
             start += len(chosen_here)
         return np.concatenate(rows) if rows else np.empty((0, 2), np.int64)
+
+    def shards_from(self, start: int) -> list[int]:
+        """As of each source; shards count through all sources in order."""
+        block, offset = divmod(start, _BLEND_BLOCK)
+        chosen, before = self._block(block)
+        found, base = [], 0
+        for number, source in enumerate(self.sources):
+            first = int(before[number]) + int((chosen[:offset] == number).sum())
+            found += [base + shard for shard in source.shards_from(first)]
+            base += source.num_shards
+        return found
 
     def _sources_of_block(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Each position's source, and how many samples of each source came before the block."""

@@ -5,19 +5,25 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region, Sample
-from timix_pl.data.index import IMAGE, JSON, TEXT, Manifest, ShardIndex, load_index
+from timix_pl.data.index import IMAGE, JSON, TEXT, Manifest, ShardEntry, ShardIndex, Tar, load_index
+from timix_pl.data.remote import Prefetcher, RemoteShard, in_parallel
 
 Result = TypeVar("Result")
 
 _MAX_OPEN_SHARDS = 256
 _KINDS = {IMAGE: "image", TEXT: "text", JSON: "JSON"}
 _RETRY_PAUSES_S = (1.0, 5.0)
+_MAX_GAP_BYTES = 1 << 16
+"""Between members of a sample that are read in one request."""
+
+Members = tuple[bytes | None, ...]
 
 
 class BadSampleError(DataError):
@@ -40,6 +46,9 @@ class ShardReader:
         self._starts = np.concatenate(([0], np.cumsum(np.concatenate([table.sizes for table in self._tables]))))
         self._open_shards, self._max_image_mb = min(open_shards, _MAX_OPEN_SHARDS), max_image_mb
         self._open_cached: Any = None
+        self._has_remote = any(table.remote for table in self._tables)
+        self._prefetcher = Prefetcher()
+        self._fetched: dict[int, Members] = {}
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -47,9 +56,29 @@ class ShardReader:
     def __getitem__(self, number: int) -> Sample:
         if not 0 <= number < len(self):
             raise IndexError(number)
-        index, file, row = self._find(number)
-        image, text, metadata = (self._member(file, index, row, kind) for kind in (IMAGE, TEXT, JSON))
+        index, _, row = self._find(number)
+        image, text, metadata = self._fetched.pop(number, None) or self._members(number)
         return make_sample(str(index.keys[row]), index.path.name, image or b"", str(index.image_exts[row]), text, metadata)
+
+    def expect(self, numbers: Sequence[int], shards: Callable[[], Sequence[int]]) -> None:
+        """Fetch ahead what is remote.
+
+        Args:
+            numbers: samples that are read next; those of ranges come together.
+            shards: tells which shards these and later samples lie in, the next first.
+        """
+        if not self._has_remote:
+            return
+        remote = [path for path in (self._entry(shard).path for shard in shards()) if isinstance(path, RemoteShard)]
+        if remote:
+            self._prefetcher.fetch(remote)
+        in_ranges = [number for number in numbers if isinstance(self._find(number)[1], RemoteShard) and self._is_small(number)]
+        self._fetched = dict(zip(in_ranges, in_parallel(self._members, in_ranges), strict=True)) if in_ranges else {}
+
+    def shards_from(self, number: int, count: int) -> range:
+        """The shard of a sample, and those after it, ``count`` in all."""
+        first = self._shard_of(number)
+        return range(first, min(first + count, len(self._starts) - 1))
 
     def name(self, number: int) -> tuple[str, str]:
         """The shard's file name and the key of a sample, whatever its bytes are like."""
@@ -64,42 +93,71 @@ class ShardReader:
         except BadSampleError:
             return ()
 
-    def _find(self, number: int) -> tuple[ShardIndex, "_File", int]:
-        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
+    def _shard_of(self, number: int) -> int:
+        return int(np.searchsorted(self._starts, number, side="right")) - 1
+
+    def _find(self, number: int) -> tuple[ShardIndex, "_File | RemoteShard", int]:
+        shard = self._shard_of(number)
         return *self._opened(shard), number - int(self._starts[shard])
 
-    def _opened(self, shard: int) -> tuple[ShardIndex, "_File"]:
+    def _opened(self, shard: int) -> tuple[ShardIndex, "_File | RemoteShard"]:
         if self._open_cached is None:
             self._open_cached = lru_cache(self._open_shards)(self._open)
         return self._open_cached(shard)
 
-    def _open(self, number: int) -> tuple[ShardIndex, "_File"]:
-        for table in self._tables:
-            if number < len(table):
-                break
-            number -= len(table)
-        shard = table[number]
-        index = _retried(shard.path, lambda: load_index(shard.path))
-        if index.digest != shard.digest:
-            raise DataError(f"{shard.path}: the shard was changed and indexed again after this run started; start the run again")
-        return index, _File(shard.path)
+    def _open(self, shard: int) -> tuple[ShardIndex, "_File | RemoteShard"]:
+        entry = self._entry(shard)
+        index, file = _open(entry.path)
+        if index.digest != entry.digest:
+            raise DataError(f"{entry.path}: the shard was changed and indexed again after this run started; start the run again")
+        return index, file
 
-    def _member(self, file: "_File", index: ShardIndex, row: int, kind: int) -> bytes | None:
+    def _entry(self, shard: int) -> ShardEntry:
+        for table in self._tables:
+            if shard < len(table):
+                return table[shard]
+            shard -= len(table)
+        raise IndexError(shard)
+
+    def _members(self, number: int) -> Members:
+        """Image, text and JSON; from a server in one request, where they lie together."""
+        index, file, row = self._find(number)
+        kinds = (IMAGE, TEXT, JSON)
+        spans = [(int(index.offsets[row, kind]), int(index.sizes[row, kind])) for kind in kinds]
+        start, end = min(offset for offset, size in spans if size >= 0), max(offset + size for offset, size in spans if size >= 0)
+        num_bytes = sum(size for _, size in spans if size >= 0)
+        if isinstance(file, _File) or not self._is_small(number) or end - start > num_bytes + _MAX_GAP_BYTES:
+            return tuple(self._member(file, index, row, kind) for kind in kinds)
+        block = file.read(end - start, start)
+        return tuple(block[offset - start : offset - start + size] if size >= 0 else None for offset, size in spans)
+
+    def _is_small(self, number: int) -> bool:
+        index, _, row = self._find(number)
+        return int(index.sizes[row].max()) <= self._max_image_mb * 1e6
+
+    def _member(self, file: "_File | RemoteShard", index: ShardIndex, row: int, kind: int) -> bytes | None:
         size = int(index.sizes[row, kind])
         if size > self._max_image_mb * 1e6:
             raise BadSampleError(f"the {_KINDS[kind]} has {size / 1e6:.1f} MB, more than data.max_image_mb={self._max_image_mb:g}")
         return None if size < 0 else file.read(size, int(index.offsets[row, kind]))
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open_cached": None}
+        return self.__dict__ | {"_open_cached": None, "_fetched": {}}
+
+
+def _open(tar: Tar) -> tuple[ShardIndex, "_File | RemoteShard"]:
+    if isinstance(tar, RemoteShard):
+        return tar.index(), _File(tar.url, tar.open) if tar.access.whole else tar
+    assert isinstance(tar, Path)
+    return _retried(str(tar), lambda: load_index(tar)), _File(str(tar), lambda: os.open(tar, os.O_RDONLY))
 
 
 class _File:
     """A file descriptor for reads at any offset, closed with the object; a read that fails is tried three times."""
 
-    def __init__(self, path: os.PathLike):
+    def __init__(self, path: str, open_it: Callable[[], int]):
         self._path = path
-        self._descriptor = _retried(path, lambda: os.open(path, os.O_RDONLY))
+        self._descriptor = _retried(path, open_it)
 
     def read(self, size: int, offset: int) -> bytes:
         data = _retried(self._path, lambda: os.pread(self._descriptor, size, offset))
@@ -112,7 +170,7 @@ class _File:
             os.close(self._descriptor)
 
 
-def _retried(path: os.PathLike, act: Callable[[], Result], pauses_s: Sequence[float] = _RETRY_PAUSES_S) -> Result:
+def _retried(path: str, act: Callable[[], Result], pauses_s: Sequence[float] = _RETRY_PAUSES_S) -> Result:
     try:
         return act()
     except FileNotFoundError as error:

@@ -3,19 +3,23 @@
 There is no order: no epoch, no exact resume (a resumed run draws anew), no promise that every sample comes. All shards are drawn alike.
 """
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import webdataset
+from braceexpand import braceexpand
 from torch.utils.data import IterableDataset, get_worker_info
+from webdataset.tariterators import group_by_keys, tar_file_expander, url_opener
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import seed_of
 from timix_pl.core.types import Batch, RegionBatch, Sample
 from timix_pl.data.reader import BadSampleError, make_sample
-from timix_pl.data.shards import resolve_shards
+from timix_pl.data.remote import RemoteAccess, RemoteShard
+from timix_pl.data.shards import PIPE, resolve_shards, shard_items
 from timix_pl.data.training_set import TrainingSet
 
 _SHUFFLE_SAMPLES = 1000
@@ -29,17 +33,32 @@ class ResampledShards:
     Args:
         shards: a folder, a pattern, or a list without weights; ``key``: the configuration key it came from.
         seed: the run's seed.
+        access: how remote shards are cached; they are always read whole.
+        allow_pipe: take ``pipe:COMMAND`` too, whose output is a tar; the command runs in a shell.
     Raises:
-        DataError: missing shards, or weights.
+        DataError: missing shards, weights, a source that cannot be reached, or a ``pipe:`` that is not allowed.
     """
 
     num_samples = None
 
-    def __init__(self, shards: Any, *, key: str, seed: int):
-        sources = resolve_shards(shards, key)
+    def __init__(
+        self,
+        shards: Any,
+        *,
+        key: str,
+        seed: int,
+        access: RemoteAccess = RemoteAccess(),  # noqa: B008
+        allow_pipe: bool = False,
+    ):
+        items = shard_items(shards)
+        pipes = [item for item in items if allow_pipe and isinstance(item, str) and item.startswith(PIPE)]
+        files = [item for item in items if item not in pipes]
+        sources = resolve_shards(files, key, access) if files or not pipes else []
         if any(source.weight != 1 for source in sources):
             raise DataError(f"{key}: data=stream draws all shards alike and takes no weights; leave them out, or use data=shards")
-        self.paths = [str(tar) for source in sources for tar in source.tars]
+        self._remote = {tar.url: tar for source in sources for tar in source.tars if isinstance(tar, RemoteShard)}
+        local = [str(tar) for source in sources for tar in source.tars if isinstance(tar, Path)]
+        self.paths = [*local, *self._remote, *(command for pipe in pipes for command in braceexpand(pipe))]
         self.seed, self.key = seed, key
         self.fingerprint = f"{seed_of(*[Path(path).name for path in self.paths]):016x}"
 
@@ -60,8 +79,20 @@ class ResampledShards:
 
         seed = seed_of("resampled", self.seed, *ids)
         shards = webdataset.ResampledShards(self.paths, seed=seed, worker_seed=lambda: seed, deterministic=True)
-        read = webdataset.tarfile_to_samples(handler=go_on)
+
+        def read(chosen: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+            return group_by_keys(tar_file_expander(self._opened(chosen, go_on), handler=go_on), handler=go_on)
+
         return iter(webdataset.DataPipeline(shards, read, webdataset.shuffle(_SHUFFLE_SAMPLES, rng=random.Random(seed))))
+
+    def _opened(self, chosen: Iterator[dict[str, Any]], go_on: Callable[[Exception], bool]) -> Iterator[dict[str, Any]]:
+        for source in chosen:
+            shard = self._remote.get(source["url"])
+            if shard is None:
+                yield from url_opener([source], handler=go_on)
+                continue
+            with os.fdopen(shard.open(), "rb") as stream:
+                yield source | {"stream": stream}
 
 
 class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
@@ -83,7 +114,7 @@ class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
         ids = (self.first_step, self.training_set.rank, number)
-        problems: list[dict[str, str]] = []
+        problems: list[dict[str, Any]] = []
 
         def pass_over(shard: str, reason: str, key: str = "") -> None:
             problem = {"stream": self.shards.key, "shard": Path(shard).name, "key": key, "reason": reason, "outcome": "passed over"}

@@ -7,59 +7,84 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from braceexpand import braceexpand
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.files import nearest_path
 from timix_pl.data.index import MANIFEST_NAME, UNFINISHED_NAME, read_manifest
+from timix_pl.data.remote import RemoteAccess, RemoteShard
+from timix_pl.data.remote_folders import find_remote_shards
+
+PIPE = "pipe:"
+"""What a shell command in place of a shard starts with."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Tars that people named together; ``weight`` is 1 where they gave none."""
+    """Tars that people named together, all local or all remote; ``weight`` is 1 where they gave none."""
 
-    tars: tuple[Path, ...]
+    tars: tuple[Path, ...] | tuple[RemoteShard, ...]
     weight: float = 1.0
 
 
-def resolve_shards(spec: Any, key: str = "shards") -> list[Source]:
+def resolve_shards(spec: Any, key: str = "shards", access: RemoteAccess = RemoteAccess()) -> list[Source]:  # noqa: B008
     """Find the tars that a configuration value means.
 
     Args:
-        spec: a folder, a tar, a pattern (``*``, ``?``, ``{000..099}``), or a list of these or of ``{path: ..., weight: ...}``.
+        spec: a folder, a tar, a pattern (``*``, ``?``, ``{000..099}``), each a path or a URL, or a list of these or of
+            ``{path: ..., weight: ...}``.
         key: the dotted key that ``spec`` is the value of, for messages.
+        access: how those at URLs are read.
     Returns:
         One source per item, tars in the order of their names (in a brace pattern: as it expands).
     Raises:
         DataError: nothing is given, a path is missing, a pattern matches nothing, a folder is unfinished or differs from its manifest,
-            or a weight is not a positive number.
+            a weight is not a positive number, or a source cannot be reached.
     """
-    items = [spec] if isinstance(spec, str | Path | Mapping) else list(spec or [])
+    items = shard_items(spec)
     if not items:
         raise DataError(f"{key}={spec}: no shards given. Give a folder, a quoted pattern or a list of them.")
-    return [_resolve_item(item, key) for item in items]
+    return [_resolve_item(item, key, access) for item in items]
 
 
-def _resolve_item(item: Any, key: str) -> Source:
+def shard_items(spec: Any) -> list[Any]:
+    """The items of a configuration value that may be a list or one item."""
+    return [spec] if isinstance(spec, str | Path | Mapping) else list(spec or [])
+
+
+def _resolve_item(item: Any, key: str, access: RemoteAccess) -> Source:
     if not isinstance(item, Mapping):
-        return Source(_find_tars(str(item), key))
+        return Source(_find_tars(str(item), key, access))
     if not {"path"} <= set(item) <= {"path", "weight"}:
         raise DataError(f"{key}: {dict(item)} must have 'path' and may have 'weight', and nothing else.")
     weight = item.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
         raise DataError(f"{key}: weight={weight!r} of {item['path']} must be a number above 0.")
-    return Source(_find_tars(str(item["path"]), key), float(weight))
+    return Source(_find_tars(str(item["path"]), key, access), float(weight))
 
 
-def _find_tars(text: str, key: str) -> tuple[Path, ...]:
-    if "://" in text:
-        raise DataError(f"{key}={text}: only local shards can be read. Copy or mount them, and give their folder.")
+def _find_tars(text: str, key: str, access: RemoteAccess) -> tuple[Path, ...] | tuple[RemoteShard, ...]:
+    if text.startswith(PIPE):
+        raise DataError(f"{key}={text}: 'pipe:' runs a shell command; it is only read with data=stream and data.allow_pipe=true.")
     try:
-        paths = [Path(part).expanduser() for part in braceexpand(text)]
+        parts = [_without_file_scheme(part) for part in braceexpand(text)]
     except ValueError:
         raise DataError(f"{key}={text}: unbalanced braces.") from None
-    return tuple(tar for path in paths for tar in _expand_path(path, f"{key}={text}"))
+    remote = ["://" in part for part in parts]
+    if all(remote):
+        return find_remote_shards(parts, key, access)
+    if any(remote):
+        raise DataError(f"{key}={text}: local paths and URLs in one pattern. Give them as a list.")
+    return tuple(tar for part in parts for tar in _expand_path(Path(part).expanduser(), f"{key}={text}"))
+
+
+def _without_file_scheme(text: str) -> str:
+    for start in ("file://localhost/", "file:///"):
+        if text.startswith(start):
+            return os.sep + unquote(text.removeprefix(start))
+    return text
 
 
 def _expand_path(path: Path, given: str) -> list[Path]:

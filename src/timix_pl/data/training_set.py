@@ -15,10 +15,10 @@ from timix_pl.core.randomness import permutation, seed_of, uniform
 from timix_pl.core.types import Batch, RegionBatch, Sample
 from timix_pl.data.augment import Crop, crop_image, crop_regions, random_crop, usable_regions
 from timix_pl.data.decode import decode_for_crop
-from timix_pl.data.index import build_manifest
 from timix_pl.data.order import BlendedOrder, SourceOrder
 from timix_pl.data.patch_labels import boxes_by_phrase, patch_labels
 from timix_pl.data.reader import BadSampleError, ShardReader
+from timix_pl.data.remote import RemoteAccess, gather_manifest
 from timix_pl.data.shards import resolve_shards
 
 _MAX_REPLACEMENTS = 100
@@ -41,13 +41,24 @@ class SampleStream:
         seed: the run's seed; ``name`` tells streams with the same seed apart.
         window_shards: shards whose samples are shuffled together.
         max_image_mb: samples with members of more megabytes are bad ones, and not read.
+        access: how remote shards are read.
     Raises:
-        DataError: missing shards, or an empty pattern.
+        DataError: missing shards, an empty pattern, or a source that cannot be reached.
     """
 
-    def __init__(self, shards: Any, *, key: str, seed: int, name: str, window_shards: int, max_image_mb: float = 100.0):
-        sources = resolve_shards(shards, key)
-        manifests = [build_manifest(source.tars) for source in sources]
+    def __init__(
+        self,
+        shards: Any,
+        *,
+        key: str,
+        seed: int,
+        name: str,
+        window_shards: int,
+        max_image_mb: float = 100.0,
+        access: RemoteAccess = RemoteAccess(),  # noqa: B008
+    ):
+        sources = resolve_shards(shards, key, access)
+        manifests = [gather_manifest(source.tars) for source in sources]
         orders = [
             SourceOrder(manifest.shards.sizes, seed=seed, name=f"{name}-{number}", window_shards=window_shards)
             for number, manifest in enumerate(manifests)
@@ -64,24 +75,29 @@ class SampleStream:
         """Samples in all sources."""
         return self.order.num_samples
 
-    def load(self, start: int, count: int, use: Callable[[Sample, tuple[int, int]], Any], problems: list[dict[str, str]]) -> list[Any]:
+    def load(self, start: int, count: int, use: Callable[[Sample, tuple[int, int]], Any], problems: list[dict[str, Any]]) -> list[Any]:
         """``use(sample, (epoch, number))`` for ``count`` positions; where that raises ``BadSampleError``, for another, always the same one.
 
         Args:
-            problems: takes each bad sample's stream, shard, key, reason and outcome.
+            problems: takes each bad sample's stream, position, shard, key, reason and outcome.
         Raises:
             DataError: 100 samples in a row cannot be used.
         """
-        return [self._load_one(int(epoch), int(number), use, problems) for epoch, number in self.order.locate(start, start + count)]
+        located = self.order.locate(start, start + count)
+        self.reader.expect(located[:, 1].tolist(), lambda: self.order.shards_from(start))
+        return [self._load_one(position, int(epoch), int(number), use, problems) for position, (epoch, number) in enumerate(located, start)]
 
-    def _load_one(self, epoch: int, number: int, use: Callable[[Sample, tuple[int, int]], Any], problems: list[dict[str, str]]) -> Any:
+    def _load_one(
+        self, position: int, epoch: int, number: int, use: Callable[[Sample, tuple[int, int]], Any], problems: list[dict[str, Any]]
+    ) -> Any:
         for attempt in range(_MAX_REPLACEMENTS):
             chosen = number if attempt == 0 else seed_of("replacement", self._seed, epoch, number, attempt) % len(self.reader)
             try:
                 return use(self.reader[chosen], (epoch, chosen))
             except BadSampleError as error:
                 shard, key = self.reader.name(chosen)
-                problems.append({"stream": self._key, "shard": shard, "key": key, "reason": str(error), "outcome": "replaced"})
+                where = {"stream": self._key, "position": position, "shard": shard, "key": key}
+                problems.append(where | {"reason": str(error), "outcome": "replaced"})
         raise DataError(f"{self._key}: {_MAX_REPLACEMENTS} samples in a row cannot be used; the last reason: {problems[-1]['reason']}")
 
 
@@ -135,7 +151,7 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
 
     def __getitem__(self, step: int) -> tuple[Batch, RegionBatch | None]:
         assert self.pairs is not None
-        problems: list[dict[str, str]] = []
+        problems: list[dict[str, Any]] = []
         start = step * self.global_batch_size + self.rank * self.batch_size
         return self.assemble(step, self.pairs.load(start, self.batch_size, self.use_pair, problems), problems)
 
@@ -145,16 +161,16 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         return self.global_batch_size // self._world_size
 
     def assemble(
-        self, step: int, pairs: Sequence[tuple[NDArray[np.uint8], str, str]], problems: list[dict[str, str]]
+        self, step: int, pairs: Sequence[tuple[NDArray[np.uint8], str, str, str]], problems: list[dict[str, Any]]
     ) -> tuple[Batch, RegionBatch | None]:
         """The step's item from its pairs, as :meth:`use_pair` gives them."""
-        images, captions, keys = zip(*pairs, strict=True)
+        images, captions, keys, shards = zip(*pairs, strict=True)
         region_batch = self._region_batch(step, problems)
         first = self.rank * self.batch_size
-        return Batch(_stack(images), self.tokenizer(list(captions)), list(keys), list(captions), first, problems), region_batch
+        return Batch(_stack(images), self.tokenizer(list(captions)), list(keys), list(captions), first, problems, shards), region_batch
 
-    def use_pair(self, sample: Sample, ids: tuple[int, int]) -> tuple[NDArray[np.uint8], str, str]:
-        """The augmented image, one of the captions, and the key.
+    def use_pair(self, sample: Sample, ids: tuple[int, int]) -> tuple[NDArray[np.uint8], str, str, str]:
+        """The augmented image, one of the captions, the key, and the shard's file name.
 
         Args:
             ids: what the random draws are for.
@@ -166,7 +182,7 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         image = self._decode(sample)
         crop = self._random_crop(image, "pairs", *ids)
         caption = sample.captions[seed_of("caption", self._seed, *ids) % len(sample.captions)]
-        return crop_image(image, crop, self._size), caption, sample.key
+        return crop_image(image, crop, self._size), caption, sample.key, sample.shard
 
     def _decode(self, sample: Sample) -> NDArray[np.uint8]:
         image = decode_for_crop(sample.image, sample.image_ext, smallest_px=self._smallest_px, max_image_px=self._max_image_px)
@@ -178,16 +194,16 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
     def _random_crop(self, image: NDArray[np.uint8], *ids: int | str) -> Any:
         return random_crop(image.shape[1] / image.shape[0], *self._augmentation, self._seed, *ids)
 
-    def _region_batch(self, step: int, problems: list[dict[str, str]]) -> RegionBatch | None:
+    def _region_batch(self, step: int, problems: list[dict[str, Any]]) -> RegionBatch | None:
         if self.regions is None or step % self.region_every_n_steps:
             return None
         batch_size = self.region_batch_size // self._world_size
         start = step // self.region_every_n_steps * self.region_batch_size
         first = self.rank * batch_size
-        notes: list[dict[str, str]] = []
+        notes: list[dict[str, Any]] = []
         rows = self.regions.load(start + first, batch_size, lambda sample, ids: self._use_regions(sample, ids, notes), problems)
         problems.extend(notes)
-        images, described, held, captions, keys = zip(*rows, strict=True)
+        images, described, held, captions, keys, shards = zip(*rows, strict=True)
         phrases = [phrase for found in described for phrase in found]
         labels = torch.stack([patch_labels(boxes, self._grid, self._min_cover).amax(0) for found in described for boxes in found.values()])
         image_index = torch.repeat_interleave(torch.arange(batch_size), torch.tensor([len(found) for found in described]))
@@ -204,12 +220,12 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
             phrases += [captions[number] for number in captioned]
             image_index = torch.cat((image_index, torch.tensor(captioned, dtype=torch.long)))
             labels = torch.cat((labels, labels.new_ones(len(captioned), labels.shape[1])))
-        return RegionBatch(_stack(images), self.tokenizer(phrases), image_index, labels, list(keys))
+        return RegionBatch(_stack(images), self.tokenizer(phrases), image_index, labels, list(keys), shards)
 
     def _use_regions(
-        self, sample: Sample, ids: tuple[int, int], notes: list[dict[str, str]]
-    ) -> tuple[NDArray[np.uint8], dict[str, Tensor], set[str], str | None, str]:
-        """The augmented image, the boxes of the phrases drawn, all phrases that it holds, one of its captions, and its key."""
+        self, sample: Sample, ids: tuple[int, int], notes: list[dict[str, Any]]
+    ) -> tuple[NDArray[np.uint8], dict[str, Tensor], set[str], str | None, str, str]:
+        """The augmented image, the boxes of the phrases drawn, all phrases that it holds, one of its captions, its key and its shard."""
         usable, num_unusable = usable_regions(sample.regions)
         if not usable:
             raise BadSampleError("the sample has no region with a phrase and a box inside the image, in shares of its sides (0 to 1)")
@@ -229,7 +245,7 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         chosen = sorted(permutation(len(phrases), "phrases", self._seed, *ids)[: self._max_phrases])
         caption = sample.captions[seed_of("caption", self._seed, *ids) % len(sample.captions)] if sample.captions else None
         drawn = {phrases[number]: boxes[phrases[number]] for number in chosen}
-        return crop_image(image, crop, self._size), drawn, {region.phrase for region in usable}, caption, sample.key
+        return crop_image(image, crop, self._size), drawn, {region.phrase for region in usable}, caption, sample.key, sample.shard
 
     def _negatives(self, candidates: Sequence[list[str]], held: Sequence[set[str]], step: int, first: int) -> list[tuple[str, int]]:
         """Phrases, and the image of this rank that each is added to: some of those candidates that the image does not hold itself.

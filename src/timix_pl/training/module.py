@@ -52,9 +52,9 @@ class MixNow(NamedTuple):
 
 
 class _Finished(NamedTuple):
-    """What the host looks at one step later: was the step finite, and if not, which was it."""
+    """What the host looks at one step later: on how many ranks the step was not finite and how many were told to stop; and which it was."""
 
-    finite: Float[Tensor, ""]
+    num_bad_and_told: Float[Tensor, " 2"]
     step: int
     terms: dict[str, Tensor]
     grad_norm: Tensor
@@ -65,9 +65,8 @@ class PretrainModule(LightningModule):
     """Contrastive pre-training with text-aware mixing.
 
     The mixing callback sets :attr:`mixing` before each step. One step is one forward call of the model, one backward, one optimizer step.
-    A step whose
-    loss or gradient is not finite on any rank changes no weight; the host learns of it one step later, so that it never waits for the
-    device.
+    A step whose loss or gradient is not finite on any rank changes no weight; the host learns of it one step later, so that it never waits
+    for the device. By the same exchange all ranks learn that a signal told one of them to stop (:attr:`told_by_signal`).
 
     Args:
         model: the dual encoder.
@@ -99,6 +98,7 @@ class PretrainModule(LightningModule):
         self.log_every_n_steps = log_every_n_steps
         self.mixing: MixNow | None = None
         self.num_skipped_steps = 0
+        self.told_by_signal, self.all_stop = 0, False
         self.idle_since_s = time.perf_counter()
         self._row: dict[str, Any] = {}
         self._newest_region_values: dict[str, Tensor] = {}
@@ -151,13 +151,17 @@ class PretrainModule(LightningModule):
         )
 
     def check_finite(self) -> None:
-        """Look at the last step's flag.
+        """Look at the last step's flags.
 
         Raises:
             NonFiniteError: it was not finite and ``non_finite`` is ``stop``. The weights were not touched.
         """
         last, self._last = self._last, None
-        if last is None or bool(last.finite):
+        if last is None:
+            return
+        num_bad, num_told = last.num_bad_and_told.tolist()
+        self.all_stop |= num_told > 0
+        if not num_bad:
             return
         self.num_skipped_steps += 1
         if self.non_finite == "stop":
@@ -216,13 +220,14 @@ class PretrainModule(LightningModule):
     def _optimizer_step(self, output: LossOutput, pairs: Batch) -> Float[Tensor, ""]:
         """Clip, and update the weights if the loss and the gradient are finite on all ranks."""
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_grad_norm or math.inf)
-        num_bad = sum_over_ranks((~torch.isfinite(output.loss.detach()) | ~torch.isfinite(grad_norm)).float().reshape(()))
+        bad = (~torch.isfinite(output.loss.detach()) | ~torch.isfinite(grad_norm)).float().reshape(())
+        num_bad_and_told = sum_over_ranks(torch.stack((bad, torch.full_like(bad, float(self.told_by_signal != 0)))))
         optimizer = self._optimizer()
-        optimizer.optimizer.found_inf = num_bad.clamp(max=1)
+        optimizer.optimizer.found_inf = num_bad_and_told[0].clamp(max=1)
         optimizer.step()
         optimizer.zero_grad()
         terms = {name: value.detach() for name, value in output.terms.items()}
-        self._last = _Finished(num_bad == 0, self.global_step, terms, grad_norm, pairs.keys)
+        self._last = _Finished(num_bad_and_told, self.global_step, terms, grad_norm, pairs.keys)
         return grad_norm
 
     def _untouched_parameters(self, encoded: Encoded) -> Tensor | float:

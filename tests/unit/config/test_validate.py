@@ -33,6 +33,10 @@ def test_a_sound_configuration_has_no_problems(base):
         (SHARDS, ["data.train_shards=3"], ["data.train_shards=3", "must be a folder, a pattern, or a list"]),
         (SHARDS, ["data.train_shards=[]"], ["data.train_shards=[]", "must be a folder, a pattern, or a list"]),
         (SHARDS, ["data.val_shards=[{path: a, weight: 0}]"], ["data.val_shards=[{path: a, weight: 0}]", "a weight above 0"]),
+        (SHARDS, ["data.train_shards='pipe:cat a.tar'"], ["data.train_shards=pipe:cat a.tar", "data.allow_pipe=true"]),
+        (SHARDS, ["data.train_shards='pipe:cat a.tar'", "data.allow_pipe=true"], ["data.train_shards=pipe:cat a.tar", "data=stream"]),
+        (SHARDS, ["data.kind=stream", "data.train_shards=['pipe:cat a.tar']"], ["pipe:cat a.tar", "data.allow_pipe=true"]),
+        (SHARDS, ["data.val_shards=[{path: 'pipe:cat a.tar'}]", "data.allow_pipe=true"], ["data.val_shards", "only data.train_shards"]),
         (SHARDS, ["data.val_shards=[{weight: 1}]"], ["data.val_shards=[{weight: 1}]", "path: FOLDER"]),
         (SHARDS, ["data.region_shards=null"], ["data.region_shards is not set", "pta.enabled=true", "mixing=none"]),
         (SCENES, ["data.phrase_template=photo"], ["data.phrase_template=photo", "must contain {} once"]),
@@ -45,7 +49,11 @@ def test_a_sound_configuration_has_no_problems(base):
         (SCENES, ["mixing.compute=replace"], ["mixing.compute=replace, mixing.targets=self", "mixing.targets=one_hot"]),
         (SCENES, ["trainer.max_steps=null"], ["trainer.max_steps and trainer.max_epochs are not set", "trainer.max_epochs=10"]),
         (SCENES, ["trainer.max_epochs=2"], ["trainer.max_steps=10, trainer.max_epochs=2", "only one"]),
-        (SHARDS, ["data.kind=stream", "trainer.max_steps=null", "trainer.max_epochs=2"], ["trainer.max_epochs=2", "no epochs"]),
+        (
+            SHARDS,
+            ["data.kind=stream", "trainer.max_steps=null", "trainer.max_epochs=2"],
+            ["trainer.max_epochs=2", "no epochs", "data.epoch_samples"],
+        ),
         (SCENES, ["evaluation.tasks=[retrival]"], ["evaluation.tasks=[retrival]", "'retrival'; nearest: retrieval", "grounding"]),
         (
             SCENES,

@@ -40,7 +40,7 @@ def test_patterns_folders_files_and_lists(tmp_path, monkeypatch):
         ("{tmp}/a/shard-{{000001..000002}}.tar", r"shard-000002\.tar does not exist"),
         ("{tmp}/a/shard-{{0.tar", "unbalanced braces"),
         ("{tmp}/empty", "has no .tar files"),
-        ("s3://bucket/x.tar", "only local shards"),
+        ("ftp://host/x.tar", "s3://, gs://"),
         ([{"path": "{tmp}/a", "weight": 0}], "weight=0 of .* above 0"),
         ([{"path": "{tmp}/a", "weight": "2"}], "weight='2'"),
         ([{"path": "{tmp}/a", "wieght": 2}], "wieght"),

@@ -95,4 +95,5 @@ def test_index_repairs_a_folder_whose_shards_changed(tmp_path, capsys):
     assert capsys.readouterr().out == f"{tmp_path / 's'}: 2 samples in 2 shards\n"
     assert len(resolve_shards(tmp_path / "s")[0].tars) == 2
     assert main(["index", str(tmp_path / "nope-*.tar")]) == 2
+    assert main(["index", "s3://bucket/train"]) == 2
     assert "matches no file" in capsys.readouterr().err

@@ -162,6 +162,10 @@ def test_a_wrong_number_of_samples_exits_2(shards, words):
     assert caught.value.code == 2
 
 
-def test_a_missing_folder_is_one_message(tmp_path, capsys):
-    assert main(["inspect", str(tmp_path / "nowhere")]) == 2
-    assert "does not exist" in capsys.readouterr().err
+def test_what_cannot_be_looked_at_is_one_message(tmp_path, capsys):
+    for spec, message in (
+        (str(tmp_path / "nowhere"), "does not exist"),
+        ("https://example.org/shards", "remote shards cannot be looked at"),
+    ):
+        assert main(["inspect", spec]) == 2
+        assert message in capsys.readouterr().err

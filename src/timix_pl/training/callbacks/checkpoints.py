@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from timix_pl.core.distributed import gather_objects
+from timix_pl.core.errors import StoppedBySignal
 from timix_pl.core.files import atomic_path
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.module import PretrainModule
@@ -24,8 +25,8 @@ def step_checkpoints(folder: Path) -> list[Path]:
 
 
 class CheckpointsCallback(Checkpoint):
-    """Writes ``step-00001000.ckpt`` every n steps, every m minutes and after the last step; keeps the newest; and ``best.ckpt``.
-    ``last.ckpt`` is a link to the newest.
+    """Writes ``step-00001000.ckpt`` every n steps, every m minutes, after the last step and when told to stop, and keeps the newest.
+    Also writes ``best.ckpt``. ``last.ckpt`` is a link to the newest.
 
     Lightning's ModelCheckpoint watches metrics of Lightning's validation loop alone, and there is none here.
 
@@ -35,6 +36,8 @@ class CheckpointsCallback(Checkpoint):
         keep_last: step checkpoints kept.
         evaluation: whose metrics ``monitor`` is one of; None: there is no best.
         mode: ``max`` or ``min``.
+    Raises:
+        StoppedBySignal: the run was told to stop; a checkpoint of its last step is there.
     """
 
     def __init__(
@@ -63,7 +66,8 @@ class CheckpointsCallback(Checkpoint):
         if self.evaluation is not None and self.evaluation.result_step == step:
             self._save_best(trainer, self.evaluation.result.metrics)
         last = step == trainer.max_steps
-        if last or (self.every_n_steps and step % self.every_n_steps == 0) or (pl_module.logs_now() and self._time_is_up()):
+        due = self.every_n_steps and step % self.every_n_steps == 0
+        if last or due or pl_module.all_stop or (pl_module.logs_now() and self._time_is_up()):
             self._saved_at = time.monotonic()
             trainer.save_checkpoint(self.folder / f"step-{step:08d}.ckpt", weights_only=False)
             if trainer.is_global_zero:
@@ -71,6 +75,8 @@ class CheckpointsCallback(Checkpoint):
                     temporary.symlink_to(f"step-{step:08d}.ckpt")
                 for old in step_checkpoints(self.folder)[: -self.keep_last]:
                     old.unlink()
+        if pl_module.all_stop and not last:
+            raise StoppedBySignal(step)
 
     def _time_is_up(self) -> bool:
         """Asked at logged steps alone, since the ranks must agree."""

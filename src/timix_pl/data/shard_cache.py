@@ -1,0 +1,50 @@
+"""The folder of remote shards that the processes of a machine share: its locks and its bound."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from timix_pl.core.errors import DataError
+
+
+@contextmanager
+def locked_file(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a lock file, among processes and threads.
+
+    Raises:
+        BlockingIOError: another holds it, and ``wait`` is false. DataError: the cache cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise DataError(f"data.shard_cache_dir: {path} cannot be written ({error}). Name a folder that can.") from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+def drop_oldest(cache_dir: Path, max_bytes: int) -> bool:
+    """Remove the least recently opened shards, and what killed downloads left, until ``max_bytes`` are left; whether that was possible.
+
+    Files that a process is just bringing in, or about to open, stay.
+    """
+    files = []
+    for path in [*cache_dir.glob("*/*.tar"), *cache_dir.glob("*/*.part")]:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            continue
+        files.append((path.suffix != ".part", stat.st_mtime_ns, stat.st_size, path))
+    total = sum(size for _, _, size, _ in files)
+    for _, _, size, path in sorted(files):
+        if total <= max_bytes:
+            break
+        try:
+            with locked_file(path.with_name("lock"), wait=False):
+                path.unlink(missing_ok=True)
+            total -= size
+        except BlockingIOError:
+            continue
+    return total <= max_bytes

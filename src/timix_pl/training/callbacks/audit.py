@@ -1,0 +1,56 @@
+"""Which samples were trained on, in order."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from timix_pl.core.files import drop_lines_after
+from timix_pl.core.types import Batch, RegionBatch
+
+
+class AuditCallback(Callback):
+    """Appends a line for each sample of each finished step to ``audit-RANK.jsonl``: step, stream, position in it, shard, key, replaces.
+
+    ``replaces`` lists what should have been used at that position and could not, as SHARD/KEY. Sorted by stream and position, the lines
+    of all ranks are the same at any number of ranks. A run that goes on from a checkpoint drops what came after it.
+
+    Args:
+        folder: where the files go.
+        global_batch_size, region_batch_size: images per step over all ranks; ``region_every_n_steps``: a region batch in every n-th step.
+    """
+
+    def __init__(self, folder: Path, *, global_batch_size: int, region_batch_size: int, region_every_n_steps: int):
+        self.folder, self.global_batch_size = folder, global_batch_size
+        self.region_batch_size, self.region_every_n_steps = region_batch_size, region_every_n_steps
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop the lines of steps that are done again, those of ranks that the run no longer has among them. No rank writes before."""
+        if trainer.is_global_zero:
+            for path in self.folder.glob("audit-*.jsonl"):
+                drop_lines_after(path, trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: tuple[Batch, RegionBatch | None], batch_idx: int
+    ) -> None:
+        """Write this rank's lines."""
+        pairs, regions = batch
+        step = trainer.global_step
+        lines = list(self._lines("data.train_shards", (step - 1) * self.global_batch_size, pairs, pairs, trainer))
+        if regions is not None:
+            first = (step - 1) // self.region_every_n_steps * self.region_batch_size
+            lines += self._lines("data.region_shards", first, regions, pairs, trainer)
+        with (self.folder / f"audit-{trainer.global_rank}.jsonl").open("a") as file:
+            file.writelines(json.dumps({"step": step} | line) + "\n" for line in lines)
+
+    @staticmethod
+    def _lines(stream: str, first: int, batch: Batch | RegionBatch, pairs: Batch, trainer: Trainer) -> Iterator[dict[str, Any]]:
+        replaced: dict[int, list[str]] = {}
+        for problem in pairs.problems:
+            if problem["stream"] == stream and problem["outcome"] == "replaced":
+                replaced.setdefault(problem["position"], []).append(f"{problem['shard']}/{problem['key']}")
+        first += trainer.global_rank * len(batch.keys)
+        for position, (shard, key) in enumerate(zip(batch.shards, batch.keys, strict=True), first):
+            yield {"stream": stream, "position": position, "shard": shard, "key": key, "replaces": replaced.get(position, [])}

@@ -41,7 +41,7 @@ class AugmentationConfig:
     flip: bool = option(False, "Flip half of the images left to right. Off: captions may say 'left'.")
     color_jitter: list[float] = option(
         [0.0, 0.0, 0.0, 0.0],
-        "Strengths of random brightness, contrast, saturation (1 +- strength) and hue (a share of the circle); 0: none.",
+        "Strengths of random changes: brightness, contrast, saturation (1 +- strength), hue (share of the circle).",
     )
     color_jitter_prob: float = option(0.8, "Share of the images whose colours color_jitter changes, 0 to 1.")
     gray_prob: float = option(0.0, "Share of the images that lose their colours, 0 to 1. Captions may name colours.")

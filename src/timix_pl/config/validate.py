@@ -96,8 +96,8 @@ def _shards(cfg: RootConfig) -> Iterator[str]:
     jitter = data.augmentation.color_jitter
     if len(jitter) != 4 or not all(0 <= strength < math.inf for strength in jitter) or jitter[3] > 0.5:
         yield (
-            f"{_said(cfg, 'data.augmentation.color_jitter')}: must be [brightness,contrast,saturation,hue], at least 0, and the hue at most 0.5; "
-            "e.g. [0.32,0.32,0.32,0.08]"
+            f"{_said(cfg, 'data.augmentation.color_jitter')}: must be [brightness,contrast,saturation,hue], at least 0, and the hue "
+            "at most 0.5; e.g. [0.32,0.32,0.32,0.08]"
         )
 
 

@@ -77,8 +77,8 @@ def random_colors(
     """The image (H W 3) with its colours changed at random, as torchvision's ColorJitter and then RandomGrayscale do.
 
     Args:
-        color_jitter: strengths. Brightness, contrast and saturation are multiplied by 1 - strength to 1 + strength (never below 0), in an order
-            drawn anew; the hue is turned by up to strength of the circle, either way.
+        color_jitter: strengths, applied in an order drawn anew. Brightness, contrast and saturation are multiplied by 1 - strength to
+            1 + strength (never below 0); the hue is turned by up to strength of the circle, either way.
         color_jitter_prob: share of the images that are changed so; ``gray_prob``: that lose their colours.
         ids: what the draws are for.
     """

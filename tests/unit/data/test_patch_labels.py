@@ -1,7 +1,6 @@
 """Patch labels against exact fractions, and against pixels that really went through the crop and the flip."""
 
 from fractions import Fraction
-
 from functools import partial
 
 import numpy as np

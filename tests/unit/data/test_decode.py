@@ -141,8 +141,8 @@ def test_an_exif_block_that_is_damaged_or_comes_twice_is_left_to_pil(place):
     start = data.index(b"Exif")
     cut = bytearray(data)
     cut[start + place] ^= 0xFF
-    block = data[start - 4 : start + struct.unpack_from(">H", data, start - 2)[0] - 2]
-    twice = data[: start - 4] + block + data[start - 4 :]
+    content = exif_of(8)
+    twice = data[: start - 4] + struct.pack(">HH", 0xFFE1, len(content) + 2) + content + data[start - 4 :]
     for changed in (bytes(cut), twice):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

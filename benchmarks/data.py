@@ -1,8 +1,8 @@
 """Images per second of the training loader, beside open_clip's own loader and the limit that decoding alone sets.
 
-Every figure comes from a process of its own, and the sides take turns. Images per CPU second (of all processes of a side) hardly depend on
-what else the machine does, images per second do. open_clip's loader needs webdataset 0.2.86, which ``make bench-data`` puts into a folder of
-its own.
+Every figure comes from a process of its own, and the sides take turns. Images per CPU second (of all processes of a side) depend little on
+what else the machine does, images per second much. open_clip's loader needs webdataset 0.2.86, which ``make bench-data`` puts into a folder
+of its own.
 
 make bench-data
 python -m benchmarks.data --workers 2 --rounds 3

@@ -67,8 +67,8 @@ def crop_image(image: NDArray[np.uint8], crop: Crop, size_px: tuple[int, int]) -
     """The crop (H W 3), resized to ``size_px`` (height, width) as PIL does it: bicubic, antialiased where it shrinks."""
     part = np.ascontiguousarray(image[crop_pixels(crop, *image.shape[:2])])
     planes = torch.from_numpy(part).permute(2, 0, 1)[None]
-    resized = torch.nn.functional.interpolate(planes, size_px, mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
-    return cv2.flip(resized, 1) if crop.flip else resized
+    resized = torch.nn.functional.interpolate(planes, size_px, mode="bicubic", antialias=True)[0]
+    return (resized.flip(-1) if crop.flip else resized).permute(1, 2, 0).numpy()
 
 
 def random_colors(

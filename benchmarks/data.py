@@ -182,11 +182,13 @@ def measure_resume(options: argparse.Namespace) -> dict[str, float]:
 
 def loop(options: argparse.Namespace) -> None:
     """Print the memory of the loader's processes every so often while it runs without end."""
-    batches, start, shown, num_batches = iter(timix_loader(options)), time.perf_counter(), 0, 0
+    batches, start, shown, minutes = iter(timix_loader(options)), time.perf_counter(), 0, 0.0
     print(f"{'minutes':>8}{'images/s':>10}{'main RSS MB':>13}{'worker RSS MB':>15}{'worker PSS MB':>15}")
-    while (minutes := (time.perf_counter() - start) / 60) < options.loop_minutes:
+    for num_batches in itertools.count(1):
+        if minutes >= options.loop_minutes:
+            return
         next(batches)
-        num_batches += 1
+        minutes = (time.perf_counter() - start) / 60
         if minutes >= shown * options.loop_minutes / 10:
             shown += 1
             workers = [child.pid for child in multiprocessing.active_children() if child.pid]

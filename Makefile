@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+OPEN_CLIP_PACKAGES := build/bench/open_clip_train
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint typecheck format bench soak clean
+.PHONY: help setup demo test check lint typecheck format bench bench-data soak clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Make .venv with all that is needed (about 6 GB, once)
 
@@ -46,6 +47,14 @@ bench: setup ## Measure the cost of a TiMix step against a plain one, and the st
 
 soak: setup ## Kill a run of two ranks 100 times and show that it lost nothing (about 40 minutes)
 	$(BIN)/python -m tests.soak.soak --kills 100
+
+bench-data: setup $(OPEN_CLIP_PACKAGES) ## Measure the training loader against open_clip's; TIMIX_REAL_DATA=DIR takes COCO's photos
+	$(BIN)/python -m benchmarks.data
+
+# open_clip_train 3.3 cannot read tars with webdataset 1.0, and imports pandas: both go into a folder of their own, without a second torch.
+$(OPEN_CLIP_PACKAGES):
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target $@ \
+		webdataset==0.2.86 pandas python-dateutil pytz six tzdata
 
 clean: ## Remove caches and builds; .venv, data/ and runs/ stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

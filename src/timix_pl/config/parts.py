@@ -189,7 +189,14 @@ def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
         patch_grid=model.patch_grid,
         region_batch_size=pta.batch_size,
         region_every_n_steps=pta.every_n_steps,
-        augmentation=Augmentation(tuple(data.augmentation.scale), tuple(data.augmentation.ratio), data.augmentation.flip),  # type: ignore[arg-type]
+        augmentation=Augmentation(
+            tuple(data.augmentation.scale),  # type: ignore[arg-type]
+            tuple(data.augmentation.ratio),  # type: ignore[arg-type]
+            data.augmentation.flip,
+            tuple(data.augmentation.color_jitter),  # type: ignore[arg-type]
+            data.augmentation.color_jitter_prob,
+            data.augmentation.gray_prob,
+        ),
         max_phrases=data.max_phrases,
         phrase_template=data.phrase_template,
         min_cover=pta.min_cover,

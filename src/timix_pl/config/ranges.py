@@ -43,6 +43,8 @@ RANGES = {
     "data.max_image_px": COUNT,
     "data.max_image_mb": POSITIVE,
     "data.max_phrases": COUNT,
+    "data.augmentation.color_jitter_prob": SHARE,
+    "data.augmentation.gray_prob": SHARE,
     "data.scenes.num_train": COUNT,
     "data.scenes.num_regions": COUNT,
     "data.scenes.num_val": COUNT,

@@ -40,6 +40,12 @@ class AugmentationConfig:
     scale: list[float] = option([0.9, 1.0], "Random resized crop: smallest and largest share of the image's area.")
     ratio: list[float] = option([0.75, 1.3333], "Random resized crop: smallest and largest aspect ratio.")
     flip: bool = option(False, "Flip half of the images left to right. Off: captions may say 'left'.")
+    color_jitter: list[float] = option(
+        [0.0, 0.0, 0.0, 0.0],
+        "Strengths of random changes: brightness, contrast, saturation (1 +- strength), hue (share of the circle).",
+    )
+    color_jitter_prob: float = option(0.8, "Share of the images whose colours color_jitter changes, 0 to 1.")
+    gray_prob: float = option(0.0, "Share of the images that lose their colours, 0 to 1. Captions may name colours.")
 
 
 @dataclass
@@ -93,7 +99,7 @@ class DataConfig:
     )
     max_phrases: int = option(8, "Phrases used of each region image per step; more are drawn at random.")
     phrase_template: str = option("{}", "How a phrase becomes a caption, e.g. 'a photo of a {}'.")
-    augmentation: AugmentationConfig = option(AugmentationConfig, "Training crops and flips; boxes move along.")
+    augmentation: AugmentationConfig = option(AugmentationConfig, "Training crops, flips (boxes move along) and colours.")
     scenes: ScenesConfig = option(ScenesConfig, "The embedded data set.")
 
 

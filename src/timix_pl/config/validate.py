@@ -98,6 +98,12 @@ def _shards(cfg: RootConfig) -> Iterator[str]:
         yield f"{_said(cfg, 'data.phrase_template')}: must contain {{}} once, where the phrase goes, as in 'a photo of a {{}}'"
     for name, highest in (("scale", 1.0), ("ratio", math.inf)):
         yield from _low_high(cfg, f"data.augmentation.{name}", highest)
+    jitter = data.augmentation.color_jitter
+    if len(jitter) != 4 or not all(0 <= strength < math.inf for strength in jitter) or jitter[3] > 0.5:
+        yield (
+            f"{_said(cfg, 'data.augmentation.color_jitter')}: must be [brightness,contrast,saturation,hue], at least 0, and the hue "
+            "at most 0.5; e.g. [0.32,0.32,0.32,0.08]"
+        )
 
 
 def _is_shards(value: Any) -> bool:

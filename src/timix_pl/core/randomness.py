@@ -10,26 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MASK = (1 << 64) - 1
+_STEP = 0x9E3779B97F4A7C15
+_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    for shift, factor in _ROUNDS:
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
     return x ^ (x >> np.uint64(31))
 
 
 def seed_of(*ids: int | str) -> int:
     """A 64-bit seed for the draw that ``ids`` name."""
-    state = np.zeros(1, np.uint64)
+    state = 0
     for value in ids:
         word = zlib.crc32(value.encode()) if isinstance(value, str) else int(value) & _MASK
-        state = _mix((state + np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(word))
-    return int(state[0])
+        state = ((state + _STEP) & _MASK) ^ word
+        for shift, factor in _ROUNDS:
+            state = ((state ^ (state >> shift)) * factor) & _MASK
+        state ^= state >> 31
+    return state
 
 
 def bits(count: int, *ids: int | str) -> NDArray[np.uint64]:
     """``count`` independent 64-bit words."""
-    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_STEP)
     return _mix(np.uint64(seed_of(*ids)) + steps)
 
 

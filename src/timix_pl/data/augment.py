@@ -1,14 +1,15 @@
-"""Crops and flips that move boxes along."""
+"""Crops and flips that move boxes along, and changes of colour."""
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from timix_pl.core.randomness import uniform
+from timix_pl.core.randomness import permutation, uniform
 from timix_pl.core.types import Region
 
 cv2.setNumThreads(0)
@@ -50,15 +51,74 @@ def random_crop(aspect: float, scale: Sequence[float], ratio: Sequence[float], f
     return Crop((1 - width) / 2, (1 - height) / 2, (1 + width) / 2, (1 + height) / 2, flipped)
 
 
-def crop_image(image: NDArray[np.uint8], crop: Crop, size_px: tuple[int, int]) -> NDArray[np.uint8]:
-    """The crop (H W 3), resized to ``size_px`` (height, width): by area averaging where it shrinks, bicubic where it grows."""
-    height, width = image.shape[:2]
+def crop_pixels(crop: Crop, height: int, width: int) -> tuple[slice, slice]:
+    """The rows and columns of the crop in an image of this height and width, at least one of each."""
     y0, x0 = min(round(crop.y0 * height), height - 1), min(round(crop.x0 * width), width - 1)
-    y1, x1 = max(round(crop.y1 * height), y0 + 1), max(round(crop.x1 * width), x0 + 1)
-    part = image[y0:y1, x0:x1]
-    shrinks = part.shape[0] >= size_px[0] and part.shape[1] >= size_px[1]
-    resized: NDArray[Any] = cv2.resize(part, (size_px[1], size_px[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    return resized[:, ::-1] if crop.flip else resized
+    return slice(y0, max(round(crop.y1 * height), y0 + 1)), slice(x0, max(round(crop.x1 * width), x0 + 1))
+
+
+def crop_fills(crop: Crop, size_px: tuple[int, int], height: int, width: int) -> bool:
+    """Whether the crop of an image of this height and width has at least ``size_px`` (height, width) pixels, so that none is made up."""
+    rows, columns = crop_pixels(crop, height, width)
+    return rows.stop - rows.start >= size_px[0] and columns.stop - columns.start >= size_px[1]
+
+
+def crop_image(image: NDArray[np.uint8], crop: Crop, size_px: tuple[int, int]) -> NDArray[np.uint8]:
+    """The crop (H W 3), resized to ``size_px`` (height, width) as PIL does it: bicubic, antialiased where it shrinks."""
+    part = np.ascontiguousarray(image[crop_pixels(crop, *image.shape[:2])])
+    planes = torch.from_numpy(part).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(planes, size_px, mode="bicubic", antialias=True)[0]
+    return (resized.flip(-1) if crop.flip else resized).permute(1, 2, 0).numpy()
+
+
+def random_colors(
+    image: NDArray[np.uint8], color_jitter: Sequence[float], color_jitter_prob: float, gray_prob: float, *ids: int | str
+) -> NDArray[np.uint8]:
+    """The image (H W 3) with its colours changed at random, as torchvision's ColorJitter and then RandomGrayscale do.
+
+    Args:
+        color_jitter: strengths, applied in an order drawn anew. Brightness, contrast and saturation are multiplied by 1 - strength to
+            1 + strength (never below 0); the hue is turned by up to strength of the circle, either way.
+        color_jitter_prob: share of the images that are changed so; ``gray_prob``: that lose their colours.
+        ids: what the draws are for.
+    """
+    jitters = any(color_jitter) and color_jitter_prob > 0
+    if not jitters and gray_prob == 0:
+        return image
+    draws = uniform(6, "colors", *ids)
+    if jitters and draws[0] < color_jitter_prob:
+        for number in permutation(4, "colors", "order", *ids):
+            change = (2 * draws[1 + number] - 1) * color_jitter[number]
+            if color_jitter[number]:
+                image = _COLOR_CHANGES[number](image, change if number == _HUE else max(0.0, 1 + change))
+    return _gray(image) if draws[5] < gray_prob else image
+
+
+def _brightness(image: NDArray, factor: float) -> NDArray:
+    return cv2.convertScaleAbs(image, alpha=factor)
+
+
+def _contrast(image: NDArray, factor: float) -> NDArray:
+    mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
+    return cv2.addWeighted(image, factor, image, 0, (1 - factor) * mean)
+
+
+def _saturation(image: NDArray, factor: float) -> NDArray:
+    return cv2.addWeighted(image, factor, _gray(image), 1 - factor, 0)
+
+
+def _hue(image: NDArray, turn: float) -> NDArray:
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(round(turn * 256) % 256)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+def _gray(image: NDArray) -> NDArray:
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
+_COLOR_CHANGES = (_brightness, _contrast, _saturation, _hue)
+_HUE = 3
 
 
 def crop_regions(regions: Sequence[Region], crop: Crop) -> list[Region]:

@@ -1,20 +1,20 @@
 """A step's batch from its number alone: what the loader's workers run."""
 
-import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import permutation, seed_of, uniform
 from timix_pl.core.types import Batch, RegionBatch, Sample
-from timix_pl.data.augment import Crop, crop_image, crop_regions, random_crop, usable_regions
-from timix_pl.data.decode import decode_for_crop
+from timix_pl.data.augment import Crop, crop_fills, crop_image, crop_regions, random_colors, random_crop, usable_regions
+from timix_pl.data.decode import EncodedImage
 from timix_pl.data.order import BlendedOrder, SourceOrder
 from timix_pl.data.patch_labels import boxes_by_phrase, patch_labels
 from timix_pl.data.reader import BadSampleError, ShardReader
@@ -26,11 +26,18 @@ _MAX_REGION_CROPS = 4
 
 
 class Augmentation(NamedTuple):
-    """Random resized crop and flip. ``scale``: smallest and largest share of the area; ``ratio``: of the aspect ratio."""
+    """Random resized crop, flip and colours.
+
+    ``scale``: smallest and largest share of the area; ``ratio``: of the aspect ratio; the rest: see
+    :func:`timix_pl.data.augment.random_colors`.
+    """
 
     scale: tuple[float, float] = (0.9, 1.0)
     ratio: tuple[float, float] = (0.75, 1.3333)
     flip: bool = False
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    color_jitter_prob: float = 0.8
+    gray_prob: float = 0.0
 
 
 class SampleStream:
@@ -147,7 +154,6 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         self._augmentation, self._max_phrases, self._template = augmentation, max_phrases, phrase_template
         self._min_cover, self._negative_frac, self._caption_positive = min_cover, negative_frac, caption_positive
         self._max_image_px = max_image_px
-        self._smallest_px = math.ceil(max(image_size_px) / math.sqrt(augmentation.scale[0] / augmentation.ratio[1]))
 
     def __getitem__(self, step: int) -> tuple[Batch, RegionBatch | None]:
         assert self.pairs is not None
@@ -179,20 +185,25 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         """
         if not sample.captions:
             raise BadSampleError("the sample has no caption")
-        image = self._decode(sample)
+        image = self._open(sample)
         crop = self._random_crop(image, "pairs", *ids)
         caption = sample.captions[seed_of("caption", self._seed, *ids) % len(sample.captions)]
-        return crop_image(image, crop, self._size), caption, sample.key, sample.shard
+        return self._cropped(image, crop, "pairs", *ids), caption, sample.key, sample.shard
 
-    def _decode(self, sample: Sample) -> NDArray[np.uint8]:
-        image = decode_for_crop(sample.image, sample.image_ext, smallest_px=self._smallest_px, max_image_px=self._max_image_px)
+    def _open(self, sample: Sample) -> EncodedImage:
+        image = EncodedImage(sample.image, sample.image_ext, max_image_px=self._max_image_px)
         patch_px = max(self._size[0] // self._grid[0], self._size[1] // self._grid[1])
-        if min(image.shape[:2]) < patch_px:
-            raise BadSampleError(f"the image of {image.shape[1]} x {image.shape[0]} pixels is smaller than a patch of {patch_px} pixels")
+        if min(image.height, image.width) < patch_px:
+            raise BadSampleError(f"the image of {image.width} x {image.height} pixels is smaller than a patch of {patch_px} pixels")
         return image
 
-    def _random_crop(self, image: NDArray[np.uint8], *ids: int | str) -> Any:
-        return random_crop(image.shape[1] / image.shape[0], *self._augmentation, self._seed, *ids)
+    def _random_crop(self, image: EncodedImage, *ids: int | str) -> Crop:
+        scale, ratio, flip = self._augmentation[:3]
+        return random_crop(image.width / image.height, scale, ratio, flip, self._seed, *ids)
+
+    def _cropped(self, image: EncodedImage, crop: Crop, *ids: int | str) -> NDArray[np.uint8]:
+        pixels = image.decode(partial(crop_fills, crop, self._size))
+        return random_colors(crop_image(pixels, crop, self._size), *self._augmentation[3:], self._seed, *ids)
 
     def _region_batch(self, step: int, problems: list[dict[str, Any]]) -> RegionBatch | None:
         if self.regions is None or step % self.region_every_n_steps:
@@ -233,7 +244,7 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
             reason = f"{num_unusable} regions without a phrase, outside the image or in pixels are left out"
             where = {"stream": "data.region_shards", "shard": sample.shard, "key": sample.key}
             notes.append(where | {"reason": reason, "outcome": "used in part"})
-        image = self._decode(sample)
+        image = self._open(sample)
         for attempt in range(_MAX_REGION_CROPS):
             crop = self._random_crop(image, "regions", attempt, *ids)
             if found := crop_regions(usable, crop):
@@ -245,7 +256,8 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         chosen = sorted(permutation(len(phrases), "phrases", self._seed, *ids)[: self._max_phrases])
         caption = sample.captions[seed_of("caption", self._seed, *ids) % len(sample.captions)] if sample.captions else None
         drawn = {phrases[number]: boxes[phrases[number]] for number in chosen}
-        return crop_image(image, crop, self._size), drawn, {region.phrase for region in usable}, caption, sample.key, sample.shard
+        cropped = self._cropped(image, crop, "regions", *ids)
+        return cropped, drawn, {region.phrase for region in usable}, caption, sample.key, sample.shard
 
     def _negatives(self, candidates: Sequence[list[str]], held: Sequence[set[str]], step: int, first: int) -> list[tuple[str, int]]:
         """Phrases, and the image of this rank that each is added to: some of those candidates that the image does not hold itself.
@@ -262,4 +274,5 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
 
 
 def _stack(images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    """One tensor (B 3 H W); in a loader's process it lies in shared memory from the start, and is sent without a copy."""
+    return default_collate([torch.from_numpy(image).permute(2, 0, 1) for image in images])

@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as reference
 
+from tests.tiny import random_pixels
+from timix_pl.core.randomness import permutation, uniform
 from timix_pl.core.types import Region
-from timix_pl.data.augment import Crop, crop_image, crop_regions, random_crop, usable_regions
+from timix_pl.data.augment import Crop, crop_image, crop_regions, random_colors, random_crop, usable_regions
 
 
 def region(*box, phrase="a"):
@@ -53,14 +57,13 @@ def test_cropping_takes_the_pixels_of_the_crop():
     np.testing.assert_array_equal(crop_image(image, Crop(0.2, 0.5, 0.8, 1.0, True), (10, 18)), image[10:20, 6:24][:, ::-1])
 
 
-def test_shrinking_averages_areas_and_growing_interpolates():
+@pytest.mark.parametrize("size", [(6, 10), (17, 29), (96, 160), (6, 80), (50, 7)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_resizing_is_pils_bicubic_of_the_crop_whether_it_shrinks_or_grows(size, flip):
     image = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
-    means = image.reshape(6, 4, 10, 4, 3).mean((1, 3))
-    np.testing.assert_allclose(crop_image(image, Crop(0, 0, 1, 1), (6, 10)), means, atol=0.51)
-    smooth = np.asarray(Image.fromarray(image).resize((10, 6), Image.Resampling.BOX).resize((40, 24), Image.Resampling.BICUBIC))
-    grown = crop_image(smooth, Crop(0, 0, 1, 1), (96, 160)).astype(float)
-    expected = np.asarray(Image.fromarray(smooth).resize((160, 96), Image.Resampling.BICUBIC)).astype(float)
-    assert np.abs(grown - expected).mean() < 2
+    resized = crop_image(image, Crop(0.25, 0.5, 0.75, 1.0, flip), size)
+    expected = np.asarray(Image.fromarray(image[12:24, 10:30]).resize(size[::-1], Image.Resampling.BICUBIC))
+    assert np.abs(resized.astype(int) - (expected[:, ::-1] if flip else expected)).mean() < 0.5
 
 
 def test_a_crop_thinner_than_a_pixel_still_gives_an_image():
@@ -100,3 +103,59 @@ def test_only_regions_with_a_phrase_and_an_area_inside_are_usable():
     usable, num_unusable = usable_regions(bad + good)
     assert usable == [Region("a dog", (0.1, 0.1, 0.2, 0.2)), Region("sticks out", (0.0, 0.5, 0.5, 1.0))]
     assert num_unusable == len(bad)
+
+
+PICTURE = random_pixels(40, 60, seed=3)
+
+
+def planes(image):
+    return torch.from_numpy(image.copy()).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "strengths"),
+    [("brightness", (0.4, 0, 0, 0)), ("contrast", (0, 0.4, 0, 0)), ("saturation", (0, 0, 0.6, 0)), ("hue", (0, 0, 0, 0.2))],
+)
+def test_each_change_of_colour_is_torchvisions(kind, strengths):
+    seen = []
+    for number in range(20):
+        change = (2 * uniform(6, "colors", 5, number)[1 + ["brightness", "contrast", "saturation", "hue"].index(kind)] - 1) * max(strengths)
+        changed = random_colors(PICTURE, strengths, 1.0, 0.0, 5, number)
+        expected = getattr(reference, f"adjust_{kind}")(planes(PICTURE), change if kind == "hue" else 1 + change)
+        difference = np.abs(changed.astype(int) - expected.permute(1, 2, 0).numpy().astype(int))
+        assert difference.max() <= (8 if kind == "hue" else 2) and difference.mean() < 1.5
+        seen.append(change)
+    assert min(seen) < -max(strengths) / 2 and max(seen) > max(strengths) / 2
+
+
+def test_changes_of_colour_come_one_after_the_other_in_an_order_that_is_drawn():
+    names, strengths = ["brightness", "contrast", "saturation", "hue"], (0.4, 0.4, 0.4, 0.1)
+    orders = set()
+    for number in range(30):
+        draws, order = uniform(6, "colors", 5, number), permutation(4, "colors", "order", 5, number)
+        expected = planes(PICTURE)
+        for place in order:
+            change = (2 * draws[1 + place] - 1) * strengths[place]
+            expected = getattr(reference, f"adjust_{names[place]}")(expected, change if names[place] == "hue" else 1 + change)
+        changed = random_colors(PICTURE, strengths, 1.0, 0.0, 5, number)
+        assert np.abs(changed.astype(int) - expected.permute(1, 2, 0).numpy().astype(int)).mean() < 3
+        orders.add(tuple(order))
+    assert len(orders) > 10
+
+
+def test_the_share_of_images_that_lose_or_change_their_colours_is_what_was_asked_for():
+    changed = [random_colors(PICTURE, (0.4, 0.4, 0.4, 0.1), 0.3, 0.0, number) for number in range(500)]
+    assert 110 < sum(not np.array_equal(image, PICTURE) for image in changed) < 190
+    grey = [random_colors(PICTURE, (0, 0, 0, 0), 0.8, 0.2, number) for number in range(500)]
+    without = [image for image in grey if (image[..., 0] == image[..., 2]).all()]
+    assert 70 < len(without) < 130
+    assert all(np.array_equal(image, PICTURE) for image in grey if not (image[..., 0] == image[..., 2]).all())
+    expected = reference.rgb_to_grayscale(planes(PICTURE), 3).permute(1, 2, 0).numpy()
+    assert np.abs(without[0].astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_colours_stay_where_nothing_is_asked_for_and_ids_decide():
+    assert random_colors(PICTURE, (0, 0, 0, 0), 1.0, 0.0, 1) is PICTURE
+    assert random_colors(PICTURE, (0.4, 0.4, 0.4, 0.1), 0.0, 0.0, 1) is PICTURE
+    one, same, other = (random_colors(PICTURE, (0.4, 0.4, 0.4, 0.1), 1.0, 0.0, *ids) for ids in ((1, 2), (1, 2), (1, 3)))
+    assert np.array_equal(one, same) and not np.array_equal(one, other)

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 from contextlib import suppress
 
@@ -11,14 +12,14 @@ import pytest
 from PIL import Image
 
 from tests.tiny import encoded_image, random_pixels
-from timix_pl.data.decode import decode_for_crop, open_image
+from timix_pl.data.decode import EncodedImage, open_image
 from timix_pl.data.reader import BadSampleError
 
 LIMIT = {"max_image_px": 10_000_000}
 
 
 def decode(data, ext, smallest_px=1000):
-    return decode_for_crop(data, ext, smallest_px=smallest_px, **LIMIT)
+    return EncodedImage(data, ext, **LIMIT).decode(lambda height, width: min(height, width) >= smallest_px)
 
 
 def close(one, two, mean_difference=4.0):
@@ -78,30 +79,87 @@ def test_sixteen_bits_are_scaled_to_eight(channels):
     assert close(decode(data.tobytes(), "png"), expected, 1)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_photos_are_turned_upright(orientation):
+UPRIGHT = {
+    1: PICTURE,
+    2: PICTURE[:, ::-1],
+    3: PICTURE[::-1, ::-1],
+    4: PICTURE[::-1],
+    5: PICTURE.transpose(1, 0, 2),
+    6: PICTURE.transpose(1, 0, 2)[:, ::-1],
+    7: PICTURE.transpose(1, 0, 2)[::-1, ::-1],
+    8: PICTURE.transpose(1, 0, 2)[::-1],
+}
+
+
+def exif_of(orientation, endian="<"):
     exif = Image.Exif()
-    exif[0x0112] = orientation
-    data = save(Image.fromarray(PICTURE), "JPEG", quality=95, exif=exif)
-    upright = {
-        1: PICTURE,
-        2: PICTURE[:, ::-1],
-        3: PICTURE[::-1, ::-1],
-        4: PICTURE[::-1],
-        5: PICTURE.transpose(1, 0, 2),
-        6: PICTURE.transpose(1, 0, 2)[:, ::-1],
-        7: PICTURE.transpose(1, 0, 2)[::-1, ::-1],
-        8: PICTURE.transpose(1, 0, 2)[::-1],
-    }[orientation]
-    assert close(decode(data, "jpg"), upright)
+    exif.endian = endian
+    exif[0x010E], exif[0x0112], exif[0x0131] = "a description", orientation, "software"
+    return exif.tobytes()
+
+
+def xmp_of(orientation):
+    return f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_upright(orientation, endian):
+    data = save(Image.fromarray(PICTURE), "JPEG", quality=95, exif=exif_of(orientation, endian))
+    upright = UPRIGHT[orientation]
+    image = EncodedImage(data, "jpg", **LIMIT)
+    assert (image.height, image.width) == upright.shape[:2]
+    assert close(image.decode(), upright)
     assert close(np.asarray(open_image(data, **LIMIT)), upright)
+    halved = image.decode(lambda height, width: height >= upright.shape[0] // 2 and width >= upright.shape[1] // 2)
+    assert close(halved, np.asarray(Image.fromarray(upright).resize((upright.shape[1] // 2, upright.shape[0] // 2), Image.Resampling.BOX)))
+
+
+@pytest.mark.parametrize("kept_by_pil", [False, True])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"xmp": xmp_of(6)},
+        {"xmp": xmp_of(3), "exif": exif_of(8)},
+        {"xmp": xmp_of(1)},
+        {"exif": exif_of(0)},
+        {"exif": exif_of(9)},
+        {"icc_profile": bytes(70_000)},
+        {"comment": b'tiff:Orientation="6"'},
+    ],
+)
+def test_orientations_are_read_as_pil_reads_them(metadata, kept_by_pil, monkeypatch):
+    if not kept_by_pil:
+        monkeypatch.setattr("timix_pl.data.decode.open_image", lambda *_, **__: pytest.fail("PIL was asked"))
+    data = save(Image.fromarray(PICTURE), "JPEG", quality=95, progressive=True, **metadata)
+    assert close(decode(data, "jpg"), np.asarray(open_image(data, **LIMIT)), 1)
+
+
+@pytest.mark.parametrize("place", [8, 10, 13, 14, 30, 32])
+def test_an_exif_block_that_is_damaged_or_comes_twice_is_left_to_pil(place):
+    data = save(Image.fromarray(PICTURE), "JPEG", quality=95, exif=exif_of(6))
+    start = data.index(b"Exif")
+    cut = bytearray(data)
+    cut[start + place] ^= 0xFF
+    content = exif_of(8)
+    twice = data[: start - 4] + struct.pack(">HH", 0xFFE1, len(content) + 2) + content + data[start - 4 :]
+    for changed in (bytes(cut), twice):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert close(decode(changed, "jpg"), np.asarray(open_image(changed, **LIMIT)), 1)
 
 
 @pytest.mark.parametrize(
     ("size", "smallest_px", "expected"),
-    [((400, 600), 100, (100, 150)), ((400, 600), 101, (200, 300)), ((399, 600), 201, (399, 600)), ((401, 603), 100, (101, 151))],
+    [
+        ((400, 600), 100, (100, 150)),
+        ((400, 600), 101, (200, 300)),
+        ((399, 600), 201, (399, 600)),
+        ((401, 603), 100, (101, 151)),
+        ((801, 1200), 100, (101, 150)),
+    ],
 )
-def test_a_jpeg_is_decoded_at_a_half_or_a_quarter_but_not_below_what_is_needed(size, smallest_px, expected):
+def test_a_jpeg_is_decoded_at_a_half_or_less_but_not_below_what_is_needed(size, smallest_px, expected):
     picture = random_pixels(*size, seed=1)
     decoded = decode(encoded_image(picture, quality=95), "jpg", smallest_px=smallest_px)
     assert decoded.shape[:2] == expected
@@ -178,5 +236,5 @@ def test_damaged_chunks_of_a_png_are_passed_over_or_the_sample_refused(kind, con
 
 def test_the_limit_is_named_and_holds_for_jpegs_too():
     with pytest.raises(BadSampleError, match=r"90 x 60 pixels.*data\.max_image_px=5000"):
-        decode_for_crop(encoded_image(PICTURE), "jpg", smallest_px=10, max_image_px=5000)
-    assert decode_for_crop(encoded_image(PICTURE), "jpg", smallest_px=100, max_image_px=5400).shape == (60, 90, 3)
+        EncodedImage(encoded_image(PICTURE), "jpg", max_image_px=5000)
+    assert EncodedImage(encoded_image(PICTURE), "jpg", max_image_px=5400).decode().shape == (60, 90, 3)

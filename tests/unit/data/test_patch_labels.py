@@ -1,6 +1,7 @@
 """Patch labels against exact fractions, and against pixels that really went through the crop and the flip."""
 
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ import torch
 
 from tests.tiny import GRID, IMAGE_SIZE_PX, encoded_image
 from timix_pl.core.types import Region
-from timix_pl.data.augment import Crop, crop_image, crop_regions
-from timix_pl.data.decode import decode_for_crop
+from timix_pl.data.augment import Crop, crop_fills, crop_image, crop_regions
+from timix_pl.data.decode import EncodedImage
 from timix_pl.data.patch_labels import patch_labels
 
 
@@ -95,7 +96,8 @@ def test_labels_lie_where_the_pixels_are(flip):
         picture[y0:y1, x0:x1] = 255
         crop = Crop(*rng.uniform(0, 0.2, 2), *rng.uniform(0.8, 1, 2), flip)
         image_format, ext = (("PNG", "png"), ("JPEG", "jpg"))[number % 2]
-        decoded = decode_for_crop(encoded_image(picture, image_format), ext, smallest_px=40, max_image_px=10**6)
+        encoded = EncodedImage(encoded_image(picture, image_format), ext, max_image_px=10**6)
+        decoded = encoded.decode(partial(crop_fills, crop, IMAGE_SIZE_PX))
         seen = crop_image(decoded, crop, IMAGE_SIZE_PX).mean(2) / 255
         whiteness = seen.reshape(GRID[0], 8, GRID[1], 8).mean((1, 3))
         moved = crop_regions([Region("white", (x0 / 240, y0 / 160, x1 / 240, y1 / 160))], crop)

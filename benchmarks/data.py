@@ -29,7 +29,7 @@ import torch
 
 from timix_pl.data.augment import crop_fills, crop_image, random_crop
 from timix_pl.data.decode import EncodedImage
-from timix_pl.data.index import Manifest, build_manifest
+from timix_pl.data.index import build_manifest
 from timix_pl.data.loader import Loader
 from timix_pl.data.order import BlendedOrder, SourceOrder
 from timix_pl.data.reader import ShardReader
@@ -164,10 +164,9 @@ def decode_for(images: list[EncodedImage], scale: tuple[float, float], seconds: 
 
 def measure_resume(options: argparse.Namespace) -> dict[str, float]:
     """Seconds to the first batch from a position on; the shards are listed so often that the position lies in the first epoch."""
-    manifest = build_manifest(sorted(Path(options.shards).glob("*.tar")))
-    repeats = max(RESUME_AT) // manifest.num_samples + 2
-    repeated = Manifest(manifest.shards * repeats, manifest.num_samples * repeats, manifest.fingerprint)
-    sizes = [shard.num_samples for shard in repeated.shards]
+    tars = sorted(Path(options.shards).glob("*.tar"))
+    repeated = build_manifest(tars * (max(RESUME_AT) // build_manifest(tars).num_samples + 2))
+    sizes = repeated.shards.sizes
     seconds = {}
     for position in RESUME_AT:
         loader = timix_loader(options, position // options.batch_size)

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +13,29 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands import write_scripts
+from tests.commands import REPOSITORY, write_scripts
 from tests.tiny import write_shards
 
-NUM_STEPS = 120
-WORDS = f"""model=tiny trainer=cpu trainer.num_threads=1 trainer.max_steps={NUM_STEPS} trainer.log_every_n_steps=1
-trainer.progress_bar=false data.global_batch_size=8 mixing.group_size=4 pta.batch_size=4 data.num_workers=1 evaluation.tasks=[]
-pictures.num_mixed=0 checkpoint.every_n_steps=null checkpoint.every_n_minutes=null optim.schedule=constant optim.lr=1e-5""".split()
+ENDLESS = "trainer.max_steps=1000000"
+WORDS = """model=tiny trainer=cpu trainer.num_threads=1 trainer.log_every_n_steps=1 trainer.progress_bar=false data.num_workers=1
+data.global_batch_size=8 mixing.group_size=4 pta.batch_size=4 evaluation.tasks=[] pictures.num_mixed=0 checkpoint.every_n_steps=null
+checkpoint.every_n_minutes=null optim.schedule=constant optim.warmup_frac=0 optim.lr=1e-5""".split()  # noqa: SIM905
+AT_THE_START = """
+import os, signal, sys
+sys.path[:0] = {paths}
+from lightning.pytorch import Trainer
+from timix_pl.cli.train import main
+
+run_stage = Trainer._run_stage
+
+def told(self):
+    if int(os.environ.get("LOCAL_RANK", 0)) in {ranks}:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return run_stage(self)
+
+Trainer._run_stage = told
+main()
+"""
 
 Start = Callable[..., subprocess.Popen]
 
@@ -37,10 +54,10 @@ def start(folder: Path) -> Iterator[Start]:
     """Start a run in a process group of its own, as a shell or a batch system does."""
     started = []
 
-    def start(name: str, *more: str) -> subprocess.Popen:
+    def start(name: str, *more: str, script: str = "timix-train") -> subprocess.Popen:
         shards = [f"data.train_shards={folder / 'train'}", f"data.region_shards={folder / 'regions'}", f"run_dir={folder / name}"]
         process = subprocess.Popen(
-            [folder / "timix-train", *WORDS, *shards, *more],
+            [sys.executable, folder / script, *WORDS, *shards, *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -81,67 +98,80 @@ def rank_1_of(process: subprocess.Popen) -> int:
     return next(int(pid) for pid in children if b"LOCAL_RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
 
 
-@pytest.fixture(scope="module")
-def whole(folder: Path) -> dict:
-    """The last checkpoint of a run that nobody stops."""
-    shards = [f"data.train_shards={folder / 'train'}", f"data.region_shards={folder / 'regions'}", f"run_dir={folder / 'whole'}"]
-    subprocess.run([folder / "timix-train", *WORDS, *shards], check=True, capture_output=True)
-    return checkpoint(folder / "whole")
+def said_by(process: subprocess.Popen, status: int) -> str:
+    """What a run says that ends with a status and without a stack trace."""
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == status, said
+    assert "Traceback" not in said
+    return said
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
-def test_a_stopped_run_saves_says_so_and_goes_on(number: signal.Signals, status: int, folder: Path, start: Start, whole: dict) -> None:
-    run = folder / number.name
-    process = start(number.name)
+def test_a_stopped_run_saves_says_so_and_goes_on(number: signal.Signals, status: int, folder: Path, start: Start) -> None:
+    run, whole = folder / number.name, folder / f"{number.name}-whole"
+    process = start(number.name, ENDLESS)
     wait_until_it_trains(process, run)
     os.killpg(process.pid, number)  # loader processes hear it too
-    said = process.communicate(timeout=100)[1]
-    assert process.returncode == status, said
-    assert "Traceback" not in said and f"{number.name}: the run saves a checkpoint" in said
+    assert f"{number.name}: the run saves a checkpoint" in said_by(process, status)
     assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
     step = checkpoint(run)["global_step"]
-    assert step == steps_logged(run) < NUM_STEPS  # no step is lost
-    again = start(number.name)
-    said = again.communicate(timeout=100)[1]
-    assert again.returncode == 0 and f"going on from {run}/checkpoints/step-{step:08d}.ckpt" in said
-    ended = checkpoint(run)
-    assert all(torch.equal(ended["state_dict"][name], whole["state_dict"][name]) for name in whole["state_dict"])
-    assert steps_logged(run) == NUM_STEPS
+    assert step == steps_logged(run)  # no step is lost
+    end = f"trainer.max_steps={step + 3}"
+    assert f"going on from {run}/checkpoints/step-{step:08d}.ckpt" in said_by(start(number.name, end), 0)
+    said_by(start(whole.name, end), 0)
+    ended, unbroken = checkpoint(run)["state_dict"], checkpoint(whole)["state_dict"]
+    assert all(torch.equal(ended[name], unbroken[name]) for name in unbroken)
+    assert steps_logged(run) == step + 3
 
 
-def test_one_rank_that_hears_it_is_enough(folder: Path, start: Start) -> None:
-    run = folder / "two"
-    process = start("two", "trainer.devices=2")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_two_ranks_stop_together(number: signal.Signals, status: int, folder: Path, start: Start) -> None:
+    """It is enough that one of them hears it; Ctrl-C reaches all."""
+    run = folder / f"two-{number.name}"
+    process = start(run.name, ENDLESS, "trainer.devices=2")
     wait_until_it_trains(process, run)
-    os.kill(rank_1_of(process), signal.SIGUSR1)
-    said = process.communicate(timeout=100)[1]
-    assert process.returncode == 75, said
-    assert "Traceback" not in said
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        os.kill(rank_1_of(process), number)
+    said_by(process, status)
     assert checkpoint(run)["global_step"] == steps_logged(run)
+
+
+@pytest.mark.parametrize("ranks", [{0}, {1}, {0, 1}], ids=["rank 0", "rank 1", "both ranks"])
+def test_a_signal_while_two_ranks_start_is_not_forgotten(ranks: set[int], folder: Path, start: Start) -> None:
+    script = "told-" + "-".join(map(str, sorted(ranks)))
+    (folder / script).write_text(AT_THE_START.format(paths=[str(REPOSITORY / "src"), str(REPOSITORY)], ranks=ranks))
+    said_by(start(f"{script}-run", ENDLESS, "trainer.devices=2", script=script), 75)
+    assert 1 <= checkpoint(folder / f"{script}-run")["global_step"] <= 3
+
+
+def test_a_run_that_has_nothing_to_save_yet_ends_at_once(folder: Path, start: Start) -> None:
+    process = start("early", ENDLESS)
+    while not (folder / "early" / ".lock").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    said_by(process, 75)
 
 
 def test_more_signals_do_not_spoil_the_checkpoint(folder: Path, start: Start) -> None:
-    run = folder / "impatient"
-    process = start("impatient")
-    wait_until_it_trains(process, run)
+    process = start("impatient", ENDLESS)
+    wait_until_it_trains(process, folder / "impatient")
     for _ in range(20):
         process.send_signal(signal.SIGTERM)
         time.sleep(0.01)
-    said = process.communicate(timeout=100)[1]
-    assert process.returncode == 75, said
-    assert said.count("SIGTERM: the run saves") == 1
-    assert checkpoint(run)["global_step"] == steps_logged(run)
+    assert said_by(process, 75).count("SIGTERM: the run saves") == 1
+    assert checkpoint(folder / "impatient")["global_step"] == steps_logged(folder / "impatient")
 
 
 def test_a_second_ctrl_c_stops_at_once(folder: Path, start: Start) -> None:
-    process = start("hasty", "data.global_batch_size=2048", "mixing.group_size=32")  # a step takes seconds
+    process = start("hasty", ENDLESS, "data.global_batch_size=2048", "mixing.group_size=32")  # a step takes seconds
     while not (folder / "hasty" / "summary.json").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
     for _ in range(2):
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=100)[1]
-    assert process.returncode == 130, said
-    assert "Traceback" not in said
+    said_by(process, 130)
     assert not (folder / "hasty" / "checkpoints").exists()

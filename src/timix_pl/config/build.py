@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -42,7 +43,6 @@ from timix_pl.training.callbacks.bad_samples import BadSamplesCallback
 from timix_pl.training.callbacks.checkpoints import CheckpointsCallback, newest_whole_checkpoint
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.callbacks.pictures import PicturesCallback
-from timix_pl.training.callbacks.preemption import PreemptionCallback
 from timix_pl.training.callbacks.progress import StepProgressBar
 from timix_pl.training.callbacks.summary import SummaryCallback
 from timix_pl.training.callbacks.throughput import ThroughputCallback
@@ -50,11 +50,9 @@ from timix_pl.training.checkpoint_io import AtomicCheckpointIO
 from timix_pl.training.csv_logger import CsvLogger
 from timix_pl.training.module import OptimSettings, PretrainModule
 from timix_pl.training.objective import Objective
+from timix_pl.training.signals import STATUS_OF_A_STOPPED_RUN, StopSignals, silence_lightning
 
 log = logging.getLogger(__name__)
-
-STATUS_OF_A_STOPPED_RUN = 75
-"""EX_TEMPFAIL of sysexits.h: nothing is wrong, start it again."""
 
 
 def train(cfg: RootConfig) -> EvaluationResult:
@@ -67,11 +65,17 @@ def train(cfg: RootConfig) -> EvaluationResult:
         KeyboardInterrupt: Ctrl-C.
         SystemExit: with status 75, where another signal stopped the run.
     """
-    with claimed(cfg) as checkpoint:
-        return _train(cfg, checkpoint)
+    with StopSignals(alone=_is_alone(cfg)) as signals, claimed(cfg) as checkpoint:
+        return _train(cfg, checkpoint, signals)
 
 
-def _train(cfg: RootConfig, checkpoint: Path | None) -> EvaluationResult:
+def _is_alone(cfg: RootConfig) -> bool:
+    """Whether the run has one process, as far as is known before anything is built."""
+    devices = cfg.trainer.devices or (torch.cuda.device_count() if cfg.trainer.accelerator != "cpu" else 1)
+    return max(devices, 1) * cfg.trainer.num_nodes * int(os.environ.get("WORLD_SIZE", 1)) == 1
+
+
+def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> EvaluationResult:
     run_dir = Path(cfg.run_dir)
     prepared = copy.deepcopy(cfg)
     prepare_data(prepared)
@@ -92,6 +96,7 @@ def _train(cfg: RootConfig, checkpoint: Path | None) -> EvaluationResult:
         seed=cfg.seed,
         non_finite=cfg.trainer.non_finite,
         log_every_n_steps=cfg.trainer.log_every_n_steps,
+        told_to_stop=lambda: signals.heard != 0,
     )
     if checkpoint is not None:
         log.info("going on from %s", checkpoint)
@@ -100,15 +105,20 @@ def _train(cfg: RootConfig, checkpoint: Path | None) -> EvaluationResult:
         if checkpoint is None:
             (run_dir / "evaluation.json").unlink(missing_ok=True)
         CsvLogger(run_dir / "metrics.csv").rewind(step_of(checkpoint) if checkpoint else 0)
+    silence_lightning(trainer)
+    signals.training = True
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except StoppedBySignal as stopped:
         log.warning("stopped after step %d; the same command goes on from there", stopped.step)
-        if module.told_by_signal == signal.SIGINT:
+        if _started_by_rank_0(trainer):
+            sys.exit(0)
+        if signals.heard == signal.SIGINT:
             raise KeyboardInterrupt from stopped
-        sys.exit(0 if _started_by_rank_0(trainer) else STATUS_OF_A_STOPPED_RUN)
-    except SystemExit as error:
+        sys.exit(STATUS_OF_A_STOPPED_RUN)
+    except SystemExit as error:  # what Lightning makes of KeyboardInterrupt
         raise KeyboardInterrupt from error
+    signals.training = False
     if trainer.is_global_zero:
         write_report(run_dir)
     return _last_evaluation(run_dir)
@@ -194,7 +204,6 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
     )
     regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if cfg.pta.enabled else 0
     callbacks = [
-        PreemptionCallback(),
         *([mixing] if mixing else []),
         ThroughputCallback(),
         BadSamplesCallback(

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,16 +21,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def drop_lines_after(path: Path, step: int) -> None:
-    """Cut a JSON lines file whose ``step`` never falls before its first line of a later step, or before one that a kill cut off."""
+    """Leave in a JSON lines file the lines of steps up to ``step``, without what a kill or a power cut spoiled; with none left, no file."""
     if not path.exists():
         return
-    end = 0
-    with path.open("rb") as lines:
-        for line in lines:
-            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
-                break
-            end += len(line)
-    os.truncate(path, end)
+    with atomic_path(path) as temporary:
+        with path.open("rb") as lines, temporary.open("wb") as kept:
+            kept.writelines(line for line in lines if _step_of(line) <= step)
+        empty = temporary.stat().st_size == 0
+    if empty:
+        path.unlink()
+
+
+def _step_of(line: bytes) -> float:
+    try:
+        return json.loads(line)["step"] if line.endswith(b"\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def nearest_path(missing: Path) -> str:

@@ -1,11 +1,9 @@
 """Loader processes whose errors arrive as they were raised."""
 
+import atexit
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -15,8 +13,6 @@ from timix_pl.data.transport import used_here
 
 _PRELOADED = ["torch", "open_clip"]
 """What takes long to import; workers of a fork server find it imported."""
-
-_GRACE_S = 60.0
 
 
 class Loader(DataLoader):
@@ -37,7 +33,10 @@ class Loader(DataLoader):
         if self.num_workers and used_here():
             multiprocessing.set_forkserver_preload(_PRELOADED)
             self.multiprocessing_context = "forkserver"
-        for item in super().__iter__():
+        items = super().__iter__()
+        atexit.unregister(_end_workers)
+        atexit.register(_end_workers)  # what is registered last runs first: before torch waits for each worker
+        for item in items:
             if isinstance(item, TimixError):
                 raise item
             yield item
@@ -72,19 +71,16 @@ class _ErrorsInStream(IterableDataset):
 
 
 def _outlive_signals(worker_id: int) -> None:
-    """A job's signals and Ctrl-C reach the loader processes too, while the training process still needs their batches to end its step.
-
-    So they end when it ends, or some time after SIGTERM, which is also how it ends those that hang.
-    """
-
-    def end_later(number: int, frame: FrameType | None) -> None:
-        timer = threading.Timer(_GRACE_S, os._exit, (0,))
-        timer.daemon = True
-        timer.start()
-
-    signal.signal(signal.SIGTERM, end_later)
-    for number in (signal.SIGINT, signal.SIGUSR1):
+    """A job's signals and Ctrl-C reach the loader processes too, while the training process still needs their batches to end well."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _end_workers() -> None:
+    """At exit: those that hang are asked with a SIGTERM by the libraries, which they ignore."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 def _unchanged(item: Any) -> Any:

@@ -219,9 +219,11 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         labels = torch.stack([patch_labels(boxes, self._grid, self._min_cover).amax(0) for found in described for boxes in found.values()])
         image_index = torch.repeat_interleave(torch.arange(batch_size), torch.tensor([len(found) for found in described]))
         if self._negative_frac:
-            before = (first - 1) % self.region_batch_size
-            (row,) = self.regions.load(start + before, 1, lambda sample, ids: self._use_regions(sample, ids, []), [])
-            negatives = self._negatives([list(row[1]), *map(list, described[:-1])], held, step, first)
+            before = rows[-1]  # with one rank, the image before the first is the last
+            if batch_size < self.region_batch_size:
+                position = start + (first - 1) % self.region_batch_size
+                (before,) = self.regions.load(position, 1, lambda sample, ids: self._use_regions(sample, ids, []), [])
+            negatives = self._negatives([list(before[1]), *map(list, described[:-1])], held, step, first)
             phrases += [phrase for phrase, _ in negatives]
             image_index = torch.cat((image_index, torch.tensor([image for _, image in negatives], dtype=torch.long)))
             labels = torch.cat((labels, labels.new_zeros(len(negatives), labels.shape[1])))

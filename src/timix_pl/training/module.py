@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -66,7 +67,7 @@ class PretrainModule(LightningModule):
 
     The mixing callback sets :attr:`mixing` before each step. One step is one forward call of the model, one backward, one optimizer step.
     A step whose loss or gradient is not finite on any rank changes no weight; the host learns of it one step later, so that it never waits
-    for the device. By the same exchange all ranks learn that a signal told one of them to stop (:attr:`told_by_signal`).
+    for the device. By the same exchange all ranks learn that one of them was told to stop (:attr:`all_stop`).
 
     Args:
         model: the dual encoder.
@@ -77,6 +78,7 @@ class PretrainModule(LightningModule):
         seed: the run's seed.
         non_finite: ``stop`` raises ``NonFiniteError``; ``skip`` counts the step and goes on.
         log_every_n_steps: a row of metrics every n steps, and for the first and the last.
+        told_to_stop: asked in each step; where it answers yes on any rank, :attr:`all_stop` is true on all a step later.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class PretrainModule(LightningModule):
         seed: int,
         non_finite: str = "stop",
         log_every_n_steps: int = 10,
+        told_to_stop: Callable[[], bool] = lambda: False,
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -98,7 +101,7 @@ class PretrainModule(LightningModule):
         self.log_every_n_steps = log_every_n_steps
         self.mixing: MixNow | None = None
         self.num_skipped_steps = 0
-        self.told_by_signal, self.all_stop = 0, False
+        self.told_to_stop, self.all_stop = told_to_stop, False
         self.idle_since_s = time.perf_counter()
         self._row: dict[str, Any] = {}
         self._newest_region_values: dict[str, Tensor] = {}
@@ -221,7 +224,7 @@ class PretrainModule(LightningModule):
         """Clip, and update the weights if the loss and the gradient are finite on all ranks."""
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_grad_norm or math.inf)
         bad = (~torch.isfinite(output.loss.detach()) | ~torch.isfinite(grad_norm)).float().reshape(())
-        num_bad_and_told = sum_over_ranks(torch.stack((bad, torch.full_like(bad, float(self.told_by_signal != 0)))))
+        num_bad_and_told = sum_over_ranks(torch.stack((bad, torch.full_like(bad, float(self.told_to_stop())))))
         optimizer = self._optimizer()
         optimizer.optimizer.found_inf = num_bad_and_told[0].clamp(max=1)
         optimizer.step()

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from timix_pl.core.distributed import gather_objects
 from timix_pl.core.errors import DataError
-from timix_pl.core.files import atomic_path
+from timix_pl.core.files import drop_lines_after
 from timix_pl.training.module import PretrainModule
 
 _MIN_SAMPLES = 1000
@@ -31,14 +31,8 @@ class BadSamplesCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the lines after the step that the run goes on from, and one that a kill cut off. No rank writes before."""
-        if not trainer.is_global_zero or not self.path.exists():
-            return
-        lines = self.path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= trainer.global_step]
-        with atomic_path(self.path) as temporary:
-            temporary.write_text("".join(kept))
-        if not kept:
-            self.path.unlink()
+        if trainer.is_global_zero:
+            drop_lines_after(self.path, trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write down this rank's bad samples; look at all ranks' when the step is logged."""

@@ -1,0 +1,56 @@
+"""Signals that end a run without losing a step."""
+
+import logging
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from lightning.pytorch import Trainer
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STATUS_OF_A_STOPPED_RUN = 75
+"""EX_TEMPFAIL of sysexits.h: nothing is wrong, start it again."""
+
+log = logging.getLogger(__name__)
+
+
+class StopSignals:
+    """Hears SIGTERM, SIGUSR1 (the usual warning of SLURM) and Ctrl-C from its start to its end, and remembers the first in ``heard``.
+
+    The training module passes the word on to all ranks, which save a checkpoint and stop together. A second Ctrl-C raises
+    ``KeyboardInterrupt`` at once. Outside training, a run of one process has nothing to save: it ends at once.
+
+    Args:
+        alone: the run has one process.
+    """
+
+    def __init__(self, *, alone: bool):
+        self.alone, self.training = alone, False
+        self.heard = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # no other can listen
+            self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        before, self.heard = self.heard, self.heard or number
+        if number == signal.SIGINT and (before == signal.SIGINT or not self.training):
+            raise KeyboardInterrupt
+        if not self.training and self.alone:
+            sys.exit(STATUS_OF_A_STOPPED_RUN)
+        if not before:
+            log.warning("%s: the run saves a checkpoint within its next steps and stops", signal.Signals(number).name)
+
+
+def silence_lightning(trainer: Trainer) -> None:
+    """Keep Lightning's own answer to SIGTERM out: its handler exchanges messages between ranks, and each step waits for the device."""
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

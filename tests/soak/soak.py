@@ -29,17 +29,16 @@ from timix_pl.data.index import write_manifest
 
 WORDS = """model=tiny trainer=cpu trainer.num_threads=1 trainer.log_every_n_steps=1 trainer.progress_bar=false data.global_batch_size=8
 mixing.group_size=4 pta.batch_size=4 pta.every_n_steps=2 data.num_workers=1 evaluation.tasks=[] pictures.num_mixed=0 data.audit=true
-data.max_bad_frac=1 checkpoint.every_n_steps=5 optim.schedule=constant optim.lr=1e-5""".split()  # noqa: SIM905
-WAYS = ("SIGKILL both", "SIGKILL rank 0", "SIGKILL rank 1", "SIGTERM both", "SIGTERM rank 0", "SIGUSR1 rank 1")
-STOPPED = {0, 75, -signal.SIGKILL}
-LONGEST_START_S = 300
+data.max_bad_frac=1 checkpoint.every_n_steps=5 optim.schedule=constant optim.warmup_frac=0 optim.lr=1e-5""".split()  # noqa: SIM905
+WAYS = ("SIGKILL group", "SIGKILL rank 0", "SIGKILL rank 1", "SIGTERM group", "SIGTERM rank 0", "SIGUSR1 rank 1", "SIGUSR1 group")
+PATIENCE_S = 300
 
 
 class Soak:
     """A folder with shards and the command, and runs in it."""
 
-    def __init__(self, folder: Path, num_steps: int, seed: int):
-        self.folder, self.num_steps, self.random = folder, num_steps, random.Random(seed)
+    def __init__(self, folder: Path, seed: int):
+        self.folder, self.random = folder, random.Random(seed)
         write_scripts(folder)
         write_shards(folder / "train", 100)
         write_shards(folder / "regions", 20, seed=1, num_regions=2)
@@ -50,10 +49,10 @@ class Soak:
         write_manifest(folder / "train")
         self.tally: Counter[str] = Counter()
 
-    def start(self, name: str, num_ranks: int) -> subprocess.Popen:
-        """Start or go on with a run."""
+    def start(self, name: str, num_ranks: int, max_steps: int = 1_000_000) -> subprocess.Popen:
+        """Start or go on with a run, in a process group of its own."""
         shards = [f"data.train_shards={self.folder / 'train'}", f"data.region_shards={self.folder / 'regions'}"]
-        words = [*WORDS, *shards, f"run_dir={self.folder / name}", f"trainer.max_steps={self.num_steps}", f"trainer.devices={num_ranks}"]
+        words = [*WORDS, *shards, f"run_dir={self.folder / name}", f"trainer.max_steps={max_steps}", f"trainer.devices={num_ranks}"]
         log = (self.folder / f"{name}.log").open("a")
         with log:
             return subprocess.Popen([self.folder / "timix-train", *words], stdout=log, stderr=log, start_new_session=True)
@@ -66,70 +65,74 @@ class Soak:
         with path.open(newline="") as file:
             return max((int(row["step"]) for row in csv.DictReader(file) if (row["step"] or "").isdigit()), default=0)
 
-    def kill_at_some_moment(self, process: subprocess.Popen, name: str, num_ranks: int) -> bool:
-        """Wait for some steps, or for some part of a start, and end the run; False where it had ended by itself."""
-        started, before = time.monotonic(), self.steps(name)
-        if self.random.random() < 0.2:
-            moment = "while it starts"
-            time.sleep(self.random.uniform(0, 10))
-        else:
-            moment = "while it trains"
-            wanted = before + self.random.randint(1, 12)
-            while self.steps(name) < wanted and process.poll() is None:
-                assert time.monotonic() - started < LONGEST_START_S, "the run makes no progress"
-                time.sleep(0.02)
-            time.sleep(self.random.uniform(0, 0.1))
-        if process.poll() is not None:
-            return False
-        way = self.random.choice([way for way in WAYS if num_ranks == 2 or "rank 1" not in way])
-        word, _, whom = way.partition(" ")
-        number = getattr(signal, word)
-        ranks = {"both": [process.pid, *ranks_beside(process)], "rank 0": [process.pid], "rank 1": ranks_beside(process)}[whom]
-        for pid in ranks:
-            send(pid, number)
-        self.tally[f"{way if num_ranks == 2 else word}, {moment}"] += bool(ranks)
-        return bool(ranks)
-
-    def run_with_kills(self, name: str, num_kills: int, ranks: list[int]) -> None:
-        """Start and kill until the kills are used up, then let it end."""
-        done = 0
-        while True:
+    def run_with_kills(self, name: str, num_kills: int, ranks: list[int]) -> int:
+        """Start and kill so often, then let the run go on for some steps; returns its last step."""
+        while (done := sum(self.tally.values())) < num_kills:
+            print(f"\r{done} of {num_kills} kills, step {self.steps(name)}", end="", flush=True)
             num_ranks = self.random.choice(ranks)
             process = self.start(name, num_ranks)
-            killed = done < num_kills and self.kill_at_some_moment(process, name, num_ranks)
             try:
-                status = process.wait(LONGEST_START_S if not killed else 120)
+                self._kill_at_some_moment(process, name, num_ranks)
             finally:
-                end_all(process)
-            done += killed
-            if not killed and status == 0 and self.steps(name) >= self.num_steps:
-                return
-            if not killed and status not in STOPPED:
-                raise SystemExit(f"the run ended with status {status}; its output is in {self.folder / name}.log")
-            print(f"\r{done} of {num_kills} kills, step {self.steps(name)} of {self.num_steps}", end="", flush=True)
+                send_group(process, signal.SIGKILL)
+        last = self.steps(name) + 20
+        self.run_to(name, last, ranks[0])
+        return last
+
+    def run_to(self, name: str, max_steps: int, num_ranks: int) -> None:
+        """Start or go on with a run, and wait for its end."""
+        status = self.start(name, num_ranks, max_steps).wait(PATIENCE_S)
+        self._expect(status == 0, name, f"the run ended with status {status}")
+
+    def _kill_at_some_moment(self, process: subprocess.Popen, name: str, num_ranks: int) -> None:
+        """Wait for some steps, or for some part of a start, and end the run."""
+        started, before = time.monotonic(), self.steps(name)
+        trains = self.random.random() < 0.8
+        if trains:
+            wanted = before + self.random.randint(1, 12)
+            while self.steps(name) < wanted:
+                self._expect(process.poll() is None, name, f"the run ended by itself with status {process.returncode}")
+                self._expect(time.monotonic() - started < PATIENCE_S, name, "the run makes no progress")
+                time.sleep(0.02)
+            time.sleep(self.random.uniform(0, 0.1))
+        else:
+            time.sleep(self.random.uniform(0, 10))
+        way = self.random.choice([way for way in WAYS if num_ranks == 2 or "rank 1" not in way])
+        word, whom = way.split(" ", 1)
+        number = getattr(signal, word)
+        if whom == "group":
+            send_group(process, number)
+        elif whom == "rank 0":
+            process.send_signal(number)
+        elif rank_1 := rank_1_of(process):
+            os.kill(rank_1, number)
+        else:
+            return
+        status = process.wait(PATIENCE_S)
+        if trains and number != signal.SIGKILL:
+            self._expect(status == 75, name, f"{way}: the run ended with status {status} instead of 75")
+            saved = max((self.folder / name / "checkpoints").glob("step-*.ckpt")).name
+            self._expect(saved == f"step-{self.steps(name):08d}.ckpt", name, f"{way}: the last step is not saved, but {saved}")
+        self.tally[f"{way if num_ranks == 2 else word}, {'while it trains' if trains else 'while it starts'}"] += 1
+
+    def _expect(self, held: bool, name: str, otherwise: str) -> None:
+        if not held:
+            raise SystemExit(f"{otherwise}\n{(self.folder / name).with_suffix('.log').read_text()[-4000:]}")
 
 
-def ranks_beside(process: subprocess.Popen) -> list[int]:
-    """The ranks that Lightning started beside rank 0; none before it has."""
+def rank_1_of(process: subprocess.Popen) -> int | None:
+    """The rank that Lightning started beside rank 0; none before it has."""
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"\0LOCAL_RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()][:1]
+        return next((int(pid) for pid in children if b"\0LOCAL_RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()), None)
     except (FileNotFoundError, ProcessLookupError):
-        return []
+        return None
 
 
-def send(pid: int, number: int) -> None:
-    """To a process that may have ended."""
+def send_group(process: subprocess.Popen, number: int) -> None:
+    """To all that is left of a run: its ranks, their loader processes."""
     try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
-
-
-def end_all(process: subprocess.Popen) -> None:
-    """Whatever of the run is left: a rank that lost the others, and loader processes."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, number)
     except ProcessLookupError:
         return
 
@@ -146,11 +149,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(Path(folder), num_steps=max(40, 8 * options.kills), seed=options.seed)
+        soak = Soak(Path(folder), seed=options.seed)
         started = time.monotonic()
-        soak.run_with_kills("whole", 0, options.ranks[:1])
-        soak.run_with_kills("killed", options.kills, options.ranks)
-        print(f"\n{sum(soak.tally.values())} kills of a run of {soak.num_steps} steps in {(time.monotonic() - started) / 60:.0f} minutes")
+        last = soak.run_with_kills("killed", options.kills, options.ranks)
+        soak.run_to("whole", last, options.ranks[0])
+        print(f"\n{sum(soak.tally.values())} kills of a run of {last} steps in {(time.monotonic() - started) / 60:.0f} minutes")
         for way, count in sorted(soak.tally.items()):
             print(f"  {count:>4} {way}")
         whole, killed = audit(soak.folder / "whole"), audit(soak.folder / "killed")

@@ -77,7 +77,8 @@ def _outlive_signals(worker_id: int) -> None:
 
 
 def _end_workers() -> None:
-    """At exit: those that hang are asked with a SIGTERM by the libraries, which they ignore."""
+    """At exit: the libraries would wait for those that hang, and ask them with SIGTERM, which they ignore."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises for workers that were killed
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()

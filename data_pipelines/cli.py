@@ -111,7 +111,9 @@ def build_parser() -> argparse.ArgumentParser:
     index.add_argument("--jobs", type=_positive, default=os.cpu_count(), metavar="N", help="processes (default: one per core)")
     how = index.add_mutually_exclusive_group()
     how.add_argument("--force", action="store_true", help="scan every tar, also those whose index is valid")
-    how.add_argument("--verify", action="store_true", help="write nothing; compare each tar with its index, exit with 2 if any differs")
+    how.add_argument(
+        "--verify", action="store_true", help="write nothing; compare each tar with its index and manifest.json, exit with 2 if any differs"
+    )
     index.add_argument(
         "--accept-truncated", action="store_true", help="index what is whole of a tar that was cut off; the rest is reported as a problem"
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region, Sample
-from timix_pl.data.index import IMAGE, JSON, TEXT, Manifest, ShardEntry, ShardIndex, Tar, load_index
+from timix_pl.data.index import IMAGE, JSON, MANIFEST_NAME, TEXT, Manifest, ShardEntry, ShardIndex, Tar, load_index
 from timix_pl.data.remote import Prefetcher, RemoteShard, in_parallel
 
 Result = TypeVar("Result")
@@ -109,7 +109,12 @@ class ShardReader:
         entry = self._entry(shard)
         index, file = _open(entry.path)
         if index.digest != entry.digest:
-            raise DataError(f"{entry.path}: the shard was changed and indexed again after this run started; start the run again")
+            message = f"{entry.path}: the shard was changed and indexed again after this run started; start the run again"
+            if isinstance(entry.path, Path):
+                message += (
+                    f". If it says so again, {MANIFEST_NAME} is out of date: write it anew with 'timix-data index {entry.path.parent}'"
+                )
+            raise DataError(message)
         return index, file
 
     def _entry(self, shard: int) -> ShardEntry:

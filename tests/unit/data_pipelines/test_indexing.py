@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from data_pipelines.repeated_keys import RepeatedKeys, hash_keys
 from timix_pl.core.errors import DataError
 from timix_pl.data import index as index_module
 from timix_pl.data.index import build_manifest, load_index
+from timix_pl.data.reader import ShardReader
 from timix_pl.data.shards import resolve_shards
 
 
@@ -150,6 +152,41 @@ def test_verify_names_what_differs_and_writes_nothing(shards, capsys):
     error = capsys.readouterr().err
     assert "2 of 6 shards differ" in error and "3.tar: 2 samples by its index" in error and "4.tar: the shard has no index" in error
     assert index_times(shards) == before
+
+
+@pytest.fixture
+def swapped(shards):
+    """A set whose index and manifest are those of ``3.tar`` as it was: its size and time are the same, its content is not."""
+    assert main(["index", str(shards), "--jobs", "1"]) == 0
+    state = (shards / "3.tar").stat()
+    write_tar(shards / "3.tar", "b3", "a3")
+    os.utime(shards / "3.tar", ns=(state.st_atime_ns, state.st_mtime_ns))
+    return shards
+
+
+@pytest.mark.parametrize("spec", ["", "3.tar", "[0-9].tar"])
+def test_what_verify_advises_mends_the_set(swapped, capsys, spec):
+    assert main(["index", "--verify", str(swapped / spec), "--jobs", "1"]) == 2
+    (advice,) = re.findall(r"'timix-data (.*?)'", capsys.readouterr().err)
+    assert advice == f"index --force {swapped}"
+    assert main([*advice.split(), "--jobs", "1"]) == 0
+    assert main(["index", "--verify", str(swapped / spec), "--jobs", "1"]) == 0
+    assert ShardReader([build_manifest(resolve_shards(swapped)[0].tars)]).name(6) == ("3.tar", "b3")
+
+
+def test_where_only_the_tar_was_indexed_again_verify_and_the_reader_name_the_folder(swapped, capsys):
+    assert main(["index", "--force", str(swapped / "3.tar"), "--jobs", "1"]) == 0
+    advice = f"'timix-data index {swapped}'"
+    for spec in (swapped, swapped / "3.tar"):
+        assert main(["index", "--verify", str(spec), "--jobs", "1"]) == 2
+        error = capsys.readouterr().err
+        assert "3.tar: manifest.json" in error and advice in error
+    reader = ShardReader([build_manifest(resolve_shards(swapped)[0].tars)])
+    with pytest.raises(DataError, match=rf"3\.tar: .*start the run again.*{re.escape(advice)}"):
+        reader.name(6)
+    assert main(["index", str(swapped), "--jobs", "1"]) == 0
+    assert main(["index", "--verify", str(swapped), "--jobs", "1"]) == 0
+    assert ShardReader([build_manifest(resolve_shards(swapped)[0].tars)]).name(6) == ("3.tar", "b3")
 
 
 def test_keys_of_several_shards_are_reported(shards, capsys):

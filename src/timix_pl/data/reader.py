@@ -80,6 +80,11 @@ class ShardReader:
         first = self._shard_of(number)
         return range(first, min(first + count, len(self._starts) - 1))
 
+    def numbers_beside(self, number: int) -> range:
+        """The samples of the shard that a sample lies in."""
+        shard = self._shard_of(number)
+        return range(int(self._starts[shard]), int(self._starts[shard + 1]))
+
     def name(self, number: int) -> tuple[str, str]:
         """The shard's file name and the key of a sample, whatever its bytes are like."""
         index, _, row = self._find(number)

@@ -4,6 +4,7 @@ Everything that is slow to import is imported after the arguments are understood
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 when the input cannot be used.
     """
     args = build_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names in tars and folders need not be UTF-8
     try:
         args.run(args)
     except (TimixError, OSError) as error:

@@ -177,7 +177,7 @@ def test_the_shards_told_ahead_hold_the_samples_that_come(sizes, block, window_s
 
 
 def end_of_next_window(blocks, window_shards, start):
-    """Where the window after the one that ``start`` lies in ends, by what the order promises: windows of permuted blocks, epoch after epoch."""
+    """Where the window after that of ``start`` ends, by what the order promises: windows of permuted blocks, epoch after epoch."""
     epoch, offset = divmod(start, sum(blocks))
     windows = []
     for number in (epoch, epoch + 1):

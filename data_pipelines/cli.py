@@ -4,6 +4,7 @@ Everything that is slow to import is imported after the arguments are understood
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 when the input cannot be used.
     """
     args = build_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names in tars and folders need not be UTF-8
     try:
         args.run(args)
     except (TimixError, OSError) as error:
@@ -111,7 +114,9 @@ def build_parser() -> argparse.ArgumentParser:
     index.add_argument("--jobs", type=_positive, default=os.cpu_count(), metavar="N", help="processes (default: one per core)")
     how = index.add_mutually_exclusive_group()
     how.add_argument("--force", action="store_true", help="scan every tar, also those whose index is valid")
-    how.add_argument("--verify", action="store_true", help="write nothing; compare each tar with its index, exit with 2 if any differs")
+    how.add_argument(
+        "--verify", action="store_true", help="write nothing; compare each tar with its index and manifest.json, exit with 2 if any differs"
+    )
     index.add_argument(
         "--accept-truncated", action="store_true", help="index what is whole of a tar that was cut off; the rest is reported as a problem"
     )

@@ -1,6 +1,6 @@
 """Indexing shards that another tool wrote."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,18 @@ from tqdm import tqdm
 from data_pipelines.parallel import parallel_map
 from data_pipelines.repeated_keys import RepeatedKeys, hash_keys
 from timix_pl.core.errors import DataError
-from timix_pl.data.index import Manifest, ShardFacts, ShardTable, index_shard, load_facts, load_index, save_manifest, scan_shard
+from timix_pl.data.index import (
+    MANIFEST_NAME,
+    Manifest,
+    ShardFacts,
+    ShardTable,
+    index_shard,
+    load_facts,
+    load_index,
+    read_manifest,
+    save_manifest,
+    scan_shard,
+)
 from timix_pl.data.shards import resolve_shards
 
 _MAX_LINES = 100
@@ -64,19 +75,19 @@ def index_shards(specs: Iterable[str], *, jobs: int = 1, force: bool = False, ac
 
 
 def verify_shards(specs: Iterable[str], *, jobs: int = 1) -> Iterator[str]:
-    """Scan tars and compare what they hold with their indexes; nothing is written.
+    """Scan tars and compare what they hold with their indexes, and these with their folders' ``manifest.json``; nothing is written.
 
     Yields:
         A line for each set that is as its indexes say.
     Raises:
-        DataError: a path is missing, or a tar differs from its index or has none.
+        DataError: a path is missing, a folder differs from its manifest, or a tar differs from its index or manifest or has no index.
     """
     for spec in specs:
-        tars = _tars_of(spec)
-        work = parallel_map(_difference, tars, min(jobs, len(tars)))
+        tars = _local_tars(spec)
+        work = parallel_map(_difference, zip(tars, _listed(tars), strict=True), min(jobs, len(tars)))
         differing = [line for line in tqdm(work, desc=spec, total=len(tars), unit=" shards", disable=None) if line]
         if differing:
-            head = f"{spec}: {len(differing)} of {len(tars)} shards differ from their index."
+            head = f"{spec}: {len(differing)} of {len(tars)} shards differ from their index or {MANIFEST_NAME}."
             raise DataError("\n".join([head, *_limited(differing, "shards")]))
         yield f"{spec}: {len(tars)} shards are as their indexes say"
 
@@ -113,17 +124,33 @@ def _has_index(tar: Path) -> bool:
         return False
 
 
-def _difference(tar: Path) -> str:
-    """What is wrong between a tar and its index; nothing where they fit."""
+def _listed(tars: Sequence[Path]) -> list[tuple[int, str] | None]:
+    """Size in bytes and digest of each tar by the ``manifest.json`` of its folder; None where that does not say."""
+    listings = {folder: read_manifest(folder) for folder in {tar.parent for tar in tars}}
+    known = {
+        folder / name: (counts[1], digest)
+        for folder, listing in listings.items()
+        if listing is not None
+        for name, counts, digest in listing.rows()
+        if digest  # older manifests have none
+    }
+    return [known.get(tar) for tar in tars]
+
+
+def _difference(tar_and_listed: tuple[Path, tuple[int, str] | None]) -> str:
+    """What is wrong between a tar, its index and what its folder's manifest says of it; nothing where they fit."""
+    tar, listed = tar_and_listed
     try:
         index, found = load_index(tar), scan_shard(tar, accept_truncated=True)
     except (DataError, OSError) as error:
         return str(error)
-    if index.digest == found.digest and index.problems == found.problems:
-        return ""
-    return (
-        f"{tar}: {len(index)} samples by its index, {len(found)} in the tar, or elsewhere. Index it with 'timix-data index --force {tar}'."
-    )
+    if index.digest != found.digest or index.problems != found.problems:
+        mended = tar if listed is None else tar.parent  # the manifest too is written anew where the folder is given
+        how = f"Index it with 'timix-data index --force {mended}'."
+        return f"{tar}: {len(index)} samples by its index, {len(found)} in the tar, or elsewhere. {how}"
+    if listed not in (None, (tar.stat().st_size, index.digest)):
+        return f"{tar}: {MANIFEST_NAME} is older than the index. Write it again with 'timix-data index {tar.parent}'."
+    return ""
 
 
 def _repeated(spec: str, keys: RepeatedKeys, tars: list[Path]) -> Iterator[str]:

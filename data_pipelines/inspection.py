@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region, Sample
+from timix_pl.data.augment import usable_regions
 from timix_pl.data.decode import check_size, open_image
 from timix_pl.data.index import Manifest, load_facts
 from timix_pl.data.reader import BadSampleError, ShardReader
@@ -69,10 +70,11 @@ class Inspection:
     num_bytes: int
     num_looked_at: int = 0
     num_with_captions: int = 0
-    num_with_regions: int = 0
+    num_with_regions: int = 0  # of which training can use one at least
     formats: Counter[str] = field(default_factory=Counter)
     values: dict[str, list[float]] = field(default_factory=dict)
     bad_samples: Problems = field(default_factory=Problems)
+    bad_regions: Problems = field(default_factory=Problems)
     left_out: Problems = field(default_factory=Problems)
     num_left_out: int = 0
     pictures: list[Picture] = field(default_factory=list)
@@ -149,8 +151,12 @@ def _look_at(reader: ShardReader, number: int, found: Inspection, *, show: bool)
             shard, key = reader.name(number)
             found.pictures.append(Picture(key, shard, "", (0, 0), (), (), 0, str(error)))
         return
+    unusable = [region for region in sample.regions if usable_regions([region])[1]]
+    for region in unusable:
+        reason = "box empty, outside the image, or in pixels" if region.phrase.strip() else "empty phrase"
+        found.bad_regions.add(reason, where)
     found.num_with_captions += bool(sample.captions)
-    found.num_with_regions += bool(sample.regions)
+    found.num_with_regions += len(unusable) < len(sample.regions)
     _note(found, "image width, px", size_px[0])
     _note(found, "image height, px", size_px[1])
     _note(found, "image size, kB", len(sample.image) / 1e3)
@@ -158,8 +164,8 @@ def _look_at(reader: ShardReader, number: int, found: Inspection, *, show: bool)
     _note(found, "words per caption", *(len(caption.split()) for caption in sample.captions))
     _note(found, "characters per caption", *map(len, sample.captions))
     _note(found, "regions per sample", len(sample.regions))
-    if not sample.captions and not sample.regions:
-        found.bad_samples.add("no caption and no region", where)
+    if not sample.captions and len(unusable) == len(sample.regions):
+        found.bad_samples.add("no caption and no usable region", where)
     if show:
         found.pictures.append(_picture(sample, size_px, found, where))
 
@@ -231,6 +237,7 @@ def problem_tables(found: Inspection) -> list[tuple[str, Problems]]:
     more = "" if seen == found.num_left_out else f"; reasons of the first {seen:,}"
     tables = [
         (f"{found.bad_samples.counts.total():,} of the samples looked at cannot be used", found.bad_samples),
+        (f"{found.bad_regions.counts.total():,} regions of the samples looked at cannot be used", found.bad_regions),
         (f"{found.num_left_out:,} things in all shards that the indexes leave out{more}", found.left_out),
     ]
     return [(title, problems) for title, problems in tables if problems.counts]

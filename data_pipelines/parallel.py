@@ -41,7 +41,9 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
                 pending.extend(pool.submit(function, item) for item in islice(rest, 1))
                 yield result
         except BrokenProcessPool:
-            raise DataError(f"one of {jobs} processes was killed, perhaps for its memory. Try fewer with --jobs; it goes on.") from None
+            raise DataError(
+                f"one of {jobs} processes was killed, perhaps for its memory; the same command goes on from here. Try a smaller --jobs."
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 

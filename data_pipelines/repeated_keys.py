@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from timix_pl.data.index import load_index
 
-_MAX_HASHES = 1 << 26
+_MAX_HASHES = 1 << 24  # of 40 bytes at the peak of the search
 
 
 def hash_keys(keys: NDArray[np.str_]) -> NDArray[np.uint64]:

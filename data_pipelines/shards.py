@@ -61,7 +61,7 @@ def write_rows(rows: Iterable[Row], folder: Path, samples_per_shard: int = 1000,
     """The last stage: loaded rows to shards. Arguments and errors as in ``make_shards``."""
     account = Account()
     with ShardWriter(folder, samples_per_shard=samples_per_shard, overwrite=overwrite) as writer:
-        with (folder / SKIPPED_NAME).open("w", encoding="utf-8") as log:
+        with (folder / SKIPPED_NAME).open("w", encoding="utf-8", errors="backslashreplace") as log:
             for row in rows:
                 problem = row.problem or _write_row(row, writer)
                 if problem:

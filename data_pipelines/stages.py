@@ -24,7 +24,7 @@ def take_part(rows: Iterable[Row], part: str | None, val_frac: float) -> Iterato
         val_frac: share of the groups that are in ``val``, 0 to 1.
     """
     for row in rows:
-        digest = hashlib.sha256((row.group or row.key).encode()).digest()
+        digest = hashlib.sha256((row.group or row.key).encode(errors="surrogateescape")).digest()
         row_part = "val" if int.from_bytes(digest[:6]) / 2**48 < val_frac else "train"
         if part in (None, row_part):
             yield row

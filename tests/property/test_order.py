@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timix_pl.core.errors import ConfigError
+from timix_pl.core.randomness import permutation
 from timix_pl.data import order as order_module
 from timix_pl.data.order import BlendedOrder, SourceOrder
 
@@ -128,11 +129,15 @@ def test_a_weight_too_small_to_be_drawn_is_refused():
         BlendedOrder([source([5], name="a"), source([5], name="b")], [1.0, 1e-9], seed=0)
 
 
+def blocks_of(sizes, block):
+    """Whole blocks of each shard, then what is left; an empty shard is an empty block."""
+    return [part for size in sizes for part in [block] * (size // block) + [size % block] * (size % block > 0 or size == 0)]
+
+
 @SETTINGS
 @given(sizes=SIZES, block=st.integers(1, 13), window_shards=st.integers(1, 5), epoch=st.integers(0, 10**6), cut=st.integers(0, 100))
 def test_a_large_shard_is_shuffled_as_if_its_blocks_were_shards(sizes, block, window_shards, epoch, cut):
-    blocks = [part for size in sizes for part in [block] * (size // block) + [size % block] * (size % block > 0 or size == 0)]
-    expected = source(blocks, window_shards=window_shards).locate(epoch * sum(sizes), (epoch + 1) * sum(sizes))
+    expected = source(blocks_of(sizes, block), window_shards=window_shards).locate(epoch * sum(sizes), (epoch + 1) * sum(sizes))
     with patch.object(order_module, "_MAX_BLOCK", block):
         order = source(sizes, window_shards=window_shards)
     cut = min(cut, sum(sizes))
@@ -165,6 +170,18 @@ def test_the_shards_told_ahead_hold_the_samples_that_come(sizes, block, window_s
         order = source(sizes, window_shards=window_shards)
     told = order.shards_from(start)
     assert len(told) == len(set(told)) and set(told) <= set(range(len(sizes)))
-    samples = order.locate(start, start + 1)[:, 1]
-    shard = int(np.searchsorted(np.cumsum(sizes), samples[0], side="right"))
-    assert shard in told
+    told_until = end_of_next_window(blocks_of(sizes, block), window_shards, start)
+    samples = order.locate(start, told_until)[:, 1]
+    assert len(samples) > 0
+    assert set(np.searchsorted(np.cumsum(sizes), samples, side="right").tolist()) <= set(told)
+
+
+def end_of_next_window(blocks, window_shards, start):
+    """Where the window after that of ``start`` ends, by what the order promises: windows of permuted blocks, epoch after epoch."""
+    epoch, offset = divmod(start, sum(blocks))
+    windows = []
+    for number in (epoch, epoch + 1):
+        sizes = np.array(blocks)[permutation(len(blocks), "shards", "a", 0, number)]
+        windows += [sizes[first : first + window_shards].sum() for first in range(0, len(sizes), window_shards)]
+    ends = np.cumsum(windows)
+    return epoch * sum(blocks) + int(ends[np.searchsorted(ends, offset, side="right") + 1])

@@ -234,7 +234,12 @@ def build_evaluators(cfg: RootConfig, model: DualEncoder) -> list[Evaluator]:
             log.warning("evaluation.tasks: grounding is left out, because pta.enabled=false")
             continue
         found = evaluation_set(cfg, shards, model)
-        if found is None:
+        if found is None and task == "grounding" and cfg.data.val_shards is not None:
+            log.warning(
+                "evaluation.tasks: grounding is left out, because data.grounding_shards is not set and none of the samples looked at in "
+                "data.val_shards has a usable box; where few have one, set data.grounding_shards to the same"
+            )
+        elif found is None:
             log.warning("evaluation.tasks: %s is left out, because data.%s_shards is not set", task, shards)
         elif task == "retrieval":
             evaluators.append(Retrieval(found, **loading))

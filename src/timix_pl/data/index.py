@@ -32,6 +32,7 @@ _DIGEST_CHARS = 64
 _DIGEST = np.dtype(f"S{_DIGEST_CHARS}")
 _THREADS = 16
 _CHUNK = 1024
+_LOOKS_PER_TASK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,12 +266,12 @@ def build_manifest(tars: Sequence[Path]) -> Manifest:
             table._counts[rows], table._digests[rows] = listing._counts[found], listing._digests[found]
 
     def check(first: int) -> None:
-        for row in range(first, min(first + _CHUNK, len(table))):
+        for row in range(first, min(first + _LOOKS_PER_TASK, len(table))):
             if not listed[row] or _size_and_time(table._path(row)) != tuple(table._counts[row, 1:3].tolist()):
                 table._set(row, _facts_or_index(Path(table._path(row))))
 
     with ThreadPoolExecutor(_THREADS) as pool:  # a look at a network's disk is waiting, above all
-        list(pool.map(check, range(0, len(table), _CHUNK)))
+        list(pool.map(check, range(0, len(table), _LOOKS_PER_TASK)))
     return Manifest(table)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region, Sample
-from timix_pl.data.index import IMAGE, JSON, TEXT, Manifest, ShardEntry, ShardIndex, Tar, load_index
+from timix_pl.data.index import IMAGE, JSON, MANIFEST_NAME, TEXT, Manifest, ShardEntry, ShardIndex, Tar, load_index
 from timix_pl.data.remote import Prefetcher, RemoteShard, in_parallel
 
 Result = TypeVar("Result")
@@ -80,6 +80,11 @@ class ShardReader:
         first = self._shard_of(number)
         return range(first, min(first + count, len(self._starts) - 1))
 
+    def numbers_beside(self, number: int) -> range:
+        """The samples of the shard that a sample lies in."""
+        shard = self._shard_of(number)
+        return range(int(self._starts[shard]), int(self._starts[shard + 1]))
+
     def name(self, number: int) -> tuple[str, str]:
         """The shard's file name and the key of a sample, whatever its bytes are like."""
         index, _, row = self._find(number)
@@ -109,7 +114,12 @@ class ShardReader:
         entry = self._entry(shard)
         index, file = _open(entry.path)
         if index.digest != entry.digest:
-            raise DataError(f"{entry.path}: the shard was changed and indexed again after this run started; start the run again")
+            message = f"{entry.path}: the shard was changed and indexed again after this run started; start the run again"
+            if isinstance(entry.path, Path):
+                message += (
+                    f". If it says so again, {MANIFEST_NAME} is out of date: write it anew with 'timix-data index {entry.path.parent}'"
+                )
+            raise DataError(message)
         return index, file
 
     def _entry(self, shard: int) -> ShardEntry:

@@ -22,6 +22,9 @@ from timix_pl.data.remote import RemoteAccess, gather_manifest
 from timix_pl.data.shards import resolve_shards
 
 _MAX_REPLACEMENTS = 100
+_MAX_OF_SHARD = 20
+"""Replacements drawn from the shard of the bad sample; those after that are of any shard."""
+
 _MAX_REGION_CROPS = 4
 
 
@@ -97,8 +100,13 @@ class SampleStream:
     def _load_one(
         self, position: int, epoch: int, number: int, use: Callable[[Sample, tuple[int, int]], Any], problems: list[dict[str, Any]]
     ) -> Any:
+        tried: set[int] = set()
         for attempt in range(_MAX_REPLACEMENTS):
-            chosen = number if attempt == 0 else seed_of("replacement", self._seed, epoch, number, attempt) % len(self.reader)
+            near = self.reader.numbers_beside(number) if attempt <= _MAX_OF_SHARD else range(len(self.reader))
+            chosen = near[seed_of("replacement", self._seed, epoch, number, attempt) % len(near)] if attempt else number
+            if chosen in tried:
+                continue
+            tried.add(chosen)
             try:
                 return use(self.reader[chosen], (epoch, chosen))
             except BadSampleError as error:

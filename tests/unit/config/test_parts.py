@@ -4,15 +4,16 @@ import io
 import tarfile
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from tests.tiny import IMAGE_SIZE_PX, encoded_image, random_pixels
 from timix_pl.config.compose import to_root
-from timix_pl.config.parts import build_stream, evaluation_set
+from timix_pl.config.parts import build_evaluators, build_stream, evaluation_set
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.types import Region
-from timix_pl.data.reader import BadSampleError
+from timix_pl.data.reader import BadSampleError, ShardReader
 from timix_pl.data.writer import ShardWriter
 
 MODEL = SimpleNamespace(image_size_px=IMAGE_SIZE_PX)
@@ -56,6 +57,26 @@ def val_shards(folder, num_samples, with_boxes):
 def test_grounding_falls_back_to_validation_images_with_boxes_and_decodes_none_to_find_out(tmp_path, with_boxes, found):
     grounding = evaluation_set(val_shards(tmp_path / "val", 60, with_boxes), "grounding", MODEL)
     assert (grounding is not None) == found
+
+
+def test_the_search_for_boxes_looks_at_some_dozens_of_samples_spread_over_the_set(tmp_path, monkeypatch):
+    """With shards read in ranges, each is a request."""
+    looked_at = []
+    monkeypatch.setattr(ShardReader, "regions", lambda self, number: looked_at.append(number) or ())
+    assert evaluation_set(val_shards(tmp_path / "val", 1000, []), "grounding", MODEL) is None
+    assert 24 <= len(looked_at) <= 100 and looked_at[0] == 0 and looked_at[-1] == 999
+    assert max(np.diff(looked_at)) <= min(np.diff(looked_at)) + 1
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"), [("val", "none of the samples looked at in data.val_shards"), ("train", "data.grounding_shards is not set")]
+)
+def test_the_log_says_why_grounding_is_left_out(tmp_path, caplog, key, reason):
+    val_shards(tmp_path / "shards", 60, [])
+    cfg = config(f"data.{key}_shards={tmp_path / 'shards'}", "evaluation.tasks=[grounding]")
+    assert build_evaluators(cfg, SimpleNamespace(image_size_px=IMAGE_SIZE_PX, pta=True)) == []
+    (message,) = caplog.messages
+    assert "grounding is left out" in message and reason in message
 
 
 def test_grounding_without_any_shards_is_none():

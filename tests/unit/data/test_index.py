@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import tarfile
+import threading
 
 import pytest
 
 from timix_pl.core.errors import DataError
+from timix_pl.data import index as index_module
 from timix_pl.data.index import MANIFEST_NAME, Manifest, ShardFacts, ShardTable, build_manifest, index_shard, load_index, read_manifest
 from timix_pl.data.shards import resolve_shards
 from timix_pl.data.tar_scan import IMAGE, JSON, TEXT
@@ -160,6 +162,24 @@ def test_a_shard_that_changed_behind_the_manifest_is_indexed_anew(tmp_path):
     write_tar(folder / "shard-000001.tar", {"new.jpg": b"1", "other.jpg": b"2", "third.jpg": b"3"})
     after = build_manifest(resolve_shards(folder)[0].tars)
     assert (after.shards.sizes.tolist(), after.fingerprint != before.fingerprint) == ([2, 3], True)
+
+
+def test_several_threads_look_at_a_few_hundred_tars(tmp_path, monkeypatch):
+    """On a network's disk each look is waiting; two threads must wait at the same time, or the barrier breaks."""
+    tars = [tmp_path / f"{number:03d}.tar" for number in range(200)]
+    for tar in tars:
+        tar.touch()
+    facts = [ShardFacts(1, 0, tar.stat().st_mtime_ns, 0, "0" * 64) for tar in tars]
+    index_module.save_manifest(tmp_path, Manifest(ShardTable.of(tars, facts)))
+    both, look = threading.Barrier(2, timeout=10), index_module._size_and_time
+
+    def look_together(tar):
+        if str(tar).endswith(("000.tar", "199.tar")):
+            both.wait()
+        return look(tar)
+
+    monkeypatch.setattr(index_module, "_size_and_time", look_together)
+    assert build_manifest(tars).num_samples == 200
 
 
 def test_a_manifest_of_an_older_version_is_completed_from_the_indexes(tmp_path):

@@ -161,6 +161,36 @@ def test_the_good_samples_of_an_epoch_all_come(bad_pairs):
     assert set(keys) == {f"s{number}" for number in range(12)} - set(REASONS)
 
 
+def with_bad(folder, bad):
+    """Three shards of eight samples, of which those in ``bad`` are no images."""
+    with ShardWriter(folder, samples_per_shard=8) as writer:
+        for number in range(24):
+            image = b"not an image" if number in bad else encoded_image(random_pixels(40, 60, number), "PNG")
+            writer.write(f"s{number}", image, "png", captions=["a red ring"])
+    return folder
+
+
+def test_a_replacement_is_of_the_same_shard_so_that_no_other_is_opened_for_it(tmp_path):
+    steps = training_set(with_bad(tmp_path / "shards", {3, 4, 9, 20}), global_batch_size=24)
+    taken_from = {}
+    for epoch in range(5):
+        batch = steps[epoch][0]
+        for problem in batch.problems:
+            assert batch.shards[problem["position"] - 24 * epoch] == problem["shard"]
+            taken_from.setdefault(problem["key"], set()).add(batch.keys[problem["position"] - 24 * epoch])
+    assert set(taken_from) == {"s3", "s4", "s9", "s20"} and all(len(keys) > 1 for keys in taken_from.values())  # others in other epochs
+
+
+def test_a_shard_of_bad_samples_alone_is_replaced_from_the_others(tmp_path):
+    steps = training_set(with_bad(tmp_path / "shards", range(8, 16)), global_batch_size=24)
+    batch = steps[0][0]
+    assert len(batch.keys) == 24 and set(batch.shards) == {"shard-000000.tar", "shard-000002.tar"}
+    for position in {problem["position"] for problem in batch.problems}:
+        tried = [problem["key"] for problem in batch.problems if problem["position"] == position]
+        assert len(tried) == len(set(tried)) > 4, "each of the shard is looked at once at most"
+    assert batch.keys == training_set(tmp_path / "shards", global_batch_size=24)[0][0].keys
+
+
 def test_shards_with_nothing_usable_end_in_an_error(tmp_path):
     with ShardWriter(tmp_path / "shards") as writer:
         for number in range(3):

@@ -1,7 +1,11 @@
 """The command as people type it."""
 
+import io
+import json
+import os
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -97,3 +101,29 @@ def test_index_repairs_a_folder_whose_shards_changed(tmp_path, capsys):
     assert main(["index", str(tmp_path / "nope-*.tar")]) == 2
     assert main(["index", "s3://bucket/train"]) == 2
     assert "matches no file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_are_not_utf8_are_printed_with_escapes(photos, tmp_path, encoding):
+    name = os.fsdecode(b"Hund-gr\xf6\xdfer")  # Latin-1
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for ext, content in (("jpg", (photos / "1.jpg").read_bytes()), ("png", b"second of both")):
+            for stem in (name, "größer"):
+                member = tarfile.TarInfo(f"{stem}.{ext}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    for words in (["index", "--jobs", "1"], ["inspect", "--html", str(tmp_path / "page.html")]):
+        command = [sys.executable, "-m", "data_pipelines.cli", *words, str(tmp_path / "x.tar")]
+        done = subprocess.run(
+            command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": os.pathsep.join(sys.path)}
+        )
+        assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr.decode()
+        assert b"Hund-gr\\udcf6\\udcdfer.png" in done.stdout
+    assert "Hund-gr\\udcf6\\udcdfer.png" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_photo_whose_name_is_not_utf8_is_written_down_where_it_is_left_out(photos, tmp_path):
+    (photos / os.fsdecode(b"gr\xf6\xdfer.jpg")).write_bytes((photos / "1.jpg").read_bytes())  # without a caption
+    assert main(["folder", str(photos), "--out", str(tmp_path / "out")]) == 0
+    keys = [json.loads(line)["key"] for line in (tmp_path / "out" / "skipped.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert os.fsdecode(b"gr\xf6\xdfer") in keys

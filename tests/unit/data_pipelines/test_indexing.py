@@ -3,22 +3,26 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data_pipelines import repeated_keys
 from data_pipelines.cli import main
 from data_pipelines.parallel import parallel_map
 from data_pipelines.repeated_keys import RepeatedKeys, hash_keys
 from timix_pl.core.errors import DataError
 from timix_pl.data import index as index_module
 from timix_pl.data.index import build_manifest, load_index
+from timix_pl.data.reader import ShardReader
 from timix_pl.data.shards import resolve_shards
 
 
@@ -107,7 +111,7 @@ def _die(item):
 
 
 def test_a_process_that_is_killed_is_told_in_one_message():
-    with pytest.raises(DataError, match="one of 2 processes was killed"):
+    with pytest.raises(DataError, match=r"one of 2 processes was killed.*the same command goes on from here.*--jobs"):
         list(parallel_map(_die, range(3), 2))
 
 
@@ -152,6 +156,41 @@ def test_verify_names_what_differs_and_writes_nothing(shards, capsys):
     assert index_times(shards) == before
 
 
+@pytest.fixture
+def swapped(shards):
+    """A set whose index and manifest are those of ``3.tar`` as it was: its size and time are the same, its content is not."""
+    assert main(["index", str(shards), "--jobs", "1"]) == 0
+    state = (shards / "3.tar").stat()
+    write_tar(shards / "3.tar", "b3", "a3")
+    os.utime(shards / "3.tar", ns=(state.st_atime_ns, state.st_mtime_ns))
+    return shards
+
+
+@pytest.mark.parametrize("spec", ["", "3.tar", "[0-9].tar"])
+def test_what_verify_advises_mends_the_set(swapped, capsys, spec):
+    assert main(["index", "--verify", str(swapped / spec), "--jobs", "1"]) == 2
+    (advice,) = re.findall(r"'timix-data (.*?)'", capsys.readouterr().err)
+    assert advice == f"index --force {swapped}"
+    assert main([*advice.split(), "--jobs", "1"]) == 0
+    assert main(["index", "--verify", str(swapped / spec), "--jobs", "1"]) == 0
+    assert ShardReader([build_manifest(resolve_shards(swapped)[0].tars)]).name(6) == ("3.tar", "b3")
+
+
+def test_where_only_the_tar_was_indexed_again_verify_and_the_reader_name_the_folder(swapped, capsys):
+    assert main(["index", "--force", str(swapped / "3.tar"), "--jobs", "1"]) == 0
+    advice = f"'timix-data index {swapped}'"
+    for spec in (swapped, swapped / "3.tar"):
+        assert main(["index", "--verify", str(spec), "--jobs", "1"]) == 2
+        error = capsys.readouterr().err
+        assert "3.tar: manifest.json" in error and advice in error
+    reader = ShardReader([build_manifest(resolve_shards(swapped)[0].tars)])
+    with pytest.raises(DataError, match=rf"3\.tar: .*start the run again.*{re.escape(advice)}"):
+        reader.name(6)
+    assert main(["index", str(swapped), "--jobs", "1"]) == 0
+    assert main(["index", "--verify", str(swapped), "--jobs", "1"]) == 0
+    assert ShardReader([build_manifest(resolve_shards(swapped)[0].tars)]).name(6) == ("3.tar", "b3")
+
+
 def test_keys_of_several_shards_are_reported(shards, capsys):
     write_tar(shards / "5.tar", "x", "a2", "b0")
     write_tar(shards / "6.tar", "a2")
@@ -175,6 +214,19 @@ def test_repeated_keys_are_found_in_bounded_memory():
         keys.add(hash_keys(np.array([str(number) for number in range(first, first + 2000)])))
     count, _ = keys.find([Path("a.tar"), Path("b.tar")], 0)
     assert keys.every == 4 and abs(count - 1000 / 4) < 60
+
+
+def test_the_search_for_repeated_keys_stays_under_a_gigabyte():
+    """As the docs promise; measured on a small search, in bytes per key."""
+    rng = np.random.default_rng(0)
+    keys = RepeatedKeys(max_hashes=1 << 18)
+    tracemalloc.start()
+    for _ in range(100):
+        keys.add(rng.integers(0, 2**63, 5000).astype(np.uint64))
+    keys.find([], 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert keys.every > 1 and peak / (1 << 18) * repeated_keys._MAX_HASHES < 1e9
 
 
 def test_a_listed_shard_costs_no_look_into_its_index(shards, monkeypatch):

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import tarfile
 from html.parser import HTMLParser
@@ -89,6 +90,15 @@ def test_no_more_shards_are_opened_than_samples_are_looked_at(shards, monkeypatc
     assert len(set(opened)) == 2
 
 
+def write_tar(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
 def write_damaged(path, make_image):
     photo = make_image(path.parent / "image")
     members = [
@@ -100,12 +110,7 @@ def write_damaged(path, make_image):
         ("d.jpg", photo),
     ]
     members += [("e.jpg", photo), ("e.txt", b"\xff"), ("f.txt", b"no image"), ("a.png", b"second"), ("../x.jpg", photo)]
-    with tarfile.open(path, "w") as tar:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
+    return write_tar(path, members)
 
 
 def test_problems_are_counted_by_reason_with_their_places(tmp_path, make_image, capsys):
@@ -113,13 +118,33 @@ def test_problems_are_counted_by_reason_with_their_places(tmp_path, make_image, 
     assert "3 of the samples looked at cannot be used:" in out and "3 things in all shards that the indexes leave out:" in out
     for reason, place in (
         ("the image has no known format", "x.tar: c"),
-        ("no caption and no region", "x.tar: d"),
+        ("no caption and no usable region", "x.tar: d"),
         ("the caption is not UTF-8 text", "x.tar: e"),
         ("no image (jpg, jpeg, png, webp); the sample is left out", "x.tar: f"),
         ("its sample already has such a member; this one is ignored", "x.tar: a.png"),
         ("the member is left out", "x.tar: ../x.jpg"),
     ):
         assert re.search(rf"^ +1  .*{re.escape(reason)}.*\(such as {re.escape(place)}\)$", out, re.M)
+
+
+def test_regions_that_training_refuses_are_reported_with_the_reason(tmp_path, make_image, capsys):
+    """What is left is what training takes: one sample of the four, and none of the first, whose boxes are in pixels."""
+    image = make_image(tmp_path / "image", size_px=(200, 100))
+    pixels, good, mute = ("a dog", [20, 10, 150, 90]), ("a cat", BOX), (" ", BOX)
+    members = []
+    for key, captions, regions in (("a", ["a"], [pixels] * 2), ("b", [], [pixels]), ("c", [], [good, mute]), ("d", ["d"], [])):
+        described = [{"phrase": phrase, "bbox_xyxy_norm": box} for phrase, box in regions]
+        members += [(f"{key}.jpg", image), (f"{key}.json", json.dumps({"captions": captions, "regions": described}).encode())]
+    write_tar(tmp_path / "x.tar", members)
+    out = run(capsys, tmp_path / "x.tar", "--html", tmp_path / "page.html")
+    assert "no problems" not in out and row(out, "with regions") == ["25.0%"]
+    for title, reason, count, place in (
+        ("4 regions of the samples looked at cannot be used", "box empty, outside the image, or in pixels", 3, "x.tar: a"),
+        ("4 regions of the samples looked at cannot be used", "empty phrase", 1, "x.tar: c"),
+        ("1 of the samples looked at cannot be used", "no caption and no usable region", 1, "x.tar: b"),
+    ):
+        assert f"{title}:" in out and f"{title}:" in _Page((tmp_path / "page.html").read_text()).text
+        assert re.search(rf"^ +{count}  {reason} \(such as {place}[;)]", out, re.M)
 
 
 def test_the_page_shows_images_captions_and_boxes_and_fetches_nothing(shards, tmp_path, capsys):

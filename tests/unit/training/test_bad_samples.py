@@ -33,6 +33,19 @@ def test_each_is_written_down_with_its_step_and_counted(tmp_path):
     assert [row["train/num_bad_samples"] for row in rows] == [2, 2, 3]
 
 
+def test_replacements_that_are_bad_too_do_not_count_again(tmp_path):
+    """A share of the samples read: a shard of bad samples alone counts for no more than its size."""
+    facts = {"stream": "data.train_shards", "shard": "a.tar", "reason": "broken", "outcome": "replaced"}
+    found = [facts | {"position": position, "key": str(key)} for position in (0, 5) for key in range(20)]
+    found += [facts | {"stream": "data.region_shards", "position": 5, "key": "r"}]
+    model = tiny_model(with_pta=False)
+    ((pairs, regions),) = ready_batches(model, 1, regions=False)
+    callback = BadSamplesCallback(tmp_path / "quarantine.jsonl", max_bad_frac=0.5, samples_per_step=8)
+    rows = fit(training_module(model), [(pairs._replace(problems=found), regions)], callbacks=[callback])
+    assert [row["train/num_bad_samples"] for row in rows] == [3]
+    assert len((tmp_path / "quarantine.jsonl").read_text().splitlines()) == 41
+
+
 def test_too_many_stop_the_run_and_say_where_to_look(tmp_path):
     model = tiny_model(with_pta=False)
     batches = with_problems(ready_batches(model, 3, regions=False), [300, 300, 300])

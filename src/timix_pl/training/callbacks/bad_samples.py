@@ -1,6 +1,7 @@
 """Samples that could not be used: written down, counted, and too many of them stop the run."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class BadSamplesCallback(Callback):
         """Write down this rank's bad samples; look at all ranks' when the step is logged."""
         assert isinstance(pl_module, PretrainModule)
         problems = batch[0].problems
-        self._num_bad_here += sum(problem["outcome"] != "used in part" for problem in problems)
+        self._num_bad_here += _num_not_used(problems)
         if problems:
             with self.path.open("a") as file:
                 file.writelines(json.dumps({"step": pl_module.global_step} | problem) + "\n" for problem in problems)
@@ -63,3 +64,9 @@ class BadSamplesCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self._num_bad_before = state_dict["num_bad"]
+
+
+def _num_not_used(problems: Sequence[dict[str, Any]]) -> int:
+    """Samples that were due and could not be used. Replacements that were bad too have the position of the first, and do not count."""
+    bad = [problem for problem in problems if problem["outcome"] != "used in part"]
+    return len({(problem["stream"], problem.get("position", -1 - number)) for number, problem in enumerate(bad)})

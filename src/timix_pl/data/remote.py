@@ -6,8 +6,6 @@ shard lets one of them fetch it, and the bound of the whole is held under anothe
 """
 
 import atexit
-import hashlib
-import json
 import logging
 import os
 import threading
@@ -35,7 +33,7 @@ from timix_pl.data.index import (
     join_entries,
     read_index_file,
 )
-from timix_pl.data.shard_cache import drop_oldest, locked_file
+from timix_pl.data.shard_cache import drop_oldest, folder_of, locked_file
 from timix_pl.data.transport import ShortBodyError, get_optional, locate, retried
 
 log = logging.getLogger(__name__)
@@ -92,8 +90,7 @@ class RemoteShard:
     @property
     def local(self) -> Path:
         """Where the cache keeps it, if it does."""
-        known_by = hashlib.sha256(json.dumps([self.url, self.num_bytes, self.version]).encode()).hexdigest()
-        return self.access.cache_dir / known_by[:20] / self.name
+        return folder_of(self.access.cache_dir, self.url, self.num_bytes, self.version) / self.name
 
     def entry(self) -> ShardEntry:
         """What it holds: from the manifest, or from its index."""

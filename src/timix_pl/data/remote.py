@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -168,7 +169,7 @@ class RemoteShard:
             yield
 
     def _fetch_index(self) -> None:
-        content = get_optional(f"{self.url}.index.npz", self.key)
+        content = get_optional(f"{self.url}.index.npz", self.key, denied_is_absent=True)
         if content is not None:
             with atomic_path(self._index_path) as temporary:
                 temporary.write_bytes(content)
@@ -274,7 +275,7 @@ class Prefetcher:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="shard-prefetch", daemon=True)
                 self._thread.start()
-                _threads.append(self._thread)
+                _threads.add(self._thread)
 
     def _run(self) -> None:
         while True:
@@ -323,14 +324,14 @@ def in_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> li
 
 
 _exiting = threading.Event()
-_threads: list[threading.Thread] = []
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 def _end_threads() -> None:
     """Without this, a thread that comes back from the network while the interpreter ends would bring the process down."""
     _exiting.set()
     until = time.monotonic() + _EXIT_WAIT_S
-    for thread in _threads:
+    for thread in list(_threads):
         thread.join(max(0.0, until - time.monotonic()))
 
 

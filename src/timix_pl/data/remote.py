@@ -33,8 +33,10 @@ from timix_pl.data.index import (
     index_shard,
     join_entries,
     read_index_file,
+    scan_shard,
 )
 from timix_pl.data.shard_cache import drop_oldest, folder_of, locked_file
+from timix_pl.data.tar_scan import HEADER_BYTES, BrokenTarError, is_header_of
 from timix_pl.data.transport import ShortBodyError, get_optional, locate, retried
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ Result = TypeVar("Result")
 _CONNECTIONS = 16
 _CHUNK_BYTES = 1 << 20
 _EXIT_WAIT_S = 2.0
+_STALE_INDEX = f"Make the indexes and {MANIFEST_NAME} again with 'timix-data index' where the tars are local, and upload them."
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,12 @@ class RemoteShard:
 
     def index(self) -> ShardIndex:
         """Its index: the one beside it, or else made here from the whole shard; kept in the cache."""
-        if not self._index_path.is_file():
+        index = self._kept_index()
+        if index is None:
             with self._locked():
-                if not self._index_path.is_file():
-                    self._fetch_index()
-        index, _ = read_index_file(self._index_path, self.local)
+                index = self._kept_index()
+                if index is None:
+                    index = self._fetch_index()
         if self.digest not in (None, index.digest):
             raise DataError(f"{self.key}: {self.url}: its index is not the one that {MANIFEST_NAME} lists. {self._advice}")
         return index
@@ -140,6 +144,15 @@ class RemoteShard:
         except NotSupportedError:
             raise DataError(f"{self.key}: {self.url}: this server cannot send ranges. Set data.remote=cache.") from None
 
+    def read_members(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Members of the sample ``key`` at (offset, size), in one request; the headers before them must be theirs."""
+        start = min(offset for offset, _ in spans) - HEADER_BYTES
+        block = self.read(max(offset + size for offset, size in spans) - start, start)
+        for offset, size in spans:
+            if not is_header_of(block[offset - start - HEADER_BYTES : offset - start], key, size):
+                raise DataError(f"{self.key}: {self.url}: at byte {offset} there is no such member of {key}. {_STALE_INDEX}")
+        return [block[offset - start : offset - start + size] for offset, size in spans]
+
     def prefetch(self) -> None:
         """Fetch what reading it will need, if no other process is at it; one try, for reading tries again."""
         try:
@@ -168,19 +181,53 @@ class RemoteShard:
         with locked_file(self.local.with_name("lock"), wait):
             yield
 
-    def _fetch_index(self) -> None:
+    def _kept_index(self) -> ShardIndex | None:
+        """The index in the cache, if it is there and fits; another program, or an older version of this one, may have left any file."""
+        if not self._index_path.is_file():
+            return None
+        try:
+            return self._read_index(self._index_path)
+        except DataError as error:
+            log.debug("%s: its index in the cache is not used: %s", self.url, error)
+            return None
+
+    def _read_index(self, path: Path) -> ShardIndex:
+        index, num_bytes = read_index_file(path, self.local)
+        if num_bytes != self.num_bytes:
+            raise DataError(f"the tar has {self.num_bytes} bytes, and had {num_bytes} when it was indexed")
+        return index
+
+    def _scan(self, path: Path) -> ShardIndex:
+        with self._named():
+            return scan_shard(path, accept_truncated=True)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors of a broken tar speak of its URL, and not of the cache."""
+        try:
+            yield
+        except BrokenTarError as error:
+            raise DataError(
+                f"{self.key}: {self.url}: {error.reason}. Upload it again, whole and uncompressed, or leave it out. To take what is whole, "
+                "run 'timix-data index --accept-truncated' where the tars are local, and upload the indexes."
+            ) from error
+
+    def _fetch_index(self) -> ShardIndex:
+        """Bring the index into the cache, or make it there. The lock must be held."""
         content = get_optional(f"{self.url}.index.npz", self.key, denied_is_absent=True)
         if content is not None:
-            with atomic_path(self._index_path) as temporary:
-                temporary.write_bytes(content)
             try:
-                if read_index_file(self._index_path, self.local)[1] == self.num_bytes:
-                    return
-            except DataError:
-                log.debug("%s.index.npz is damaged", self.url)
-            self._index_path.unlink()
+                with atomic_path(self._index_path) as temporary:
+                    temporary.write_bytes(content)
+                    index = self._read_index(temporary)
+                    if self.local.is_file() and self._scan(self.local).digest != index.digest:
+                        raise DataError("the tar in the cache is another")
+                return index
+            except DataError as error:
+                log.debug("%s.index.npz is not used: %s", self.url, error)
         self._fetch()
-        index_shard(self.local)
+        with self._named():
+            return index_shard(self.local)
 
     def _fetch(self, pauses_s: Sequence[float] | None = None) -> None:
         """Bring the whole shard into the cache, unless it is there. The lock must be held."""
@@ -193,7 +240,7 @@ class RemoteShard:
                 self._download(file, pauses_s)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(self._part_path, self.local)
+            self._take_over()
         except OSError as error:
             raise DataError(
                 f"data.shard_cache_dir={self.access.cache_dir}: {self.url} cannot be kept there ({error}). "
@@ -201,6 +248,18 @@ class RemoteShard:
             ) from error
         finally:
             self._part_path.unlink(missing_ok=True)
+
+    def _take_over(self) -> None:
+        """Make the download the shard of the cache, if it is what its manifest or index says. Tars are padded: the size does not tell."""
+        kept = self._kept_index()
+        listed = self.digest if self.digest is not None else kept.digest if kept is not None else None
+        fits = listed is None or self._scan(self._part_path).digest == listed
+        if not fits and self.digest is not None:
+            raise DataError(f"{self.key}: {self.url}: this is not the shard that {MANIFEST_NAME} lists. {_STALE_INDEX}")
+        os.replace(self._part_path, self.local)
+        if not fits:
+            self._index_path.unlink()  # the next start makes one
+            raise DataError(f"{self.key}: {self.url}: its index is of another tar. {_STALE_INDEX}")
 
     def _download(self, file: Any, pauses_s: Sequence[float] | None) -> None:
         farthest = done = 0

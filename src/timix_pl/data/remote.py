@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,8 +70,8 @@ class RemoteAccess:
 class RemoteShard:
     """A tar at a URL. ``key``: the configuration key it came from, for messages.
 
-    ``num_bytes`` and ``version`` tell it from what the URL held at other times; ``etag`` is what its store must answer with;
-    ``num_samples`` and ``digest`` are those of ``manifest.json``, where there is one.
+    ``num_bytes`` and ``version`` tell it from what the URL held at other times; ``etag`` is what its store must answer with, and where it
+    is not known, the first answer's holds for those after it; ``num_samples`` and ``digest`` are those of ``manifest.json``.
 
     Raises:
         DataError: from every method: the source refuses, stays away after all tries, or has another size or version than it had.
@@ -85,6 +85,7 @@ class RemoteShard:
     etag: str | None = None
     num_samples: int | None = None
     digest: str | None = None
+    _first_etag: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -289,7 +290,12 @@ class RemoteShard:
     def _check(self, meta: Any) -> None:
         if meta["size"] != self.num_bytes:
             raise DataError(f"{self.key}: {self.url} has {meta['size']} bytes, and had {self.num_bytes} when it was listed. {self._advice}")
-        if self.etag is not None and meta["e_tag"] != self.etag:
+        etag = meta["e_tag"]
+        if etag is None:
+            return
+        if not self._first_etag:
+            self._first_etag.append(self.etag or etag)
+        if etag != self._first_etag[0]:
             raise DataError(f"{self.key}: {self.url} has been replaced since the run started. {self._advice}")
 
     def _reserve(self) -> None:

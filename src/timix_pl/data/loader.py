@@ -5,18 +5,21 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing import forkserver, resource_tracker
 from types import FrameType
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from timix_pl.core.errors import TimixError
+from timix_pl.core.processes import end_with_parent
 from timix_pl.data.transport import used_here
 
 _PRELOADED = ["torch", "open_clip"]
 """What takes long to import; workers of a fork server find it imported."""
 
 _GRACE_S = 60.0
+_JOB_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Loader(DataLoader):
@@ -31,11 +34,11 @@ class Loader(DataLoader):
 
     def __init__(self, dataset: Dataset, **options: Any):
         wrapped = _ErrorsInStream(dataset) if isinstance(dataset, IterableDataset) else _ErrorsAsItems(dataset)
-        super().__init__(wrapped, batch_size=None, collate_fn=_unchanged, worker_init_fn=_outlive_signals, **options)
+        super().__init__(wrapped, batch_size=None, collate_fn=_unchanged, worker_init_fn=_start_worker, **options)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         if self.num_workers and used_here():
-            multiprocessing.set_forkserver_preload(_PRELOADED)
+            _start_fork_server()
             self.multiprocessing_context = "forkserver"
         for item in super().__iter__():
             if isinstance(item, TimixError):
@@ -71,7 +74,26 @@ class _ErrorsInStream(IterableDataset):
             yield error
 
 
-def _outlive_signals(worker_id: int) -> None:
+def _start_fork_server() -> None:
+    """Start it, unless it runs, and Python's tracker of resources with it, deaf to what a job is sent: workers end when their server does.
+
+    Blocked signals stay blocked in a process that is started; to ignore them there, once it runs, would leave it a moment without protection.
+    """
+    multiprocessing.set_forkserver_preload(_PRELOADED)
+    for process in (resource_tracker, forkserver):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _JOB_SIGNALS)
+        try:
+            process.ensure_running()  # that of the tracker unblocks signals, hence one after the other
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(worker_id: int) -> None:
+    _outlive_signals()
+    end_with_parent()
+
+
+def _outlive_signals() -> None:
     """A job's signals and Ctrl-C reach the loader processes too, while the training process still needs their batches to end its step.
 
     So they end when it ends, or some time after SIGTERM, which is also how it ends those that hang.
@@ -85,6 +107,7 @@ def _outlive_signals(worker_id: int) -> None:
     signal.signal(signal.SIGTERM, end_later)
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _JOB_SIGNALS)  # the fork server blocks them
 
 
 def _unchanged(item: Any) -> Any:

@@ -16,9 +16,9 @@ from xml.sax.saxutils import escape
 class WebServer:
     """Serves ``folder`` as ``http://.../...`` and, as S3 does, lists it when it is asked ``?list-type=2&prefix=...``.
 
-    Settings that tests change: ``delay_s`` before each chunk of a body, ``cut`` so many bodies in the middle and call ``after_cut``, answer the
-    next ``unavailable`` requests with 503, those of paths that end in ``forbidden`` with 403, and all with ``status`` where it is set,
-    ``ranges`` off. ``requests`` holds (method, path, Range header) of each request, ``headers`` the last one's.
+    Settings that tests change: ``delay_s`` before each chunk of a body, ``cut`` so many bodies in the middle and call ``after_cut``, answer
+    the next ``unavailable`` requests with 503, those of paths that end in ``forbidden`` with 403, and all with ``status`` where it is
+    set, ``ranges`` off. ``requests`` holds (method, path, Range header) of each request, ``headers`` the last one's.
     """
 
     def __init__(self, folder: Path):

@@ -14,6 +14,7 @@ import torch
 
 from tests.commands import write_scripts
 from tests.tiny import write_shards
+from tests.web_server import WebServer
 
 NUM_STEPS = 120
 WORDS = f"""model=tiny trainer=cpu trainer.num_threads=1 trainer.max_steps={NUM_STEPS} trainer.log_every_n_steps=1
@@ -107,6 +108,20 @@ def test_a_stopped_run_saves_says_so_and_goes_on(number: signal.Signals, status:
     ended = checkpoint(run)
     assert all(torch.equal(ended["state_dict"][name], whole["state_dict"][name]) for name in whole["state_dict"])
     assert steps_logged(run) == NUM_STEPS
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_run_on_remote_shards_saves_too(number: signal.Signals, folder: Path, start: Start) -> None:
+    """Its loader processes come from a fork server, which hears the signal as well."""
+    run, server = folder / f"remote-{number.name}", WebServer(folder)
+    process = start(run.name, f"data.train_shards={server.url}/train", f"data.shard_cache_dir={folder / 'cache'}")
+    wait_until_it_trains(process, run)
+    os.killpg(process.pid, number)
+    said = process.communicate(timeout=100)[1]
+    server.stop()
+    assert process.returncode == 75, said
+    assert "Traceback" not in said and "resource_tracker" not in said
+    assert checkpoint(run)["global_step"] == steps_logged(run)
 
 
 def test_one_rank_that_hears_it_is_enough(folder: Path, start: Start) -> None:

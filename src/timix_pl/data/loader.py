@@ -77,7 +77,7 @@ class _ErrorsInStream(IterableDataset):
 def _start_fork_server() -> None:
     """Start it, unless it runs, and Python's tracker of resources with it, deaf to what a job is sent: workers end when their server does.
 
-    Blocked signals stay blocked in a process that is started; to ignore them there, once it runs, would leave it a moment without protection.
+    Blocked signals stay blocked in a process that is started; to ignore them there, once it runs, would come a moment too late.
     """
     multiprocessing.set_forkserver_preload(_PRELOADED)
     for process in (resource_tracker, forkserver):

@@ -77,7 +77,7 @@ def _read_manifest(folder: str, key: str) -> Listed | None:
         raise DataError(
             f"{key}: {folder}/{MANIFEST_NAME} is damaged ({error}). Make it again with 'timix-data index' and upload it."
         ) from error
-    return {name: ShardFacts(*counts, digest) for name, counts, digest in rows}
+    return {name: ShardFacts(counts[0], counts[1], counts[2], counts[3], digest) for name, counts, digest in rows}
 
 
 def _with_facts(url: str, key: str, access: RemoteAccess, listed: Listed | None) -> RemoteShard | None:

@@ -96,7 +96,9 @@ def get_optional(url: str, key: str, denied_is_absent: bool = False) -> bytes | 
     except ForbiddenError as error:
         if denied_is_absent:
             return None
-        raise ForbiddenError(f"{error} If it is not there: S3 says so only to those who may list (s3:ListBucket); else upload it.") from error
+        raise ForbiddenError(
+            f"{error} If it is not there: S3 says so only to those who may list (s3:ListBucket); else upload it."
+        ) from error
 
 
 def locate(url: str) -> tuple[ObjectStore, str]:

@@ -1,9 +1,6 @@
 """A function over many shards, in processes that end with the command, however it ends."""
 
-import multiprocessing
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +9,7 @@ from itertools import islice
 from typing import TypeVar
 
 from timix_pl.core.errors import DataError
+from timix_pl.core.processes import end_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,11 +49,4 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
 def _start_worker() -> None:
     """End at once and in silence at Ctrl-C, and end with the parent even where it was killed: what is half done has no name yet."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    end_with_parent()

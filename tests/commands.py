@@ -15,7 +15,7 @@ def write_scripts(folder: Path) -> Path:
         script = folder / name
         script.write_text(
             f"#!{sys.executable}\nimport sys\nsys.path[:0] = [{str(REPOSITORY / 'src')!r}, {str(REPOSITORY)!r}]\n"
-            f"from {module} import {function}\nsys.exit({function}())\n"
+            f"from {module} import {function}\nif __name__ == '__main__':\n    sys.exit({function}())\n"
         )
         script.chmod(0o755)
     return folder

@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -15,14 +16,16 @@ from xml.sax.saxutils import escape
 class WebServer:
     """Serves ``folder`` as ``http://.../...`` and, as S3 does, lists it when it is asked ``?list-type=2&prefix=...``.
 
-    Settings that tests change: ``delay_s`` before each chunk of a body, ``cut`` so many bodies in the middle, answer the next
-    ``unavailable`` requests with 503 and all with ``status`` where it is set, ``ranges`` off. ``requests`` holds
-    (method, path, Range header) of each request, ``headers`` the last one's.
+    Settings that tests change: ``delay_s`` before each chunk of a body, ``cut`` so many bodies in the middle and call ``after_cut``, answer
+    the next ``unavailable`` requests with 503, those of paths that end in ``forbidden`` with 403, and all with ``status`` where it is
+    set, ``ranges`` off. ``requests`` holds (method, path, Range header) of each request, ``headers`` the last one's.
     """
 
     def __init__(self, folder: Path):
         self.folder, self.port = folder, 0
         self.delay_s, self.cut, self.unavailable, self.status, self.ranges = 0.0, 0, 0, None, True
+        self.forbidden: str | None = None
+        self.after_cut: Callable[[], object] = lambda: None
         self.requests: list[tuple[str, str, str | None]] = []
         self.headers: dict[str, str] = {}
         self.connections: list[socket.socket] = []
@@ -81,6 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(503, b"")
         if owner.status is not None:
             return self._answer(owner.status, b"")
+        if owner.forbidden is not None and parts.path.endswith(owner.forbidden):
+            return self._answer(403, b"")
         if "list-type=2" in parts.query:
             return self._answer(200, _listing(path, parse_qs(parts.query)["prefix"][0]))
         if not path.is_file():
@@ -119,6 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
             except OSError:
                 self.close_connection = True
                 return
+        if stop < len(body):
+            owner.after_cut()
 
 
 def _facts(path: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ import torch
 
 from tests.commands import REPOSITORY, write_scripts
 from tests.tiny import write_shards
+from tests.web_server import WebServer
 
 ENDLESS = "trainer.max_steps=1000000"
 WORDS = """model=tiny trainer=cpu trainer.num_threads=1 trainer.log_every_n_steps=1 trainer.progress_bar=false data.num_workers=1
@@ -122,6 +123,18 @@ def test_a_stopped_run_saves_says_so_and_goes_on(number: signal.Signals, status:
     ended, unbroken = checkpoint(run)["state_dict"], checkpoint(whole)["state_dict"]
     assert all(torch.equal(ended[name], unbroken[name]) for name in unbroken)
     assert steps_logged(run) == step + 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_run_on_remote_shards_saves_too(number: signal.Signals, folder: Path, start: Start) -> None:
+    """Its loader processes come from a fork server, which hears the signal as well."""
+    run, server = folder / f"remote-{number.name}", WebServer(folder)
+    process = start(run.name, ENDLESS, f"data.train_shards={server.url}/train", f"data.shard_cache_dir={folder / 'cache'}")
+    wait_until_it_trains(process, run)
+    os.killpg(process.pid, number)
+    assert "resource_tracker" not in said_by(process, 75)
+    server.stop()
+    assert checkpoint(run)["global_step"] == steps_logged(run)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGUSR1, 75), (signal.SIGINT, 130)])

@@ -321,6 +321,20 @@ def read_manifest(folder: Path) -> ShardTable | None:
         DataError: it cannot be read, or is damaged.
     """
     path = folder / MANIFEST_NAME
+    try:
+        return parse_manifest(path.read_bytes(), os.path.join(folder, ""))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: the manifest is damaged ({error}). Make it again with 'timix-data index {folder}'.") from error
+
+
+def parse_manifest(content: bytes, folder: str) -> ShardTable:
+    """The tars that the content of a ``manifest.json`` lists, in a folder that ends in a slash. Older manifests have empty digests.
+
+    Raises:
+        ValueError: it is not what ``save_manifest`` writes.
+    """
     names: list[bytes] = []
     counts, digests = array("q"), bytearray()
 
@@ -328,20 +342,27 @@ def read_manifest(folder: Path) -> ShardTable | None:
         """Move a shard's fields to the columns as they are parsed, so that no object is left of it."""
         if "name" not in fields:
             return fields
-        names.append(os.fsencode(fields["name"]))
-        later = fields.get("mtime_ns", -1), fields.get("num_problems", 0)  # older manifests lack these, and the digest
-        counts.extend((fields["num_samples"], fields["num_bytes"], *later))
-        digests.extend(fields.get("digest", "").encode().ljust(_DIGEST_CHARS, b"\0"))
+        name, digest = fields["name"], fields.get("digest", "")
+        numbers = fields["num_samples"], fields["num_bytes"], fields.get("mtime_ns", -1), fields.get("num_problems", 0)
+        if "/" in name or not name.endswith(".tar"):
+            raise ValueError(f"{name!r} is not the name of a tar")
+        if min(numbers[0], numbers[1], numbers[3]) < 0 or len(digest) not in (0, _DIGEST_CHARS):
+            raise ValueError(f"of {name}, it has {numbers} and {digest!r}")
+        names.append(os.fsencode(name))
+        counts.extend(numbers)
+        digests.extend(digest.encode().ljust(_DIGEST_CHARS, b"\0"))
         return None
 
     try:
-        json.loads(path.read_bytes(), object_hook=take)["shards"]
-        columns = np.array(names, np.bytes_), np.array(counts).reshape(-1, 4), np.frombuffer(digests, _DIGEST)
-        return ShardTable([os.path.join(folder, "")], np.zeros(len(names), np.int32), *columns)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: the manifest is damaged ({error!r}). Make it again with 'timix-data index {folder}'.") from error
+        shards = json.loads(content, object_hook=take)["shards"]
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(repr(error)) from error
+    if shards != [None] * len(names):
+        raise ValueError("a shard has no name")
+    if len(set(names)) != len(names):
+        raise ValueError("a shard is listed twice")
+    columns = np.array(names, np.bytes_), np.array(counts, np.int64).reshape(-1, 4), np.frombuffer(digests, _DIGEST)
+    return ShardTable([folder], np.zeros(len(names), np.int32), *columns)
 
 
 def _facts_or_index(tar: Path) -> ShardFacts:

@@ -138,8 +138,8 @@ class ShardReader:
         num_bytes = sum(size for _, size in spans if size >= 0)
         if isinstance(file, _File) or not self._is_small(number) or end - start > num_bytes + _MAX_GAP_BYTES:
             return tuple(self._member(file, index, row, kind) for kind in kinds)
-        block = file.read(end - start, start)
-        return tuple(block[offset - start : offset - start + size] if size >= 0 else None for offset, size in spans)
+        found = iter(file.read_members(str(index.keys[row]), [span for span in spans if span[1] >= 0]))
+        return tuple(next(found) if size >= 0 else None for _, size in spans)
 
     def _is_small(self, number: int) -> bool:
         index, _, row = self._find(number)
@@ -149,7 +149,10 @@ class ShardReader:
         size = int(index.sizes[row, kind])
         if size > self._max_image_mb * 1e6:
             raise BadSampleError(f"the {_KINDS[kind]} has {size / 1e6:.1f} MB, more than data.max_image_mb={self._max_image_mb:g}")
-        return None if size < 0 else file.read(size, int(index.offsets[row, kind]))
+        if size < 0:
+            return None
+        offset = int(index.offsets[row, kind])
+        return file.read(size, offset) if isinstance(file, _File) else file.read_members(str(index.keys[row]), [(offset, size)])[0]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open_cached": None, "_fetched": {}}

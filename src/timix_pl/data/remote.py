@@ -6,17 +6,16 @@ shard lets one of them fetch it, and the bound of the whole is held under anothe
 """
 
 import atexit
-import hashlib
-import json
 import logging
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,8 +33,10 @@ from timix_pl.data.index import (
     index_shard,
     join_entries,
     read_index_file,
+    scan_shard,
 )
-from timix_pl.data.shard_cache import drop_oldest, locked_file
+from timix_pl.data.shard_cache import drop_oldest, folder_of, locked_file
+from timix_pl.data.tar_scan import HEADER_BYTES, BrokenTarError, is_header_of
 from timix_pl.data.transport import ShortBodyError, get_optional, locate, retried
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ Result = TypeVar("Result")
 _CONNECTIONS = 16
 _CHUNK_BYTES = 1 << 20
 _EXIT_WAIT_S = 2.0
+_STALE_INDEX = f"Make the indexes and {MANIFEST_NAME} again with 'timix-data index' where the tars are local, and upload them."
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class RemoteAccess:
 class RemoteShard:
     """A tar at a URL. ``key``: the configuration key it came from, for messages.
 
-    ``num_bytes`` and ``version`` tell it from what the URL held at other times; ``etag`` is what its store must answer with;
-    ``num_samples`` and ``digest`` are those of ``manifest.json``, where there is one.
+    ``num_bytes`` and ``version`` tell it from what the URL held at other times; ``etag`` is what its store must answer with, and where it
+    is not known, the first answer's holds for those after it; ``num_samples`` and ``digest`` are those of ``manifest.json``.
 
     Raises:
         DataError: from every method: the source refuses, stays away after all tries, or has another size or version than it had.
@@ -83,6 +85,7 @@ class RemoteShard:
     etag: str | None = None
     num_samples: int | None = None
     digest: str | None = None
+    _first_etag: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -92,8 +95,7 @@ class RemoteShard:
     @property
     def local(self) -> Path:
         """Where the cache keeps it, if it does."""
-        known_by = hashlib.sha256(json.dumps([self.url, self.num_bytes, self.version]).encode()).hexdigest()
-        return self.access.cache_dir / known_by[:20] / self.name
+        return folder_of(self.access.cache_dir, self.url, self.num_bytes, self.version) / self.name
 
     def entry(self) -> ShardEntry:
         """What it holds: from the manifest, or from its index."""
@@ -104,11 +106,12 @@ class RemoteShard:
 
     def index(self) -> ShardIndex:
         """Its index: the one beside it, or else made here from the whole shard; kept in the cache."""
-        if not self._index_path.is_file():
+        index = self._kept_index()
+        if index is None:
             with self._locked():
-                if not self._index_path.is_file():
-                    self._fetch_index()
-        index, _ = read_index_file(self._index_path, self.local)
+                index = self._kept_index()
+                if index is None:
+                    index = self._fetch_index()
         if self.digest not in (None, index.digest):
             raise DataError(f"{self.key}: {self.url}: its index is not the one that {MANIFEST_NAME} lists. {self._advice}")
         return index
@@ -142,6 +145,15 @@ class RemoteShard:
         except NotSupportedError:
             raise DataError(f"{self.key}: {self.url}: this server cannot send ranges. Set data.remote=cache.") from None
 
+    def read_members(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Members of the sample ``key`` at (offset, size), in one request; the headers before them must be theirs."""
+        start = min(offset for offset, _ in spans) - HEADER_BYTES
+        block = self.read(max(offset + size for offset, size in spans) - start, start)
+        for offset, size in spans:
+            if not is_header_of(block[offset - start - HEADER_BYTES : offset - start], key, size):
+                raise DataError(f"{self.key}: {self.url}: at byte {offset} there is no such member of {key}. {_STALE_INDEX}")
+        return [block[offset - start : offset - start + size] for offset, size in spans]
+
     def prefetch(self) -> None:
         """Fetch what reading it will need, if no other process is at it; one try, for reading tries again."""
         try:
@@ -170,19 +182,53 @@ class RemoteShard:
         with locked_file(self.local.with_name("lock"), wait):
             yield
 
-    def _fetch_index(self) -> None:
-        content = get_optional(f"{self.url}.index.npz", self.key)
+    def _kept_index(self) -> ShardIndex | None:
+        """The index in the cache, if it is there and fits; another program, or an older version of this one, may have left any file."""
+        if not self._index_path.is_file():
+            return None
+        try:
+            return self._read_index(self._index_path)
+        except DataError as error:
+            log.debug("%s: its index in the cache is not used: %s", self.url, error)
+            return None
+
+    def _read_index(self, path: Path) -> ShardIndex:
+        index, num_bytes = read_index_file(path, self.local)
+        if num_bytes != self.num_bytes:
+            raise DataError(f"the tar has {self.num_bytes} bytes, and had {num_bytes} when it was indexed")
+        return index
+
+    def _scan(self, path: Path) -> ShardIndex:
+        with self._named():
+            return scan_shard(path, accept_truncated=True)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors of a broken tar speak of its URL, and not of the cache."""
+        try:
+            yield
+        except BrokenTarError as error:
+            raise DataError(
+                f"{self.key}: {self.url}: {error.reason}. Upload it again, whole and uncompressed, or leave it out. To take what is whole, "
+                "run 'timix-data index --accept-truncated' where the tars are local, and upload the indexes."
+            ) from error
+
+    def _fetch_index(self) -> ShardIndex:
+        """Bring the index into the cache, or make it there. The lock must be held."""
+        content = get_optional(f"{self.url}.index.npz", self.key, denied_is_absent=True)
         if content is not None:
-            with atomic_path(self._index_path) as temporary:
-                temporary.write_bytes(content)
             try:
-                if read_index_file(self._index_path, self.local)[1] == self.num_bytes:
-                    return
-            except DataError:
-                log.debug("%s.index.npz is damaged", self.url)
-            self._index_path.unlink()
+                with atomic_path(self._index_path) as temporary:
+                    temporary.write_bytes(content)
+                    index = self._read_index(temporary)
+                    if self.local.is_file() and self._scan(self.local).digest != index.digest:
+                        raise DataError("the tar in the cache is another")
+                return index
+            except DataError as error:
+                log.debug("%s.index.npz is not used: %s", self.url, error)
         self._fetch()
-        index_shard(self.local)
+        with self._named():
+            return index_shard(self.local)
 
     def _fetch(self, pauses_s: Sequence[float] | None = None) -> None:
         """Bring the whole shard into the cache, unless it is there. The lock must be held."""
@@ -195,7 +241,7 @@ class RemoteShard:
                 self._download(file, pauses_s)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(self._part_path, self.local)
+            self._take_over()
         except OSError as error:
             raise DataError(
                 f"data.shard_cache_dir={self.access.cache_dir}: {self.url} cannot be kept there ({error}). "
@@ -203,6 +249,18 @@ class RemoteShard:
             ) from error
         finally:
             self._part_path.unlink(missing_ok=True)
+
+    def _take_over(self) -> None:
+        """Make the download the shard of the cache, if it is what its manifest or index says. Tars are padded: the size does not tell."""
+        kept = self._kept_index()
+        listed = self.digest if self.digest is not None else kept.digest if kept is not None else None
+        fits = listed is None or self._scan(self._part_path).digest == listed
+        if not fits and self.digest is not None:
+            raise DataError(f"{self.key}: {self.url}: this is not the shard that {MANIFEST_NAME} lists. {_STALE_INDEX}")
+        os.replace(self._part_path, self.local)
+        if not fits:
+            self._index_path.unlink()  # the next start makes one
+            raise DataError(f"{self.key}: {self.url}: its index is of another tar. {_STALE_INDEX}")
 
     def _download(self, file: Any, pauses_s: Sequence[float] | None) -> None:
         farthest = done = 0
@@ -232,7 +290,12 @@ class RemoteShard:
     def _check(self, meta: Any) -> None:
         if meta["size"] != self.num_bytes:
             raise DataError(f"{self.key}: {self.url} has {meta['size']} bytes, and had {self.num_bytes} when it was listed. {self._advice}")
-        if self.etag is not None and meta["e_tag"] != self.etag:
+        etag = meta["e_tag"]
+        if etag is None:
+            return
+        if not self._first_etag:
+            self._first_etag.append(self.etag or etag)
+        if etag != self._first_etag[0]:
             raise DataError(f"{self.key}: {self.url} has been replaced since the run started. {self._advice}")
 
     def _reserve(self) -> None:
@@ -277,7 +340,7 @@ class Prefetcher:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="shard-prefetch", daemon=True)
                 self._thread.start()
-                _threads.append(self._thread)
+                _threads.add(self._thread)
 
     def _run(self) -> None:
         while True:
@@ -326,14 +389,14 @@ def in_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> li
 
 
 _exiting = threading.Event()
-_threads: list[threading.Thread] = []
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 def _end_threads() -> None:
     """Without this, a thread that comes back from the network while the interpreter ends would bring the process down."""
     _exiting.set()
     until = time.monotonic() + _EXIT_WAIT_S
-    for thread in _threads:
+    for thread in list(_threads):
         thread.join(max(0.0, until - time.monotonic()))
 
 

@@ -1,6 +1,5 @@
 """Which shards people mean by URLs: tars, folders and patterns in object stores and on web servers."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -10,11 +9,14 @@ from typing import Any
 import obstore
 
 from timix_pl.core.errors import DataError
-from timix_pl.data.index import MANIFEST_NAME, UNFINISHED_NAME
+from timix_pl.data.index import MANIFEST_NAME, UNFINISHED_NAME, ShardFacts, parse_manifest
 from timix_pl.data.remote import RemoteAccess, RemoteShard, in_parallel
 from timix_pl.data.transport import get_optional, is_web, locate, retried
 
 SCHEMES = ("s3", "gs", "https", "http")
+
+Listed = dict[str, ShardFacts]
+"""What a manifest says of each shard, by name."""
 
 
 def find_remote_shards(urls: Sequence[str], key: str, access: RemoteAccess) -> tuple[RemoteShard, ...]:
@@ -64,28 +66,26 @@ def _is_pattern(name: str) -> bool:
     return any(mark in name for mark in "*?[")
 
 
-def _read_manifest(folder: str, key: str) -> dict[str, dict[str, Any]] | None:
-    """The shards that the manifest of a folder lists, by name."""
+def _read_manifest(folder: str, key: str) -> Listed | None:
+    """The shards that the manifest of a folder lists."""
     content = get_optional(f"{folder}/{MANIFEST_NAME}", key)
     if content is None:
         return None
     try:
-        return {
-            shard["name"]: {name: shard.get(name) for name in ("num_samples", "num_bytes", "digest")}
-            for shard in json.loads(content)["shards"]
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        rows = parse_manifest(content, f"{folder}/").rows()
+    except ValueError as error:
         raise DataError(
-            f"{key}: {folder}/{MANIFEST_NAME} is damaged ({error!r}). Make it again with 'timix-data index' and upload it."
+            f"{key}: {folder}/{MANIFEST_NAME} is damaged ({error}). Make it again with 'timix-data index' and upload it."
         ) from error
+    return {name: ShardFacts(counts[0], counts[1], counts[2], counts[3], digest) for name, counts, digest in rows}
 
 
-def _with_facts(url: str, key: str, access: RemoteAccess, listed: dict[str, dict[str, Any]] | None) -> RemoteShard | None:
+def _with_facts(url: str, key: str, access: RemoteAccess, listed: Listed | None) -> RemoteShard | None:
     """The shard at a URL as far as a manifest tells all about it."""
     facts = (listed or {}).get(url.rpartition("/")[2])
-    if facts is None or None in facts.values():
+    if facts is None or not facts.digest:
         return None
-    return RemoteShard(url, key, access, facts["num_bytes"], facts["digest"], None, facts["num_samples"], facts["digest"])
+    return RemoteShard(url, key, access, facts.num_bytes, facts.digest, None, facts.num_samples, facts.digest)
 
 
 def _from_meta(url: str, key: str, access: RemoteAccess, meta: Any) -> RemoteShard:
@@ -94,7 +94,7 @@ def _from_meta(url: str, key: str, access: RemoteAccess, meta: Any) -> RemoteSha
 
 
 def _of_web_folder(
-    url: str, folder: str, name: str, key: str, access: RemoteAccess, manifests: Callable[[str], dict[str, dict[str, Any]] | None]
+    url: str, folder: str, name: str, key: str, access: RemoteAccess, manifests: Callable[[str], Listed | None]
 ) -> list[RemoteShard | str]:
     listed = manifests(folder)
     if name or listed is None:
@@ -108,7 +108,7 @@ def _of_web_folder(
 
 
 def _of_folder(
-    url: str, folder: str, pattern: str, key: str, access: RemoteAccess, manifests: Callable[[str], dict[str, dict[str, Any]] | None]
+    url: str, folder: str, pattern: str, key: str, access: RemoteAccess, manifests: Callable[[str], Listed | None]
 ) -> list[RemoteShard | str]:
     if _is_pattern(folder):
         raise DataError(f"{key}: {url}: of a remote pattern only the last part may have '*', '?' or '['.")

@@ -1,11 +1,21 @@
 """The folder of remote shards that the processes of a machine share: its locks and its bound."""
 
 import fcntl
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from timix_pl.core.errors import DataError
+
+_HASH_CHARS = 20
+_OURS = "[0-9a-f]" * _HASH_CHARS
+
+
+def folder_of(cache_dir: Path, *known_by: str | int) -> Path:
+    """Where all is kept of the shard that is known by these: a folder named by a hash, so that the cache's own can be told from others."""
+    return cache_dir / hashlib.sha256(json.dumps(known_by).encode()).hexdigest()[:_HASH_CHARS]
 
 
 @contextmanager
@@ -17,7 +27,7 @@ def locked_file(path: Path, wait: bool = True) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        file = path.open("a")
     except OSError as error:
         raise DataError(f"data.shard_cache_dir: {path} cannot be written ({error}). Name a folder that can.") from error
     with file:
@@ -28,10 +38,10 @@ def locked_file(path: Path, wait: bool = True) -> Iterator[None]:
 def drop_oldest(cache_dir: Path, max_bytes: int) -> bool:
     """Remove the least recently opened shards, and what killed downloads left, until ``max_bytes`` are left; whether that was possible.
 
-    Files that a process is just bringing in, or about to open, stay.
+    Files that a process is just bringing in, or about to open, stay, and so does all that others keep in the folder.
     """
     files = []
-    for path in [*cache_dir.glob("*/*.tar"), *cache_dir.glob("*/*.part")]:
+    for path in [*cache_dir.glob(f"{_OURS}/*.tar"), *cache_dir.glob(f"{_OURS}/*.part")]:
         try:
             stat = path.stat()
         except FileNotFoundError:

@@ -12,7 +12,14 @@ IMAGE, TEXT, JSON = range(3)
 IMAGE_EXTS = ("jpg", "jpeg", "png", "webp")
 KIND_OF_EXT = dict.fromkeys(IMAGE_EXTS, IMAGE) | {"txt": TEXT, "caption": TEXT, "json": JSON}
 
-_BLOCK_BYTES = 512
+HEADER_BYTES = _BLOCK_BYTES = 512
+_MAX_PLAIN_CHARS = 90
+
+
+class BrokenTarError(DataError):
+    """A tar that cannot be used as it is; ``reason`` says why, without its path."""
+
+    reason = ""
 
 
 @dataclass
@@ -39,7 +46,7 @@ def scan_tar(path: Path, *, accept_truncated: bool = False) -> tuple[dict[str, S
     samples: dict[str, ScannedSample] = {}
     members, broken = _read_members(path)
     if broken and not accept_truncated:
-        raise DataError(f"{path}: {broken}. Fetch or write it again, or take what is whole with 'timix-data index --accept-truncated'.")
+        raise _broken(path, broken, "Fetch or write it again, or take what is whole with 'timix-data index --accept-truncated'.")
     problems = [f"{path.name}: {broken}; the samples after that are left out"] if broken else []
     for name, offset, size in members:
         directory, slash, base = name.rpartition("/")
@@ -62,6 +69,21 @@ def scan_tar(path: Path, *, accept_truncated: bool = False) -> tuple[dict[str, S
     return whole, problems
 
 
+def is_header_of(header: bytes, key: str, size: int) -> bool:
+    """Whether this block may stand before a member of a sample. Long and non-ASCII names are elsewhere, and not compared."""
+    try:
+        member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return member.size == size and (member.name.startswith(f"{key}.") or len(key) > _MAX_PLAIN_CHARS or not key.isascii())
+
+
+def _broken(path: Path, reason: str, advice: str) -> BrokenTarError:
+    error = BrokenTarError(f"{path}: {reason}. {advice}")
+    error.reason = reason
+    return error
+
+
 def _read_members(path: Path) -> tuple[list[tuple[str, int, int]], str]:
     """(name, offset of the data, size) of every whole regular member; and, where the tar has no end, what is wrong with it."""
     members: list[tuple[str, int, int]] = []
@@ -79,7 +101,7 @@ def _read_members(path: Path) -> tuple[list[tuple[str, int, int]], str]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such shard.") from None
     except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{path}: not a whole, uncompressed tar ({error}). Fetch or write it again; unpack a compressed one.") from error
+        raise _broken(path, f"not a whole, uncompressed tar ({error})", "Fetch or write it again; unpack a compressed one.") from error
     whole_bytes = members[-1][1] + members[-1][2] if members else 0
     return members, "" if has_end else f"the tar is cut off or damaged after {len(members)} members, at byte {whole_bytes} of {num_bytes}"
 

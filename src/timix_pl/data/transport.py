@@ -84,12 +84,21 @@ def _said(error: Exception) -> str:
     return line
 
 
-def get_optional(url: str, key: str) -> bytes | None:
-    """The content of a small file; None where there is none, or (as S3 says it to those who may not list) where access is denied."""
+def get_optional(url: str, key: str, denied_is_absent: bool = False) -> bytes | None:
+    """The content of a small file; None where there is none.
+
+    To those who may not list, S3 says that access is denied to what is not there: ``denied_is_absent`` takes it so.
+    """
     try:
         return retried(lambda: bytes(obstore.get(*locate(url)).bytes()), url, key)
-    except (MissingError, ForbiddenError):
+    except MissingError:
         return None
+    except ForbiddenError as error:
+        if denied_is_absent:
+            return None
+        raise ForbiddenError(
+            f"{error} If it is not there: S3 says so only to those who may list (s3:ListBucket); else upload it."
+        ) from error
 
 
 def locate(url: str) -> tuple[ObjectStore, str]:

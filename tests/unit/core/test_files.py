@@ -1,6 +1,7 @@
 """A file is there whole, or what was there before is."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,19 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_machines_that_share_a_folder_may_write_a_file_at_once(tmp_path, monkeypatch):
+    """In containers, processes of two machines often have the same number."""
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    with atomic_path(tmp_path / "a.txt") as mine, atomic_path(tmp_path / "a.txt") as theirs:
+        assert mine != theirs
+        assert all(path.parent == tmp_path and path.match(".a.txt.*.tmp") for path in (mine, theirs))
+        mine.write_text("mine")
+        theirs.write_text("theirs")
+    assert (tmp_path / "a.txt").read_text() == "mine"
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_mistyped_path_brings_the_nearest_that_exists(tmp_path, monkeypatch):

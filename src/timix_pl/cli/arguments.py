@@ -27,7 +27,7 @@ def parse(made: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
     known, unknown = made.parse_known_intermixed_args(arguments)
     if unknown:
         name = unknown[0].partition("=")[0].lstrip("-").replace("-", "_")
-        meant = [f"{key}=..." for key in schema_options() if name in (key, key.rpartition(".")[2])]
+        meant = [f"{key}=..." for key in schema_options() if name == key or key.endswith((f".{name}", f"_{name}"))]
         hint = f", such as {' or '.join(meant)}" if meant else ""
         made.error(f"there is no flag {unknown[0]}: options are written KEY=VALUE, without dashes{hint}; {made.prog} --help lists them")
     return known

@@ -11,6 +11,7 @@ from timix_pl.cli.arguments import parse, parser
 from timix_pl.cli.errors import clean_exit
 from timix_pl.config.folder import conf_dir, groups
 from timix_pl.config.options import schema_options
+from timix_pl.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -68,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(cfg: RootConfig) -> None:
+    from timix_pl.config.validate import shard_problems
+
+    if not cfg.dry_run and (found := shard_problems(cfg)):
+        raise ConfigError(found)
+
     from timix_pl.cli.logs import show_logs
     from timix_pl.config.build import dry_run, train
     from timix_pl.core.distributed import rank
@@ -87,10 +93,17 @@ def _run(cfg: RootConfig) -> None:
 def _sweep(overrides: list[str]) -> None:
     import hydra
 
+    from timix_pl.config.compose import compose
     from timix_pl.config.store import register_schema
-    from timix_pl.config.sweep import check_sweep
+    from timix_pl.config.sweep import check_sweep, jobs
 
     check_sweep(overrides)
+    if "dry_run=true" in overrides:
+        for number, job in enumerate(jobs(overrides)):
+            cfg = compose(job)
+            cfg.run_dir = f"{cfg.run_dir}/{number}"
+            _run(cfg)
+        return
     register_schema()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, instead of Hydra's own report
     sys.argv = [sys.argv[0], "--multirun", *overrides]
@@ -103,7 +116,9 @@ def _job(composed: DictConfig) -> None:
     from timix_pl.config.compose import to_root
 
     cfg = to_root(composed)
-    cfg.run_dir = HydraConfig.get().runtime.output_dir
+    hydra_cfg = HydraConfig.get()
+    cfg.run_dir = os.path.relpath(hydra_cfg.runtime.output_dir)
+    print(f"Run {hydra_cfg.job.num}: {' '.join(hydra_cfg.overrides.task)}, in {cfg.run_dir}", flush=True)
     _run(cfg)
 
 

@@ -98,8 +98,8 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
         log_every_n_steps=cfg.trainer.log_every_n_steps,
         told_to_stop=lambda: signals.heard != 0,
     )
-    if checkpoint is not None:
-        log.info("going on from %s", checkpoint)
+    if trainer.is_global_zero:
+        _announce(cfg, data, checkpoint)
     if trainer.is_global_zero:
         write_config(cfg)
         if checkpoint is None:
@@ -122,6 +122,21 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
     if trainer.is_global_zero:
         write_report(run_dir)
     return _last_evaluation(run_dir)
+
+
+def _announce(cfg: RootConfig, data: PretrainDataModule, checkpoint: Path | None) -> None:
+    """What is about to happen."""
+    num_pairs, size = data.pairs.num_samples, cfg.data.global_batch_size
+    epochs = f", {data.max_steps * size / num_pairs:.3g} epochs of {num_pairs} pairs" if num_pairs else ""
+    log.info("%d steps of %d pairs%s, in %s", data.max_steps, size, epochs, cfg.run_dir)
+    if num_pairs and num_pairs < size:
+        log.warning(
+            "data.global_batch_size=%d: the %d training pairs are fewer, so that a step holds a pair several times", size, num_pairs
+        )
+    if checkpoint is not None and step_of(checkpoint) >= data.max_steps:
+        log.info("finished already, at %s; raise trainer.max_steps to train on", checkpoint)
+    elif checkpoint is not None:
+        log.info("going on from %s", checkpoint)
 
 
 def _started_by_rank_0(trainer: Trainer) -> bool:
@@ -202,6 +217,7 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
         region_batch_size=cfg.pta.batch_size,
         region_every_n_steps=cfg.pta.every_n_steps,
     )
+    name = run_dir.name if cfg.name == "run" else cfg.name
     regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if cfg.pta.enabled else 0
     callbacks = [
         *([mixing] if mixing else []),
@@ -228,7 +244,7 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
             monitor=_monitor(cfg, evaluation),
             mode=cfg.checkpoint.mode,
         ),
-        SummaryCallback(run_dir / "summary.json", {"name": cfg.name, "num_train_samples": data.pairs.num_samples}),
+        SummaryCallback(run_dir / "summary.json", {"name": name, "num_train_samples": data.pairs.num_samples}),
         *([StepProgressBar()] if cfg.trainer.progress_bar else []),
     ]
     gpu = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())

@@ -8,6 +8,7 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+from yaml import YAMLError
 
 from timix_pl.config.folder import conf_dir
 from timix_pl.config.options import nearest, schema_options
@@ -16,7 +17,7 @@ from timix_pl.config.store import register_schema
 from timix_pl.config.validate import problems, task_problems
 from timix_pl.core.errors import ConfigError, RunError
 
-REFUSALS = (HydraException, OmegaConfBaseException)
+REFUSALS = (HydraException, OmegaConfBaseException, YAMLError)
 
 
 def compose(overrides: Sequence[str] = ()) -> RootConfig:
@@ -107,6 +108,8 @@ def _message(override: str, error: Exception) -> str:
         if not value:
             return f"{override}: expected KEY=VALUE"
         return f"""{override}: a value with special characters needs double quotes inside single ones: '{key}="{value}"'"""
+    if isinstance(error, YAMLError):
+        return f"{override}: not a YAML file: {' '.join(str(error).split())}"
     if isinstance(error, MissingConfigException):
         names = sorted(error.options or ())
         return f"{override}: no such option{nearest(value, names)}; choose from {', '.join(names)}"
@@ -117,6 +120,8 @@ def _message(override: str, error: Exception) -> str:
         at = str(cause.full_key).partition("[")[0]
         name = key if key.startswith(at) else at
         option = schema_options().get(name)
+        if name == "experiment":
+            return f"{override}: the file must begin with the line '# @package _global_', so that its keys are those of the whole"
         if option is None:
             return f"{override}: there is no key {name}{nearest(name, schema_options())}; docs/configuration.md lists all"
         return f"{override}: {name} takes {option.takes}; the default is {option.default_text}"

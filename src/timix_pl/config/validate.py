@@ -13,6 +13,8 @@ from typing import Any
 from timix_pl.config.options import as_typed, nearest, schema_options
 from timix_pl.config.ranges import RANGES
 from timix_pl.config.schema import Compute, DataKind, Lam, MixingKind, RootConfig, ScheduleKind, Targets
+from timix_pl.core.errors import DataError
+from timix_pl.data.shards import resolve_shards
 from timix_pl.models.architectures import known_architectures
 
 TASKS = ("retrieval", "zero_shot", "grounding")
@@ -26,6 +28,20 @@ def problems(cfg: RootConfig) -> list[str]:
     if out_of_range:
         return out_of_range + list(_independent_of_numbers(cfg))
     return [*_independent_of_numbers(cfg), *batch_problems(cfg, ranks), *_mixing_numbers(cfg), *_schedules(cfg)]
+
+
+def shard_problems(cfg: RootConfig) -> list[str]:
+    """Local shards that are not there. For a start alone: no file is looked at before that."""
+    found = []
+    for name in SHARDS:
+        spec = getattr(cfg.data, name)
+        if spec is None or cfg.data.prepare is not None or "://" in str(spec) or "pipe:" in str(spec):
+            continue
+        try:
+            resolve_shards(spec, f"data.{name}")
+        except DataError as error:
+            found.append(str(error))
+    return found
 
 
 def task_problems(cfg: RootConfig) -> list[str]:

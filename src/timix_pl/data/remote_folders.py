@@ -28,14 +28,14 @@ def find_remote_shards(urls: Sequence[str], key: str, access: RemoteAccess) -> t
     """
     for url in urls:
         _check_url(url, key)
-    manifests = lru_cache(None)(lambda folder: _read_manifest(folder, key))
+    manifests = lru_cache(None)(lambda folder, optional=False: _read_manifest(folder, key, optional))
     found: list[RemoteShard | str] = []
     for url in urls:
         folder, _, name = url.rpartition("/")
         if not name.endswith(".tar") and not _is_pattern(name):
             folder, name = url.rstrip("/"), ""
         if name and not _is_pattern(name):
-            found.append(_with_facts(url, key, access, manifests(folder)) or url)
+            found.append(_with_facts(url, key, access, manifests(folder, True)) or url)
         elif is_web(url):
             found += _of_web_folder(url, folder, name, key, access, manifests)
         else:
@@ -66,9 +66,9 @@ def _is_pattern(name: str) -> bool:
     return any(mark in name for mark in "*?[")
 
 
-def _read_manifest(folder: str, key: str) -> Listed | None:
-    """The shards that the manifest of a folder lists."""
-    content = get_optional(f"{folder}/{MANIFEST_NAME}", key)
+def _read_manifest(folder: str, key: str, optional: bool = False) -> Listed | None:
+    """The shards that the manifest of a folder lists. ``optional``: shards are named without it, so one that is denied is none."""
+    content = get_optional(f"{folder}/{MANIFEST_NAME}", key, denied_is_absent=optional)
     if content is None:
         return None
     try:

@@ -44,7 +44,7 @@ class ShardWriter:
         shards = sorted(self.folder.glob("*.tar"))
         in_the_way = [path for path in shards if not (overwrite and path.match("shard-*.tar"))]
         if in_the_way:
-            raise DataError(f"{self.folder}: the folder already has {in_the_way[0].name}. Give another folder, or overwrite its shards.")
+            raise DataError(f"{self.folder}: the folder already has {in_the_way[0].name}. Give another folder, or --overwrite.")
         (self.folder / UNFINISHED_NAME).touch()
         for path in [*self.folder.glob("shard-*.tar*"), self.folder / MANIFEST_NAME]:
             path.unlink(missing_ok=True)

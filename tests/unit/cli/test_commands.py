@@ -1,5 +1,6 @@
 """The commands as people meet them: help that is quick and clear, errors without stack traces, sweeps."""
 
+import logging
 import os
 import re
 import resource
@@ -74,7 +75,12 @@ def test_a_flag_that_does_not_exist_is_explained(capsys):
 
 
 def test_a_flag_that_means_an_option_brings_the_option(capsys):
-    for flag, option in (("--dry-run", "dry_run=..."), ("--max-steps=5", "trainer.max_steps=..."), ("--optim.lr", "optim.lr=...")):
+    for flag, option in (
+        ("--dry-run", "dry_run=..."),
+        ("--batch-size", "data.global_batch_size=... or pta.batch_size=... or evaluation.batch_size=..."),
+        ("--max-steps=5", "trainer.max_steps=..."),
+        ("--optim.lr", "optim.lr=..."),
+    ):
         with pytest.raises(SystemExit):
             train.main([flag])
         assert f"without dashes, such as {option}; timix-train --help" in capsys.readouterr().err
@@ -99,7 +105,7 @@ except SystemExit as ended: print(ended.code, sorted({"torch", "open_clip", "lig
 def test_a_sweep_shows_each_job_in_a_folder_of_its_own(run, tmp_path):
     done = run("timix-train", "-m", "experiment=demo", "mixing.ratio=0,0.5", "dry_run=true")
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"^run_dir: (.*)$", done.stdout, re.M) == [str(tmp_path / "runs/demo" / number) for number in "01"]
+    assert re.findall(r"^run_dir: (.*)$", done.stdout, re.M) == [f"runs/demo/{number}" for number in "01"]
     assert re.findall(r"^  ratio: (.*)$", done.stdout, re.M) == ["0.0", "0.5"]
 
 
@@ -154,3 +160,35 @@ def test_export_says_that_it_comes_later(capsys):
         export.main([])
     assert ended.value.code == 2
     assert "comes with a later version" in capsys.readouterr().err
+
+
+def test_all_wrong_paths_are_told_at_once_and_nothing_is_made(run, tmp_path):
+    (tmp_path / "shards").mkdir()
+    done = run("timix-train", "data.train_shards=shard/a", "data.val_shards=shards/b", "data.region_shards=c", "trainer.max_steps=1")
+    assert done.returncode == 2
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()[1:]] == [
+        "  - data.train_shards=shard/a",
+        "  - data.val_shards=shards/b",
+        "  - data.region_shards=c",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["shards"]
+
+
+def test_a_sweep_that_only_shows_writes_nothing_and_leaves_the_logs_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    handlers = logging.getLogger().handlers[:]
+    train.main(["-m", "experiment=demo", "mixing.ratio=0,0.5", "dry_run=true"])
+    assert "run_dir: runs/demo/1" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    assert logging.getLogger().handlers == handlers
+
+
+def test_an_experiment_that_is_no_yaml_or_lacks_its_first_line_is_named(tmp_path, capsys):
+    (tmp_path / "experiment").mkdir()
+    for name, content, part in (("broken", "a: [1", "not a YAML file"), ("nopkg", "optim: {lr: 1}\n", "# @package _global_")):
+        (tmp_path / "experiment" / f"{name}.yaml").write_text(content)
+        with pytest.raises(SystemExit) as ended:
+            train.main(["--config-dir", str(tmp_path), f"experiment={name}"])
+        assert ended.value.code == 2
+        said = capsys.readouterr().err
+        assert f"experiment={name}: " in said and part in said

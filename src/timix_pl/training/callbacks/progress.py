@@ -8,6 +8,8 @@ class StepProgressBar(TQDMProgressBar):
     """Lightning's bar, counting steps of the run."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lightning would call the whole run 'Epoch 0'."""
+        """Lightning would call the whole run 'Epoch 0', and not know where a resumed one begins and ends."""
         super().on_train_epoch_start(trainer, pl_module)
+        self.train_progress_bar.initial = trainer.global_step
+        self.train_progress_bar.reset(total=trainer.max_steps)
         self.train_progress_bar.set_description("Training")

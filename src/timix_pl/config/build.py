@@ -100,7 +100,6 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
     )
     if trainer.is_global_zero:
         _announce(cfg, data, checkpoint)
-    if trainer.is_global_zero:
         write_config(cfg)
         if checkpoint is None:
             (run_dir / "evaluation.json").unlink(missing_ok=True)

@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup ## Train a small model on the embedded data set, evaluate it, write runs/demo/report.html (5 to 8 minutes)
+demo: setup ## Train a small model on the embedded data set, evaluate it, write runs/demo/report.html (4 to 9 minutes)
 	$(BIN)/timix-train experiment=demo
 
 test: setup ## Run the tests; TIMIX_REAL_DATA=DIR adds those on published data sets

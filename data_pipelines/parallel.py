@@ -1,5 +1,6 @@
 """A function over many shards, in processes that end with the command, however it ends."""
 
+import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -42,11 +43,15 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
             raise DataError(
                 f"one of {jobs} processes was killed, perhaps for its memory; the same command goes on from here. Try a smaller --jobs."
             ) from None
+        except BaseException:
+            for process in multiprocessing.active_children():  # what is half done has no name yet
+                process.kill()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
-    """End at once and in silence at Ctrl-C, and end with the parent even where it was killed: what is half done has no name yet."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Leave Ctrl-C to the parent, and end with it even where it was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()

@@ -90,7 +90,8 @@ def test_a_stop_loses_only_the_shards_in_work_and_leaves_no_process(shards, sent
     os.mkfifo(shards / "9.tar")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     words = [sys.executable, "-m", "data_pipelines.cli", "index", str(shards), "--jobs", "2"]
-    command = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}  # a shell's background jobs ignore Ctrl-C
+    command = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True, **heard)
     wait_for(lambda: len(index_times(shards)) == 6)
     workers = children(command.pid)
     assert len(workers) == 2

@@ -70,11 +70,11 @@ def retried(
 
 
 class MissingError(DataError):
-    pass
+    """The source has no such object (404)."""
 
 
 class ForbiddenError(DataError):
-    pass
+    """The source refuses access (401, 403)."""
 
 
 def _said(error: Exception) -> str:

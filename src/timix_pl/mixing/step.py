@@ -33,6 +33,7 @@ class MixStep:
         compute: ``extra``, mixed images on top of the clean ones, or ``replace``, in place of them.
         rows: rows of the local batch to be mixed, on the CPU; ``partners`` likewise.
         joined_tokens: tokens of the joined captions, where the strategy joins them.
+        planned: a plan made before, for the same rows: it is used again, and nothing is scored.
     """
 
     mixer: Mixer
@@ -43,9 +44,17 @@ class MixStep:
     step: int
     first: int
     joined_tokens: Int[Tensor, "M T"] | None = None
+    planned: MixPlan | None = None
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether :meth:`plan` looks at scores."""
+        return self.planned is None and self.mixer.needs_scores
 
     def plan(self, device: torch.device, logits: Float[Tensor, "B P"] | None = None) -> MixPlan:
         """The plan for this step."""
+        if self.planned is not None:
+            return self.planned
         return self.mixer.plan(self.rows, self.partners, device, seed=self.seed, step=self.step, first=self.first, logits=logits)
 
     def apply(self, images: Float[Tensor, "B 3 H W"], plan: MixPlan) -> Float[Tensor, "M 3 H W"]:

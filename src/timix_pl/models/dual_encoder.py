@@ -20,8 +20,10 @@ class Mixing(Protocol):
 
     compute: str
     rows: Tensor
-    mixer: Any
     joined_tokens: Tensor | None
+
+    @property
+    def needs_scores(self) -> bool: ...
 
     def plan(self, device: torch.device, logits: Tensor | None = None) -> MixPlan: ...
 
@@ -189,7 +191,7 @@ class DualEncoder(nn.Module):
         else:
             image_features, patch_features = self.image(pixels)
             if mix is not None:
-                plan = mix.plan(pixels.device, self._scores(patch_features, pooled) if mix.mixer.needs_scores else None)
+                plan = mix.plan(pixels.device, self._scores(patch_features, pooled) if mix.needs_scores else None)
                 mixed_features = F.normalize(self.image(mix.apply(pixels, plan))[0], dim=-1)
                 if mix.joined_tokens is not None:
                     mixed_text = F.normalize(self.text(mix.joined_tokens)[0], dim=-1)
@@ -217,7 +219,7 @@ class DualEncoder(nn.Module):
         self, pixels: Float[Tensor, "B 3 H W"], pooled_text: Float[Tensor, "B E"], mix: Mixing
     ) -> Float[Tensor, "B P"] | None:
         """Scores of the rows to be mixed (the others are zero and not looked at); the images run to the block alone."""
-        if not mix.mixer.needs_scores:
+        if not mix.needs_scores:
             return None
         rows = mix.rows.to(pixels.device, non_blocking=True)
         scores = self._scores(self.image.patch_features(pixels[rows]), pooled_text[rows])

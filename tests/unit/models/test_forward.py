@@ -1,5 +1,7 @@
 """What one forward pass of a training step gives, for each way of mixing, against passes made by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -60,3 +62,25 @@ def test_mixed_features_are_those_of_the_mixed_pictures(encoder, name, compute):
             expected[rows] = joined_features
             torch.testing.assert_close(encoded.text_features, expected, rtol=0, atol=2e-6)
     assert encoded.joined == (name == "mixgen")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("compute", ["extra", "replace"])
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_plan_made_before_is_used_again_without_scoring(encoder, name, compute, monkeypatch):
+    images, captions = random_images(8, seed=1), random_captions(8, seed=1)
+    tokens = encoder.tokenizer(captions)
+    rows, partners = mixed_rows(8, 4, 0.75, seed=2, step=3, first=8)
+    joined = encoder.tokenizer(MixGen.join(captions, rows, partners)) if name == "mixgen" else None
+    mix = MixStep(MIXERS[name], compute, rows, partners, 2, 3, 8, joined)
+    encoded = encoder(images, tokens, mix=mix)
+
+    def scored(*_):
+        raise AssertionError("patches were scored")
+
+    monkeypatch.setattr(encoder.pta, "forward", scored)
+    again = encoder(images, tokens, mix=replace(mix, planned=encoded.plan))
+    assert again.plan is encoded.plan
+    assert again.image_features.equal(encoded.image_features) and again.text_features.equal(encoded.text_features)
+    if compute == "extra":
+        assert again.mixed_image_features.equal(encoded.mixed_image_features)

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from timix_pl.core.distributed import sum_over_ranks
 from timix_pl.core.errors import NonFiniteError, RunError
+from timix_pl.core.randomness import seed_of
 from timix_pl.core.types import Batch, LossOutput, RegionBatch
 from timix_pl.mixing.groups import mixed_rows
 from timix_pl.mixing.mixgen import MixGen
@@ -21,6 +23,7 @@ from timix_pl.mixing.step import Mixer, MixStep
 from timix_pl.models.dual_encoder import DualEncoder, Encoded
 from timix_pl.optim.groups import parameter_groups
 from timix_pl.optim.schedule import learning_rate
+from timix_pl.training.accumulation import Chunk, accumulate, split
 from timix_pl.training.objective import Objective
 
 log = logging.getLogger(__name__)
@@ -78,6 +81,7 @@ class PretrainModule(LightningModule):
         seed: the run's seed.
         non_finite: ``stop`` raises ``NonFiniteError``; ``skip`` counts the step and goes on.
         log_every_n_steps: a row of metrics every n steps, and for the first and the last.
+        micro_batch_size: pairs that a rank takes through the model at once; None: its whole batch. The gradients are the same.
         told_to_stop: asked in each step; where it answers yes on any rank, :attr:`all_stop` is true on all a step later.
     """
 
@@ -92,13 +96,14 @@ class PretrainModule(LightningModule):
         seed: int,
         non_finite: str = "stop",
         log_every_n_steps: int = 10,
+        micro_batch_size: int | None = None,
         told_to_stop: Callable[[], bool] = lambda: False,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.model, self.objective, self.optim = model, objective, optim
         self.global_batch_size, self.planned_samples, self.seed, self.non_finite = global_batch_size, planned_samples, seed, non_finite
-        self.log_every_n_steps = log_every_n_steps
+        self.log_every_n_steps, self.micro_batch_size = log_every_n_steps, micro_batch_size
         self.mixing: MixNow | None = None
         self.num_skipped_steps = 0
         self.told_to_stop, self.all_stop = told_to_stop, False
@@ -117,14 +122,37 @@ class PretrainModule(LightningModule):
         self.check_finite()
         pairs, regions = batch
         lr = self._set_learning_rate()
-        encoded = self.model(pairs.images, pairs.tokens, mix=self.mix_step(pairs), regions=regions)
-        output = self.objective(encoded, regions, first=pairs.first, gamma=self.mixing.gamma if self.mixing else 0.0)
-        self.manual_backward(output.loss + self._untouched_parameters(encoded))
+        encoded, output = self._gradients(pairs, regions)
         grad_norm = self._optimizer_step(output, pairs)
         if regions is not None:
             self._newest_region_values = self._region_values(encoded, output, regions)
         if self.logs_now():
             self._log_step(encoded, output, grad_norm, lr)
+
+    def _gradients(self, pairs: Batch, regions: RegionBatch | None) -> tuple[Encoded, LossOutput]:
+        """Forward and backward of this rank's batch, whole or in chunks of ``micro_batch_size``."""
+        gamma = self.mixing.gamma if self.mixing else 0.0
+        parts = split(pairs, self.micro_batch_size or len(pairs.images))
+        chunks = [Chunk(part, self.mix_step(part), regions if part is parts[-1] else None) for part in parts]
+        if len(chunks) > 1:
+            return accumulate(chunks, self._encode, self.objective, gamma, self._backward)
+        encoded = self._encode(chunks[0])
+        output = self.objective(encoded, regions, first=pairs.first, gamma=gamma)
+        self._backward(output.loss, encoded, last=True)
+        return encoded, output
+
+    def _encode(self, chunk: Chunk) -> Encoded:
+        """Dropout draws from (seed, step, position): the same in both passes of an accumulation, and after a resume."""
+        torch.manual_seed(seed_of("dropout", self.seed, self.global_step, chunk.pairs.first))
+        return self.model(chunk.pairs.images, chunk.pairs.tokens, mix=chunk.mix, regions=chunk.regions)
+
+    def _backward(self, loss: Tensor, encoded: Encoded, last: bool) -> None:
+        """Gradients are exchanged once, after the last chunk of a step."""
+        if last:
+            self.manual_backward(loss + self._untouched_parameters(encoded))
+        else:
+            with getattr(self.trainer.strategy, "block_backward_sync", nullcontext)():
+                self.manual_backward(loss)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Runs after all callbacks: the step's row is complete, and from here on the loop waits for data."""

@@ -1,0 +1,108 @@
+"""FSDP2: every rank holds a share of the weights, gradients and optimizer state, and the whole of a layer only while it computes."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
+
+from timix_pl.core.distributed import rank
+from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.training.checkpoint_io import load_tensors, read_checkpoint, save_folder
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Shards over all ranks. Checkpoints are folders that all ranks write, or files of the whole state; either is resumed from, whatever
+    number of ranks wrote it, sharded or not.
+
+    Args:
+        num_ranks: processes over all nodes.
+        sharded_checkpoints: write folders.
+        param_dtype: what the towers compute in, with fp32 weights in the optimizer and fp32 reductions; None: as they are.
+        offload: keep weights and optimizer state in CPU memory.
+    """
+
+    def __init__(self, num_ranks: int, *, sharded_checkpoints: bool, param_dtype: torch.dtype | None = None, offload: bool = False):
+        backend = "cpu:gloo,cuda:nccl" if offload and torch.cuda.is_available() else None
+        super().__init__(num_ranks, 1, save_distributed_checkpoint=sharded_checkpoints, process_group_backend=backend)
+        self.sharded_checkpoints, self.param_dtype, self.offload = sharded_checkpoints, param_dtype, offload
+
+    def shard(self, model: DualEncoder) -> None:
+        """Shard in place: block by block, then what is left of each tower. The logit scale stays in fp32."""
+        mesh = self.device_mesh["data_parallel"]
+        offload = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if self.offload else OffloadPolicy()
+        policy = MixedPrecisionPolicy(param_dtype=self.param_dtype, reduce_dtype=torch.float32 if self.param_dtype else None)
+        for part in (*model.blocks(), model.image, model.text, *([model.pta] if model.pta is not None else [])):
+            fully_shard(part, mesh=mesh, mp_policy=policy, offload_policy=offload)
+        fully_shard(model, mesh=mesh, offload_policy=offload)
+
+    def model_to_device(self) -> None:
+        """Move what is left on the CPU and need not stay there."""
+        if not self.offload:
+            super().model_to_device()
+            return
+        assert self.model is not None
+        for module in self.model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(self.root_device))
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """This rank's shards, or the whole weights on rank 0."""
+        assert self.lightning_module is not None
+        return self._for_checkpoint(self.lightning_module.state_dict())
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Likewise."""
+        return self._for_checkpoint(getattr(optimizer, "optimizer", optimizer).state_dict())
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
+        """Write a folder on all ranks together, or a file on rank 0."""
+        path = Path(self.broadcast(str(filepath)))
+        if self.sharded_checkpoints:
+            save_folder(checkpoint, path)
+        elif self.is_global_zero:
+            self.checkpoint_io.save_checkpoint(checkpoint, path)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Fill this rank's shards of the weights and the optimizer state.
+
+        Returns:
+            What else the checkpoint holds.
+        """
+        assert self.lightning_module is not None
+        path, weights = Path(checkpoint_path), self.lightning_module.state_dict()
+        if path.is_dir():
+            checkpoint = read_checkpoint(path, tensors=False)
+            states = [_empty_state(optimizer) for optimizer in self.optimizers]
+            load_tensors({"state_dict": weights, "optimizer_states": states}, path)
+        else:
+            checkpoint = read_checkpoint(path)
+            whole = checkpoint.pop("state_dict")
+            for name, weight in weights.items():
+                weight.copy_(_sharded_like(weight, whole[name]))
+            states = [
+                {number: {key: _sharded_like(parameter, value) for key, value in saved["state"][number].items()} for number, parameter in _numbered(optimizer)}
+                for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True)
+            ]  # fmt: skip
+        for optimizer, state, saved in zip(self.optimizers, states, checkpoint.pop("optimizer_states"), strict=True):
+            optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
+        return checkpoint
+
+    def _for_checkpoint(self, state: dict[str, Any]) -> dict[str, Any]:
+        if self.sharded_checkpoints:
+            return state
+        whole = tree_map_only(DTensor, lambda shard: shard.full_tensor().cpu(), state)
+        return whole if rank() == 0 else {}
+
+
+def _numbered(optimizer: Optimizer) -> list[tuple[int, Tensor]]:
+    """The parameters under the numbers that they have in the optimizer's state."""
+    return list(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))

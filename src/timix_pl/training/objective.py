@@ -53,10 +53,26 @@ class Objective:
         Returns:
             The loss, and the terms ``info_nce`` (or ``siglip``), ``mixed`` and ``patch_text``, unweighted, those that there are.
         """
-        with torch.autocast(encoded.image_features.device.type, enabled=False):
-            return self._sum(encoded, regions, first, gamma)
+        output = self.contrastive(encoded, first=first, gamma=gamma)
+        if encoded.region_logits is None or regions is None:
+            return output
+        num_phrases = sum_over_ranks(output.loss.new_tensor(float(len(regions.patch_labels))))
+        term = self.regions(encoded.region_logits, regions.patch_labels, num_phrases)
+        return LossOutput(output.loss + self.pta_weight * term, output.terms | {"patch_text": term})
 
-    def _sum(self, encoded: Encoded, regions: RegionBatch | None, first: int, gamma: float) -> LossOutput:
+    def contrastive(self, encoded: Encoded, *, first: int, gamma: float = 1.0) -> LossOutput:
+        """All but the PTA term. See :meth:`__call__`."""
+        with torch.autocast(encoded.image_features.device.type, enabled=False):
+            return self._contrastive(encoded, first, gamma)
+
+    def regions(
+        self, region_logits: Float[Tensor, "R P"], patch_labels: Float[Tensor, "R P"], num_phrases: Float[Tensor, ""]
+    ) -> Float[Tensor, ""]:
+        """The PTA term of this rank, unweighted. ``num_phrases``: over all ranks."""
+        with torch.autocast(region_logits.device.type, enabled=False):
+            return patch_text(region_logits, patch_labels, num_phrases, world_size())
+
+    def _contrastive(self, encoded: Encoded, first: int, gamma: float) -> LossOutput:
         clean = self._gathered(encoded)
         terms: dict[str, Tensor] = {}
         if encoded.plan is not None and encoded.mixed_image_features is None and not encoded.joined:
@@ -67,10 +83,6 @@ class Objective:
             if encoded.mixed_image_features is not None and encoded.plan is not None:
                 terms["mixed"] = self._mixed(encoded, clean, logits, first)
                 loss = loss + gamma * terms["mixed"]
-        if encoded.region_logits is not None and regions is not None:
-            num_phrases = sum_over_ranks(loss.new_tensor(float(len(regions.patch_labels))))
-            terms["patch_text"] = patch_text(encoded.region_logits, regions.patch_labels, num_phrases, world_size())
-            loss = loss + self.pta_weight * terms["patch_text"]
         return LossOutput(loss, terms)
 
     @staticmethod

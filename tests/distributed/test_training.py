@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
+from torch.distributed.tensor import DTensor
 
 from tests.distributed.spawn import run_on_ranks
 from tests.tiny import GRID, IMAGE_SIZE_PX, tiny_model, write_shards
@@ -29,12 +30,14 @@ def stream(folder, name):
     return SampleStream(str(folder / name), key=name, seed=0, name=name, window_shards=2)
 
 
-def train(folder, checkpoints, *, max_steps=NUM_STEPS, resume_from=None, objective=None):
+def train(folder, checkpoints, *, max_steps=NUM_STEPS, resume_from=None, objective=None, strategy=None, micro_batch_size=None):
     """Weights and rows after a run with TiMix, and regions in every second step."""
     model = tiny_model()
     # so large an eps that AdamW moves by the gradient, not by its sign: rounding stays rounding
     optim = OptimSettings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.25)
-    module = training_module(model, num_steps=NUM_STEPS, objective=objective or Objective(), optim=optim, non_finite="skip")
+    module = training_module(
+        model, num_steps=NUM_STEPS, objective=objective or Objective(), optim=optim, non_finite="skip", micro_batch_size=micro_batch_size
+    )
     data = PretrainDataModule(
         stream(folder, "train"),
         stream(folder, "regions"),
@@ -55,7 +58,7 @@ def train(folder, checkpoints, *, max_steps=NUM_STEPS, resume_from=None, objecti
     trainer = Trainer(
         accelerator="cpu",
         devices=world_size(),
-        strategy=DDPStrategy(process_group_backend="gloo", gradient_as_bucket_view=True) if world_size() > 1 else "auto",
+        strategy=strategy or (DDPStrategy(process_group_backend="gloo", gradient_as_bucket_view=True) if world_size() > 1 else "auto"),
         max_steps=max_steps,
         max_epochs=-1,
         limit_val_batches=0,
@@ -71,7 +74,11 @@ def train(folder, checkpoints, *, max_steps=NUM_STEPS, resume_from=None, objecti
         enable_progress_bar=False,
     )
     trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
-    return weights_of(model), trainer.loggers[0].rows
+    return whole(weights_of(model)), trainer.loggers[0].rows
+
+
+def whole(weights):
+    return {name: weight.full_tensor() if isinstance(weight, DTensor) else weight for name, weight in weights.items()}
 
 
 class InfiniteOnTheLastRank(Objective):

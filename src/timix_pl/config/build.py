@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import ParallelStrategy
 from omegaconf import OmegaConf
 
 from timix_pl.config.compose import recompose
@@ -24,6 +24,7 @@ from timix_pl.config.parts import (
     build_loggers,
     build_mixing,
     build_model,
+    build_strategy,
     check_batches,
     check_mixing_happens,
     evaluation_set,
@@ -46,7 +47,7 @@ from timix_pl.training.callbacks.pictures import PicturesCallback
 from timix_pl.training.callbacks.progress import StepProgressBar
 from timix_pl.training.callbacks.summary import SummaryCallback
 from timix_pl.training.callbacks.throughput import ThroughputCallback
-from timix_pl.training.checkpoint_io import AtomicCheckpointIO
+from timix_pl.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from timix_pl.training.csv_logger import CsvLogger
 from timix_pl.training.module import OptimSettings, PretrainModule
 from timix_pl.training.objective import Objective
@@ -96,6 +97,7 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
         seed=cfg.seed,
         non_finite=cfg.trainer.non_finite,
         log_every_n_steps=cfg.trainer.log_every_n_steps,
+        micro_batch_size=cfg.trainer.micro_batch_size,
         told_to_stop=lambda: signals.heard != 0,
     )
     if trainer.is_global_zero:
@@ -143,7 +145,7 @@ def _started_by_rank_0(trainer: Trainer) -> bool:
     strategy = trainer.strategy
     return (
         not trainer.is_global_zero
-        and isinstance(strategy, DDPStrategy)
+        and isinstance(strategy, ParallelStrategy)
         and strategy.cluster_environment is not None
         and not strategy.cluster_environment.creates_processes_externally
     )
@@ -174,15 +176,16 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> EvaluationResul
     """Evaluate a checkpoint with its run's configuration.
 
     Args:
-        checkpoint: a run directory (its newest checkpoint is taken), or a checkpoint file inside one.
+        checkpoint: a run directory (its newest checkpoint is taken), or a checkpoint inside one.
         overrides: of the run's configuration, as on the command line.
     Raises:
         RunError: there is no checkpoint.
         EvaluationError: some evaluations failed; it carries the others' result.
     """
-    run_dir = checkpoint if checkpoint.is_dir() else checkpoint.parent.parent
+    is_run = checkpoint.is_dir() and checkpoint.suffix != ".ckpt"
+    run_dir = checkpoint if is_run else checkpoint.parent.parent
     cfg = recompose(run_dir / "config.yaml", overrides)
-    path = checkpoint if checkpoint.is_file() else newest_whole_checkpoint(run_dir / "checkpoints")[0]
+    path = newest_whole_checkpoint(run_dir / "checkpoints")[0] if is_run else checkpoint
     if path is None:
         raise RunError(f"checkpoint={checkpoint}: no checkpoint there; give a run directory, or a .ckpt file")
     prepare_data(cfg)
@@ -199,7 +202,7 @@ def load_weights(model: DualEncoder, path: Path) -> None:
         RunError: it cannot be read, or belongs to another model.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        state = read_checkpoint(path)["state_dict"]
         model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
     except (RuntimeError, KeyError, OSError, EOFError) as error:
         raise RunError(f"{path}: not a checkpoint of this model: {str(error).splitlines()[0]}") from error
@@ -262,8 +265,8 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
         accelerator="gpu" if gpu else "cpu",
         devices=devices,
         num_nodes=cfg.trainer.num_nodes,
-        strategy=DDPStrategy(gradient_as_bucket_view=True) if devices * cfg.trainer.num_nodes > 1 else "auto",
-        precision=lightning_precision(cfg.trainer.precision),  # type: ignore[arg-type]
+        strategy=build_strategy(cfg, devices * cfg.trainer.num_nodes),
+        precision=lightning_precision(cfg, devices * cfg.trainer.num_nodes),  # type: ignore[arg-type]
         max_steps=data.max_steps,
         max_epochs=-1,
         limit_val_batches=0,

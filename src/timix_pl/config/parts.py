@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
-from timix_pl.config.schema import DataKind, LoggerKind, LossKind, MixingKind, Precision, Remote, RootConfig
+from timix_pl.config.schema import DataKind, LoggerKind, LossKind, MixingKind, Precision, Remote, RootConfig, Strategy
 from timix_pl.config.validate import batch_problems
 from timix_pl.core.errors import ConfigError, DataError
 from timix_pl.core.randomness import seed_of
@@ -30,6 +31,7 @@ from timix_pl.mixing.windows import side_range
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.csv_logger import CsvLogger
+from timix_pl.training.sharding import ShardedStrategy
 
 log = logging.getLogger(__name__)
 
@@ -284,8 +286,30 @@ def build_loggers(cfg: RootConfig, run_dir: Path) -> list[Any]:
     return loggers
 
 
-def lightning_precision(precision: Precision) -> str:
-    """Lightning's name for a precision; ``auto`` takes bf16_mixed on GPUs that have it."""
-    if precision == Precision.auto:
-        precision = Precision.bf16_mixed if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else Precision.fp32
+def build_strategy(cfg: RootConfig, num_ranks: int) -> Any:
+    """How several ranks share the work; ``auto`` for one."""
+    if num_ranks == 1:
+        return "auto"
+    if cfg.trainer.strategy == Strategy.ddp:
+        return DDPStrategy(gradient_as_bucket_view=True)
+    mixed = _precision(cfg) == Precision.bf16_mixed
+    return ShardedStrategy(
+        num_ranks,
+        sharded_checkpoints=cfg.checkpoint.sharded,
+        param_dtype=torch.bfloat16 if mixed else None,
+        offload=cfg.trainer.cpu_offload,
+    )
+
+
+def lightning_precision(cfg: RootConfig, num_ranks: int) -> str:
+    """Lightning's name for a precision; FSDP2 casts weights itself."""
+    precision = _precision(cfg)
+    if precision == Precision.bf16_mixed and cfg.trainer.strategy == Strategy.fsdp and num_ranks > 1:
+        precision = Precision.fp32
     return {Precision.fp32: "32-true", Precision.bf16_mixed: "bf16-mixed", Precision.bf16_pure: "bf16-true"}[precision]
+
+
+def _precision(cfg: RootConfig) -> Precision:
+    if cfg.trainer.precision != Precision.auto:
+        return cfg.trainer.precision
+    return Precision.bf16_mixed if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else Precision.fp32

@@ -2,13 +2,11 @@
 
 import fcntl
 import logging
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
@@ -16,6 +14,7 @@ from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import RunError
 from timix_pl.core.files import atomic_path
 from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint, step_checkpoints
+from timix_pl.training.checkpoint_io import plain_values, remove
 
 MAY_CHANGE = (
     "run_dir", "resume", "dry_run", "real_data_dir", "checkpoint", "evaluation", "logger", "pictures",
@@ -68,7 +67,7 @@ def claimed(cfg: RootConfig) -> Iterator[Path | None]:
                 raise RunError(f"resume=never, but run_dir={folder} holds a run already; choose another run_dir, or resume=auto to go on")
             _check_same_run(cfg, folder / "config.yaml")
         for left_by_a_kill in (folder / "checkpoints").glob(".*.tmp"):
-            left_by_a_kill.unlink()
+            remove(left_by_a_kill)
         yield _checkpoint(cfg, folder / "checkpoints")
 
 
@@ -84,10 +83,7 @@ def step_of(checkpoint: Path) -> int:
     Raises:
         RunError: it cannot be read, or holds no training state.
     """
-    try:
-        content = torch.load(checkpoint, map_location="meta", weights_only=True, mmap=True)
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise RunError(f"resume={checkpoint}: not a whole checkpoint: {str(error).splitlines()[0]}") from error
+    content = plain_values(checkpoint)
     if "timix" not in content or "optimizer_states" not in content:
         raise RunError(
             f"resume={checkpoint}: not a training checkpoint of timix-train (best.ckpt holds weights alone); "

@@ -30,6 +30,7 @@ NonFinite = StrEnum("NonFinite", ["stop", "skip"])
 Precision = StrEnum("Precision", ["auto", "fp32", "bf16_mixed", "bf16_pure"])
 LoggerKind = StrEnum("LoggerKind", ["csv", "tensorboard", "wandb"])
 Accelerator = StrEnum("Accelerator", ["auto", "cpu", "gpu"])
+Strategy = StrEnum("Strategy", ["ddp", "fsdp"])
 Prepare = StrEnum("Prepare", ["flickr8k"])
 Remote = StrEnum("Remote", ["cache", "range"])
 Mode = StrEnum("Mode", ["min", "max"])
@@ -174,6 +175,14 @@ class TrainerConfig:
     accelerator: Accelerator = option(Accelerator.auto, "auto, cpu or gpu.")
     devices: int | None = option(None, "Processes on this machine; null: all GPUs, or one CPU process.")
     num_nodes: int = option(1, "Machines.")
+    strategy: Strategy = option(
+        Strategy.ddp,
+        "Several processes: ddp, each with a copy of the model; fsdp, weights, gradients and optimizer state in shards (FSDP2).",
+    )
+    cpu_offload: bool = option(False, "strategy=fsdp: keep weights and optimizer state in CPU memory.")
+    micro_batch_size: int | None = option(
+        None, "Pairs that a rank takes through the model at once; its batch is cut into so many, with the same gradients. null: all."
+    )
     precision: Precision = option(Precision.auto, "auto: bf16_mixed on GPUs that have it, else fp32.")
     log_every_n_steps: int = option(10, "Write a row of metrics.csv every n steps.")
     non_finite: NonFinite = option(NonFinite.stop, "A non-finite loss or gradient: stop the run, or skip the step and count it.")
@@ -185,6 +194,7 @@ class TrainerConfig:
 class CheckpointConfig:
     every_n_steps: int | None = option(1000, "Save every n steps; null: not by steps.")
     every_n_minutes: float | None = option(30.0, "Save every m minutes; null: not by time.")
+    sharded: bool = option(True, "strategy=fsdp: a checkpoint is a folder that all ranks write; false: one file, put together on rank 0.")
     keep_last: int = option(2, "Step and time checkpoints that are kept.")
     monitor: str | None = option("retrieval/mean_recall", "Metric whose best value is kept as best.ckpt; null: none.")
     mode: Mode = option(Mode.max, "Whether a larger (max) or a smaller (min) value is better.")

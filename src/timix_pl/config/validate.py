@@ -80,8 +80,8 @@ def _independent_of_numbers(cfg: RootConfig) -> Iterator[str]:
 def _run(cfg: RootConfig) -> Iterator[str]:
     if not cfg.run_dir:
         yield "run_dir=: must name a folder; leave it out for runs/NAME"
-    if cfg.resume not in ("auto", "never") and not Path(cfg.resume).is_file():
-        yield f"{_said(cfg, 'resume')}: must be auto, never, or a checkpoint file, and there is none; auto finds the newest in run_dir"
+    if cfg.resume not in ("auto", "never") and not Path(cfg.resume).exists():
+        yield f"{_said(cfg, 'resume')}: must be auto, never, or a checkpoint file or folder; there is none (auto finds the newest)"
 
 
 def _shards(cfg: RootConfig) -> Iterator[str]:
@@ -189,6 +189,7 @@ def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
     if cfg.pta.enabled and cfg.pta.negative_frac > 0 and cfg.pta.batch_size < 2:
         yield f"{_said(cfg, 'pta.negative_frac', 'pta.batch_size')}: negatives are phrases of another image; set pta.batch_size=2 or more"
     per_rank = cfg.data.global_batch_size // ranks
+    yield from _micro_batch_problems(cfg, per_rank)
     if not _mixes(cfg) or per_rank % cfg.mixing.group_size == 0:
         return
     divisor = math.gcd(per_rank, cfg.mixing.group_size)
@@ -197,6 +198,16 @@ def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
         f"{_said(cfg, 'mixing.group_size', 'data.global_batch_size')}: the group size must divide the batch of a rank, {per_rank}; "
         f"e.g. {way_out}"
     )
+
+
+def _micro_batch_problems(cfg: RootConfig, per_rank: int) -> Iterator[str]:
+    size, group = cfg.trainer.micro_batch_size, cfg.mixing.group_size if _mixes(cfg) else 1
+    if size is None or size >= per_rank or (per_rank % size == 0 and size % group == 0):
+        return
+    fitting = [divisor for divisor in range(group, per_rank + 1, group) if per_rank % divisor == 0]
+    way_out = f"e.g. trainer.micro_batch_size={min(fitting, key=lambda divisor: abs(divisor - size))}" if fitting else "set it to null"
+    rule = f"divide the batch of a rank, {per_rank}" + (f", and be a multiple of mixing.group_size={group}" if group > 1 else "")
+    yield f"{_said(cfg, 'trainer.micro_batch_size')}: must {rule}; {way_out}"
 
 
 def _mixing_numbers(cfg: RootConfig) -> Iterator[str]:

@@ -7,7 +7,7 @@ to the weights (GradCache: Gao et al. 2021). Between the two passes nothing chan
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,9 +92,7 @@ def accumulate(
 
 def _joined(parts: list[Encoded], offsets: list[int]) -> Encoded:
     """The features of all parts as one batch; rows of their plans count from the batch's first row."""
-    features = {
-        name: None if getattr(parts[0], name) is None else torch.cat([getattr(part, name) for part in parts]) for name in FEATURES
-    }
+    features = {name: None if getattr(parts[0], name) is None else torch.cat([getattr(part, name) for part in parts]) for name in FEATURES}
     plans = [(part.plan, offset) for part, offset in zip(parts, offsets, strict=True) if part.plan is not None]
     return parts[0]._replace(**features, plan=_joined_plan(plans) if plans else None)
 

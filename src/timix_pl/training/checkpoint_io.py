@@ -1,15 +1,25 @@
-"""Checkpoints that are whole or absent."""
+"""Checkpoints that are whole or absent: files, and folders that all ranks of a sharded run write together."""
 
+import json
 import os
+import pickle
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
+from timix_pl.core.distributed import rank
 from timix_pl.core.errors import RunError
 from timix_pl.core.files import atomic_path
+
+MARKER, PLAIN_VALUES = "whole.json", "plain_values.pt"
+"""Files of a folder: the sizes of all the others, written last; and all that is not a weight or a tensor of the optimizer."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -24,15 +34,106 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(target) as temporary, temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
+            with atomic_path(target) as temporary:
+                _write(checkpoint, temporary)
         except (OSError, RuntimeError) as error:
-            raise RunError(
-                f"the checkpoint {target} cannot be written ({error}); make room, then start again from the last whole one"
-            ) from error
+            raise _unwritable(target, error) from error
 
     def load_checkpoint(self, path: str | os.PathLike, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read it without running code from it."""
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        """Read a file or a folder without running code from it."""
+        return read_checkpoint(Path(path), map_location or "cpu")
+
+
+def save_folder(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Write a folder with all ranks' shards, or leave what was there. Called on all ranks with the same path.
+
+    The folder is written under another name, and its marker last: a folder without one, or with a file of another size than the marker
+    says, does not count.
+
+    Raises:
+        RunError: on all ranks, when one of them cannot write.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    rest = {name: value for name, value in checkpoint.items() if name not in ("state_dict", "optimizer_states")}
+    if "optimizer_states" in checkpoint:
+        rest["optimizer_states"] = [{"param_groups": state["param_groups"]} for state in checkpoint["optimizer_states"]]
+    try:
+        if rank() == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+        dist.barrier()
+        dcp.save(named_tensors(checkpoint), checkpoint_id=temporary)
+        if rank() == 0:
+            _write(rest, temporary / PLAIN_VALUES)
+            sizes = {file.name: file.stat().st_size for file in temporary.iterdir()}
+            (temporary / MARKER).write_text(json.dumps(sizes))
+            remove(path)
+            temporary.rename(path)
+    except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
+        raise _unwritable(path, error) from error
+    dist.barrier()
+
+
+def named_tensors(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights and the optimizers' tensors of a checkpoint under the names that they have in a folder."""
+    named = {f"state_dict/{name}": value for name, value in checkpoint["state_dict"].items()}
+    for number, optimizer in enumerate(checkpoint.get("optimizer_states", [])):
+        for parameter, values in optimizer["state"].items():
+            named |= {f"optimizer_states/{number}/{parameter}/{key}": value for key, value in values.items()}
+    return named
+
+
+def plain_values(path: Path) -> dict[str, Any]:
+    """A checkpoint without its tensors; in a file, these are on the meta device.
+
+    Raises:
+        RunError: the checkpoint is not whole.
+    """
+    try:
+        if not path.is_dir():
+            return torch.load(path, map_location="meta", weights_only=True, mmap=True)
+        sizes = json.loads((path / MARKER).read_text())
+        if differing := [name for name, size in sizes.items() if (path / name).stat().st_size != size]:
+            raise RuntimeError(f"{', '.join(differing)}: not of the size that {MARKER} says")
+        return torch.load(path / PLAIN_VALUES, weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise RunError(f"{path}: not a whole checkpoint: {str(error).splitlines()[0]}") from error
+
+
+def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """All of a checkpoint, file or folder, on this rank alone."""
+    if not path.is_dir():
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=True)
+    checkpoint = plain_values(path) | {"state_dict": {}}
+    for optimizer in checkpoint.get("optimizer_states", []):
+        optimizer["state"] = {}
+    reader = dcp.FileSystemReader(path)
+    stored: dict[str, Any] = reader.read_metadata().state_dict_metadata
+    tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in stored.items()}
+    dcp.load(tensors, storage_reader=reader, no_dist=True)
+    for name, tensor in tensors.items():
+        kind, _, place = name.partition("/")
+        if kind == "state_dict":
+            checkpoint["state_dict"][place] = tensor
+        else:
+            number, parameter, key = place.split("/")
+            checkpoint["optimizer_states"][int(number)]["state"].setdefault(int(parameter), {})[key] = tensor
+    return checkpoint
+
+
+def remove(path: Path) -> None:
+    """A checkpoint, file or folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write(content: Mapping[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _unwritable(path: Path, error: BaseException) -> RunError:
+    return RunError(f"the checkpoint {path} cannot be written ({error}); make room, then start again from the last whole one")

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from timix_pl.core.distributed import sum_over_ranks
 from timix_pl.core.errors import NonFiniteError, RunError
@@ -25,6 +26,7 @@ from timix_pl.optim.groups import parameter_groups
 from timix_pl.optim.schedule import learning_rate
 from timix_pl.training.accumulation import Chunk, accumulate, split
 from timix_pl.training.objective import Objective
+from timix_pl.training.sharding import ShardedStrategy
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +152,9 @@ class PretrainModule(LightningModule):
         """Gradients are exchanged once, after the last chunk of a step."""
         if last:
             self.manual_backward(loss + self._untouched_parameters(encoded))
+            for parameter in self.model.parameters():
+                if parameter.grad is None and parameter.requires_grad:  # of a sharded head: the optimizer shall treat it as any other
+                    parameter.grad = torch.zeros_like(parameter)
         else:
             with getattr(self.trainer.strategy, "block_backward_sync", nullcontext)():
                 self.manual_backward(loss)
@@ -170,6 +175,11 @@ class PretrainModule(LightningModule):
             return None
         joined = self.model.tokenizer(MixGen.join(pairs.captions, rows, partners)).to(self.device) if mixer.joins_captions else None
         return MixStep(mixer, compute, rows, partners, self.seed, step, pairs.first, joined)
+
+    def configure_model(self) -> None:
+        """Shard the model, where the strategy does."""
+        if isinstance(self.trainer.strategy, ShardedStrategy):
+            self.trainer.strategy.shard(self.model)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; ``fused`` because it can mask an update on the device."""
@@ -251,6 +261,8 @@ class PretrainModule(LightningModule):
     def _optimizer_step(self, output: LossOutput, pairs: Batch) -> Float[Tensor, ""]:
         """Clip, and update the weights if the loss and the gradient are finite on all ranks."""
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_grad_norm or math.inf)
+        if isinstance(grad_norm, DTensor):
+            grad_norm = grad_norm.full_tensor().to(self.device)
         bad = (~torch.isfinite(output.loss.detach()) | ~torch.isfinite(grad_norm)).float().reshape(())
         num_bad_and_told = sum_over_ranks(torch.stack((bad, torch.full_like(bad, float(self.told_to_stop())))))
         optimizer = self._optimizer()
@@ -265,7 +277,7 @@ class PretrainModule(LightningModule):
         """Zero times the head's parameters where no region batch touched them, so that DDP sees one graph in every step."""
         if self.model.pta is None or encoded.region_logits is not None:
             return 0.0
-        return 0.0 * sum(parameter.sum() for parameter in self.model.pta.parameters())
+        return 0.0 * sum(parameter.sum() for parameter in self.model.pta.parameters() if not isinstance(parameter, DTensor))
 
     @staticmethod
     @torch.no_grad()

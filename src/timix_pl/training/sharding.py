@@ -1,12 +1,12 @@
 """FSDP2: every rank holds a share of the weights, gradients and optimizer state, and the whole of a layer only while it computes."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from timix_pl.core.distributed import rank
 from timix_pl.models.dual_encoder import DualEncoder
-from timix_pl.training.checkpoint_io import load_tensors, read_checkpoint, save_folder
+from timix_pl.training.checkpoint_io import named_tensors, plain_values, read_checkpoint, save_folder
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -40,7 +40,8 @@ class ShardedStrategy(ModelParallelStrategy):
         mesh = self.device_mesh["data_parallel"]
         offload = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if self.offload else OffloadPolicy()
         policy = MixedPrecisionPolicy(param_dtype=self.param_dtype, reduce_dtype=torch.float32 if self.param_dtype else None)
-        for part in (*model.blocks(), model.image, model.text, *([model.pta] if model.pta is not None else [])):
+        parts = [*model.blocks(), model.image, model.text, model.pta]
+        for part in (part for part in parts if part is not None):
             fully_shard(part, mesh=mesh, mp_policy=policy, offload_policy=offload)
         fully_shard(model, mesh=mesh, offload_policy=offload)
 
@@ -52,7 +53,7 @@ class ShardedStrategy(ModelParallelStrategy):
         assert self.model is not None
         for module in self.model.modules():
             for name, buffer in module.named_buffers(recurse=False):
-                setattr(module, name, buffer.to(self.root_device))
+                module.register_buffer(name, buffer.to(self.root_device), persistent=name not in module._non_persistent_buffers_set)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """This rank's shards, or the whole weights on rank 0."""
@@ -79,21 +80,22 @@ class ShardedStrategy(ModelParallelStrategy):
         """
         assert self.lightning_module is not None
         path, weights = Path(checkpoint_path), self.lightning_module.state_dict()
+        parameters = [[parameter for group in optimizer.param_groups for parameter in group["params"]] for optimizer in self.optimizers]
         if path.is_dir():
-            checkpoint = read_checkpoint(path, tensors=False)
-            states = [_empty_state(optimizer) for optimizer in self.optimizers]
-            load_tensors({"state_dict": weights, "optimizer_states": states}, path)
+            checkpoint = plain_values(path)
+            for saved, sharded in zip(checkpoint["optimizer_states"], parameters, strict=True):
+                saved["state"] = {number: _empty_state(parameter) for number, parameter in enumerate(sharded)}
+            dcp.load(named_tensors(checkpoint | {"state_dict": weights}), checkpoint_id=path)
         else:
             checkpoint = read_checkpoint(path)
             whole = checkpoint.pop("state_dict")
             for name, weight in weights.items():
-                weight.copy_(_sharded_like(weight, whole[name]))
-            states = [
-                {number: {key: _sharded_like(parameter, value) for key, value in saved["state"][number].items()} for number, parameter in _numbered(optimizer)}
-                for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True)
-            ]  # fmt: skip
-        for optimizer, state, saved in zip(self.optimizers, states, checkpoint.pop("optimizer_states"), strict=True):
-            optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
+                weight.copy_(_share(whole[name], weight))
+            for saved, sharded in zip(checkpoint["optimizer_states"], parameters, strict=True):
+                for number, values in saved["state"].items():
+                    values |= {key: _share(value, sharded[number]) for key, value in values.items()}
+        for optimizer, saved in zip(self.optimizers, checkpoint.pop("optimizer_states"), strict=True):
+            optimizer.load_state_dict(saved)
         return checkpoint
 
     def _for_checkpoint(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -103,6 +105,29 @@ class ShardedStrategy(ModelParallelStrategy):
         return whole if rank() == 0 else {}
 
 
-def _numbered(optimizer: Optimizer) -> list[tuple[int, Tensor]]:
-    """The parameters under the numbers that they have in the optimizer's state."""
-    return list(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
+def _empty_state(parameter: Tensor) -> dict[str, Tensor]:
+    """What AdamW keeps of a parameter."""
+    step = torch.zeros((), device=parameter.device)
+    return {"step": step, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+
+
+def _share(whole: Tensor, sharded: Tensor) -> Tensor:
+    """This rank's shard of a tensor that all ranks hold, cut like ``sharded``; a scalar stays as it is."""
+    if whole.ndim == 0 or not isinstance(sharded, DTensor):
+        return whole
+    return distribute_tensor(whole, sharded.device_mesh, sharded.placements, src_data_rank=None)
+
+
+@contextmanager
+def whole_weights(model: nn.Module) -> Iterator[None]:
+    """Inside, every rank holds all weights of a sharded model, and may run it on its own, as often as it likes."""
+    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(part is not model, recurse=False)
+            part.reshard()

@@ -6,14 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from timix_pl.core.distributed import gather_objects
-from timix_pl.core.errors import StoppedBySignal
+from timix_pl.core.errors import RunError, StoppedBySignal
 from timix_pl.core.files import atomic_path
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
+from timix_pl.training.checkpoint_io import plain_values, remove
 from timix_pl.training.module import PretrainModule
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class CheckpointsCallback(Checkpoint):
                 with atomic_path(self.folder / "last.ckpt") as temporary:
                     temporary.symlink_to(f"step-{step:08d}.ckpt")
                 for old in step_checkpoints(self.folder)[: -self.keep_last]:
-                    old.unlink()
+                    remove(old)
         if pl_module.all_stop and not last:
             raise StoppedBySignal(step)
 
@@ -108,8 +108,8 @@ def newest_whole_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
     broken = []
     for path in reversed(step_checkpoints(folder)):
         try:
-            torch.load(path, map_location="meta", weights_only=True, mmap=True)
-        except (RuntimeError, OSError, EOFError, ValueError):
+            plain_values(path)
+        except RunError:
             broken.append(path)
         else:
             return path, broken

@@ -12,6 +12,7 @@ from timix_pl.core.files import atomic_path
 from timix_pl.core.types import EvaluationResult
 from timix_pl.evaluation.tasks import EvaluationError, Evaluator, run_tasks
 from timix_pl.training.module import PretrainModule
+from timix_pl.training.sharding import whole_weights
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ class EvaluationCallback(Callback):
         if not self.evaluators or not (step == trainer.max_steps or (self.every_n_steps and step % self.every_n_steps == 0)):
             return
         try:
-            self.result = run_tasks(self.evaluators, pl_module.model, pl_module.device)
+            with whole_weights(pl_module.model):
+                self.result = run_tasks(self.evaluators, pl_module.model, pl_module.device)
         except EvaluationError as error:
             log.warning("step %d: an evaluation failed, training goes on without its metrics: %s", step, error)
             self.result = error.result

@@ -19,6 +19,7 @@ from timix_pl.data.patch_labels import boxes_by_phrase
 from timix_pl.metrics.grounding import pointing_hits
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.module import MixNow, PretrainModule
+from timix_pl.training.sharding import whole_weights
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +52,18 @@ class PicturesCallback(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After the last step, on rank 0."""
         assert isinstance(pl_module, PretrainModule)
-        if pl_module.global_step != trainer.max_steps or not trainer.is_global_zero:
+        if pl_module.global_step != trainer.max_steps:
             return
+        with whole_weights(pl_module.model):
+            if trainer.is_global_zero:
+                self._draw(pl_module, batch[0])
+
+    def _draw(self, pl_module: PretrainModule, pairs: Batch) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         pl_module.model.eval()
         try:
             if self.mixing is not None and self.num_mixed:
-                self._write("mixed", self.mixed_pairs(pl_module, batch[0], self.mixing))
+                self._write("mixed", self.mixed_pairs(pl_module, pairs, self.mixing))
             if self.grounding is not None and self.num_heat_maps and pl_module.model.pta is not None:
                 self._write("heat_maps", self.heat_maps(pl_module, self.grounding))
         except (TimixError, OSError) as error:

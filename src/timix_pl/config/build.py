@@ -29,6 +29,7 @@ from timix_pl.config.parts import (
     evaluation_set,
     lightning_precision,
     prepare_data,
+    save_memory_and_time,
 )
 from timix_pl.config.run_dir import claimed, step_of, write_config
 from timix_pl.config.schema import RootConfig
@@ -83,6 +84,7 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
         torch.set_num_threads(cfg.trainer.num_threads)
     torch.manual_seed(cfg.seed)
     model = build_model(cfg)
+    save_memory_and_time(cfg, model)
     data = build_data(prepared, model)
     check_mixing_happens(cfg, data.max_steps)
     trainer = _build_trainer(prepared, model, data, run_dir)

@@ -19,6 +19,7 @@ from timix_pl.mixing.groups import mixed_rows
 from timix_pl.mixing.mixgen import MixGen
 from timix_pl.mixing.step import Mixer, MixStep
 from timix_pl.models.dual_encoder import DualEncoder, Encoded
+from timix_pl.models.patch_dropout import PatchDropout
 from timix_pl.optim.groups import parameter_groups
 from timix_pl.optim.schedule import learning_rate
 from timix_pl.training.objective import Objective
@@ -117,7 +118,7 @@ class PretrainModule(LightningModule):
         self.check_finite()
         pairs, regions = batch
         lr = self._set_learning_rate()
-        encoded = self.model(pairs.images, pairs.tokens, mix=self.mix_step(pairs), regions=regions)
+        encoded = self.model(pairs.images, pairs.tokens, mix=self.mix_step(pairs), regions=regions, dropout=self.dropout(pairs))
         output = self.objective(encoded, regions, first=pairs.first, gamma=self.mixing.gamma if self.mixing else 0.0)
         self.manual_backward(output.loss + self._untouched_parameters(encoded))
         grad_norm = self._optimizer_step(output, pairs)
@@ -142,6 +143,11 @@ class PretrainModule(LightningModule):
             return None
         joined = self.model.tokenizer(MixGen.join(pairs.captions, rows, partners)).to(self.device) if mixer.joins_captions else None
         return MixStep(mixer, compute, rows, partners, self.seed, step, pairs.first, joined)
+
+    def dropout(self, pairs: Batch) -> PatchDropout | None:
+        """This step's patch dropout, or None where nothing is dropped."""
+        share = self.model.patch_dropout
+        return PatchDropout(share, self.seed, self.global_step, pairs.first) if share else None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; ``fused`` because it can mask an update on the device."""

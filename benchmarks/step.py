@@ -15,6 +15,7 @@ from timix_pl.mixing.groups import mixed_rows
 from timix_pl.mixing.step import MixStep
 from timix_pl.mixing.timix import TiMix
 from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.patch_dropout import PatchDropout
 from timix_pl.optim.groups import parameter_groups
 from timix_pl.training.objective import Objective
 
@@ -46,12 +47,14 @@ class Bench:
         """Clean images and captions alone."""
         self._finish(self.objective(self.model(self.batch.images, self.batch.tokens), None, first=0).loss)
 
-    def timix(self, ratio: float, compute: str = "extra") -> None:
+    def timix(self, ratio: float, compute: str = "extra", *, level: int | None = None, patch_dropout: float = 0.0) -> None:
         """The step as it is trained, PTA included."""
         size = len(self.batch.images)
         rows, partners = mixed_rows(size, size, ratio, seed=0, step=0, first=0)
         mix = MixStep(TiMix(self.block_grid), compute, rows, partners, 0, 0, 0)
-        encoded = self.model(self.batch.images, self.batch.tokens, mix=mix, regions=self.regions)
+        self.model.mixing_level = level
+        dropout = PatchDropout(patch_dropout, 0, 0, 0) if patch_dropout else None
+        encoded = self.model(self.batch.images, self.batch.tokens, mix=mix, regions=self.regions, dropout=dropout)
         self._finish(self.objective(encoded, self.regions, first=0).loss)
 
     def lowest(self, ratio: float, compute: str = "extra") -> None:
@@ -61,14 +64,14 @@ class Bench:
         """
         encoded = self.model(self.batch.images, self.batch.tokens)
         loss = self.objective(encoded, None, first=0).loss
-        pixels = self.model.normalise(self.batch.images)
+        image, pixels = self.model.image, self.model.normalise(self.batch.images)
         chosen = pixels[: round(ratio * len(pixels))]
         if compute == "extra":
-            loss = loss + self.model.image(chosen)[0].mean()
+            loss = loss + image(chosen).image_features.mean()
         else:
             with torch.no_grad():
-                self.model.image.patch_features(chosen)
-        self._finish(loss + self.model.image.patch_features(self.model.normalise(self.regions.images)).mean())
+                image(chosen, stop=image.block)
+        self._finish(loss + image(self.model.normalise(self.regions.images), stop=image.block).patch_features.mean())
 
     def _finish(self, loss: torch.Tensor) -> None:
         loss.backward()
@@ -96,6 +99,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", default="timix-tiny")
     parser.add_argument("--block", type=int, default=2, help="pta.block")
+    parser.add_argument("--levels", type=int, nargs="*", default=[0, 2], help="rows for mixing.level=tokens:k")
+    parser.add_argument("--patch-dropout", type=float, nargs="*", default=[0.5], help="rows for model.patch_dropout")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--region-batch-size", type=int, default=32)
     parser.add_argument("--phrases-per-image", type=int, default=3)
@@ -117,7 +122,13 @@ def main() -> None:
         "TiMix, extra, ratio 0.5": (lambda: bench.timix(0.5), lambda: bench.lowest(0.5)),
         "TiMix, replace, ratio 1": (lambda: bench.timix(1.0, "replace"), lambda: bench.lowest(1.0, "replace")),
     }
-    variants = {"plain": bench.plain}
+    cheaper: dict[str, Callable[[], None]] = {
+        f"TiMix, extra, 1, tokens:{k}": lambda k=k: bench.timix(1.0, level=k)
+        for k in options.levels  # type: ignore[misc]
+    } | {
+        f"TiMix, extra, 1, dropout {share:g}": lambda share=share: bench.timix(1.0, patch_dropout=share) for share in options.patch_dropout
+    }  # type: ignore[misc]
+    variants = {"plain": bench.plain} | cheaper
     for name, (whole, least) in steps.items():
         variants |= {name: whole, f"{name}: lowest": least}
     times = measure(variants, options.rounds)
@@ -133,6 +144,8 @@ def main() -> None:
             statistics.median(a / b for a, b in zip(times[key], times["plain"], strict=True)) for key in (name, f"{name}: lowest")
         )
         print(f"{name:<28}{ratio:>17.2f}x{least:>17.2f}x{ratio - least:>11.2f}x")
+    for name in cheaper:
+        print(f"{name:<28}{statistics.median(a / b for a, b in zip(times[name], times['plain'], strict=True)):>17.2f}x")
     print("The difference: the PTA head and the phrases' text passes of the region batch, scoring and pasting, and the soft-target loss.")
 
 

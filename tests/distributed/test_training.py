@@ -64,7 +64,7 @@ def train(folder, checkpoints, *, max_steps=NUM_STEPS, resume_from=None, objecti
         limit_val_batches=0,
         logger=[Rows()],
         callbacks=[
-            MixingCallback(TiMix(GRID), ratio=1.0, warmup_frac=0.5, group_size=4),
+            MixingCallback(TiMix(GRID), ratio=1.0, warmup_frac=0.5, group_size=2),
             CheckpointsCallback(checkpoints, every_n_steps=2, every_n_minutes=None, keep_last=9),
         ],
         plugins=[AtomicCheckpointIO()],

@@ -30,6 +30,7 @@ from timix_pl.config.parts import (
     evaluation_set,
     lightning_precision,
     prepare_data,
+    save_memory_and_time,
 )
 from timix_pl.config.run_dir import claimed, step_of, write_config
 from timix_pl.config.schema import RootConfig
@@ -84,6 +85,7 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
         torch.set_num_threads(cfg.trainer.num_threads)
     torch.manual_seed(cfg.seed)
     model = build_model(cfg)
+    save_memory_and_time(cfg, model)
     data = build_data(prepared, model)
     check_mixing_happens(cfg, data.max_steps)
     trainer = _build_trainer(prepared, model, data, run_dir)
@@ -258,6 +260,8 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
         "does not have many workers",
         "smaller than the logging interval",
         "treespec, LeafSpec",
+        "The `srun` command is available",
+        "returned a view tensor",
     ):
         warnings.filterwarnings("ignore", f".*{of_no_use_here}.*")
     return Trainer(

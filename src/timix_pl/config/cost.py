@@ -1,10 +1,13 @@
 """What a model costs: parameters and FLOPs, counted on the meta device."""
 
+import math
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from timix_pl.config.schema import Compute, MixingKind, RootConfig
 from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.patch_dropout import num_kept_patches
 
 _BACKWARD = 2
 """A backward pass costs about twice its forward pass."""
@@ -18,17 +21,19 @@ def describe_cost(cfg: RootConfig, model: DualEncoder) -> str:
     """
     images = torch.zeros(1, 3, *model.image_size_px, device="meta")
     tokens = torch.zeros(1, model.tokenizer(["a"]).shape[1], dtype=torch.long, device="meta")
-    image, text, to_block = (
-        _flops(lambda: model.image(images)), _flops(lambda: model.text(tokens)), _flops(lambda: model.image.patch_features(images))
-    )  # fmt: skip
+    num_kept = num_kept_patches(math.prod(model.patch_grid), model.patch_dropout)
+    keep = torch.empty(1, num_kept, dtype=torch.long, device="meta") if model.patch_dropout else None
+    image, text = _flops(lambda: model.image(images, keep=keep)), _flops(lambda: model.text(tokens))
+    to_block, level = _flops(lambda: model.image(images, stop=model.image.block)), model.mixing_level
+    to_level = 0 if level is None else _flops(lambda: model.image(images, stop=level))
     parts = {"clean image": image * (1 + _BACKWARD), "caption": text * (1 + _BACKWARD)}
     if cfg.mixing.kind == MixingKind.mixgen:
         parts["joined caption"] = round(cfg.mixing.ratio * text) * (1 + _BACKWARD)
     if cfg.mixing.kind != MixingKind.none:
         if cfg.mixing.compute == Compute.extra:
-            parts["mixed image"] = round(cfg.mixing.ratio * image) * (1 + _BACKWARD)
+            parts["mixed image"] = round(cfg.mixing.ratio * (image - to_level)) * (1 + _BACKWARD)
         elif cfg.mixing.kind == MixingKind.timix:
-            parts["scoring of images to be mixed"] = round(cfg.mixing.ratio * to_block)
+            parts["scoring of images to be mixed"] = round(cfg.mixing.ratio * max(to_block - to_level, 0))
     if model.pta is not None:
         share = cfg.pta.batch_size / cfg.pta.every_n_steps / cfg.data.global_batch_size
         parts["region images up to pta.block"] = round(share * to_block) * (1 + _BACKWARD)

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
 from timix_pl.config.schema import DataKind, LoggerKind, LossKind, MixingKind, Precision, Remote, RootConfig, Strategy
-from timix_pl.config.validate import batch_problems
+from timix_pl.config.validate import batch_problems, mixing_level
 from timix_pl.core.errors import ConfigError, DataError
 from timix_pl.core.randomness import seed_of
 from timix_pl.data.datamodule import PretrainDataModule
@@ -70,8 +73,28 @@ def build_model(cfg: RootConfig, device: str = "cpu") -> DualEncoder:
         init_logit_scale=cfg.model.init_logit_scale or (10.0 if sigmoid else 1 / 0.07),
         max_logit_scale=cfg.model.max_logit_scale,
         init_logit_bias=-10.0 if sigmoid else None,
+        mixing_level=mixing_level(cfg.mixing.level) if cfg.mixing.kind != MixingKind.none else None,
+        patch_dropout=cfg.model.patch_dropout,
         device=device,
     )
+
+
+def save_memory_and_time(cfg: RootConfig, model: DualEncoder) -> None:
+    """Gradient checkpointing and compilation of the blocks, as ``trainer`` asks for them; before the model is sharded.
+
+    Raises:
+        ConfigError: there is no compiler.
+        ModelError: a tower cannot checkpoint.
+    """
+    if cfg.trainer.gradient_checkpointing:
+        model.checkpoint_gradients()
+    if cfg.trainer.compile:
+        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+        if shutil.which(compiler) is None:
+            raise ConfigError(
+                [f"trainer.compile=true: there is no C++ compiler {compiler}; install it, name another in $CXX, or set false"]
+            )
+        model.compile_blocks()
 
 
 def build_mixing(cfg: RootConfig, patch_grid: tuple[int, int]) -> MixingCallback | None:

@@ -56,6 +56,7 @@ RANGES = {
     "model.context_length": Range(2),
     "model.init_logit_scale": POSITIVE,
     "model.max_logit_scale": POSITIVE,
+    "model.patch_dropout": Range(0, 1, below=True),
     "pta.block": COUNT,
     "pta.hidden_dim": Range(2),
     "pta.weight": NOT_NEGATIVE,

@@ -114,6 +114,7 @@ class ModelConfig:
     context_length: int | None = option(None, "Tokens per caption; null takes the architecture's.")
     init_logit_scale: float | None = option(None, "Inverse temperature at the start; null: 1 / 0.07 for info_nce, 10 for siglip.")
     max_logit_scale: float = option(100.0, "Upper bound of the inverse temperature.")
+    patch_dropout: float = option(0.0, "Share of the patches of clean and mixed images that a training step drops (vision transformers).")
 
 
 @dataclass
@@ -145,6 +146,9 @@ class MixingConfig:
     gamma: float = option(1.0, "Weight of the mixed loss (compute=extra).")
     warmup_frac: float = option(0.0, "Share of the run over which mixing ramps up from 0.")
     stop_frac: float = option(1.0, "Share of the run after which mixing ends.")
+    level: str = option(
+        "pixels", "Where images are mixed: pixels, or tokens:k, the tokens after block k of the image tower (0: the patch embeddings)."
+    )
     group_size: int = option(32, "Rows that find their partners among themselves; divides every rank's batch.")
     beta: float = option(1.0, "Mixup: lam is drawn from Beta(beta, beta).")
 
@@ -187,6 +191,10 @@ class TrainerConfig:
     log_every_n_steps: int = option(10, "Write a row of metrics.csv every n steps.")
     non_finite: NonFinite = option(NonFinite.stop, "A non-finite loss or gradient: stop the run, or skip the step and count it.")
     progress_bar: bool = option(True, "Show a progress bar.")
+    gradient_checkpointing: bool = option(
+        False, "Recompute each transformer block in the backward pass: less memory, about a third slower."
+    )
+    compile: bool = option(False, "Compile each transformer block with torch.compile; needs a C++ compiler.")
     num_threads: int | None = option(None, "CPU threads per process; null: PyTorch's choice.")
 
 

@@ -155,8 +155,27 @@ def _mixes(cfg: RootConfig) -> bool:
     return cfg.mixing.kind is not MixingKind.none and cfg.mixing.ratio > 0
 
 
+def mixing_level(level: str) -> int | None:
+    """The block k of ``tokens:k``; None for ``pixels``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if level == "pixels":
+        return None
+    kind, _, block = level.partition(":")
+    if kind != "tokens" or not (block.isascii() and block.isdigit()):
+        raise ValueError(level)
+    return int(block)
+
+
 def _mixing(cfg: RootConfig) -> Iterator[str]:
     mixing = cfg.mixing
+    try:
+        level = mixing_level(mixing.level)
+    except ValueError:
+        level = None
+        yield f"{_said(cfg, 'mixing.level')}: must be pixels, or tokens:k with a block k of the image tower, as in mixing.level=tokens:2"
     if not _mixes(cfg):
         return
     if mixing.kind is MixingKind.timix and not cfg.pta.enabled:
@@ -165,6 +184,11 @@ def _mixing(cfg: RootConfig) -> Iterator[str]:
         yield f"{_said(cfg, 'mixing.lam', 'mixing.kind')}: only timix has the scores that relevance is made of; set mixing.lam=area"
     if mixing.compute is Compute.replace and mixing.targets is Targets.self and mixing.kind is not MixingKind.mixgen:
         yield "mixing.compute=replace, mixing.targets=self: self needs the clean pass that replace leaves out; set mixing.targets=one_hot"
+    if level and cfg.model.patch_dropout > 0:
+        yield (
+            f"{_said(cfg, 'mixing.level', 'model.patch_dropout')}: the tokens that a window takes may have been dropped by then; set "
+            "mixing.level=tokens:0 or pixels, or model.patch_dropout=0"
+        )
 
 
 def _length(cfg: RootConfig) -> Iterator[str]:

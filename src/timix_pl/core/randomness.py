@@ -32,9 +32,9 @@ def seed_of(*ids: int | str) -> int:
     return state
 
 
-def bits(count: int, *ids: int | str) -> NDArray[np.uint64]:
-    """``count`` independent 64-bit words."""
-    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_STEP)
+def bits(count: int, *ids: int | str, start: int = 0) -> NDArray[np.uint64]:
+    """``count`` independent 64-bit words, from number ``start`` of the draw's endless sequence."""
+    steps = np.arange(start + 1, start + count + 1, dtype=np.uint64) * np.uint64(_STEP)
     return _mix(np.uint64(seed_of(*ids)) + steps)
 
 

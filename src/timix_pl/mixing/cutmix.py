@@ -37,7 +37,7 @@ class CutMix:
         lam = torch.full((len(rows),), 1 - side * side / (self.grid[0] * self.grid[1]), device=device)
         return MixPlan(rows.to(device, non_blocking=True), partners.to(device, non_blocking=True), lam, Windows(side, corner, corner))
 
-    def apply(self, images: Float[Tensor, "B 3 H W"], plan: MixPlan) -> Float[Tensor, "M 3 H W"]:
+    def apply(self, images: Float[Tensor, "B c H W"], plan: MixPlan) -> Float[Tensor, "M c H W"]:
         """The mixed images; ``images`` is not written to."""
         assert plan.windows is not None
         return paste(images, plan.rows, plan.partners, plan.windows, self.grid)

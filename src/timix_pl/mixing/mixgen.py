@@ -32,7 +32,7 @@ class MixGen:
         lam = torch.full((len(rows),), self.lam, device=device)
         return MixPlan(rows.to(device, non_blocking=True), partners.to(device, non_blocking=True), lam, None)
 
-    def apply(self, images: Float[Tensor, "B 3 H W"], plan: MixPlan) -> Float[Tensor, "M 3 H W"]:
+    def apply(self, images: Float[Tensor, "B c H W"], plan: MixPlan) -> Float[Tensor, "M c H W"]:
         """The blended images."""
         return blend(images, plan)
 

@@ -8,7 +8,7 @@ from timix_pl.core.randomness import beta
 from timix_pl.core.types import MixPlan
 
 
-def blend(images: Float[Tensor, "B 3 H W"], plan: MixPlan) -> Float[Tensor, "M 3 H W"]:
+def blend(images: Float[Tensor, "B c H W"], plan: MixPlan) -> Float[Tensor, "M c H W"]:
     """lam times the row's image plus 1 - lam times its partner's; ``images`` is not written to."""
     return torch.lerp(images[plan.partners], images[plan.rows], plan.lam.to(images.dtype)[:, None, None, None])
 
@@ -38,6 +38,6 @@ class Mixup:
         rows, partners, lam = (x.to(device, non_blocking=True) for x in (rows, partners, lam))
         return MixPlan(rows, partners, lam, None)
 
-    def apply(self, images: Float[Tensor, "B 3 H W"], plan: MixPlan) -> Float[Tensor, "M 3 H W"]:
+    def apply(self, images: Float[Tensor, "B c H W"], plan: MixPlan) -> Float[Tensor, "M c H W"]:
         """The blended images."""
         return blend(images, plan)

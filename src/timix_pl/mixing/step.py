@@ -57,6 +57,19 @@ class MixStep:
             return self.planned
         return self.mixer.plan(self.rows, self.partners, device, seed=self.seed, step=self.step, first=self.first, logits=logits)
 
-    def apply(self, images: Float[Tensor, "B 3 H W"], plan: MixPlan) -> Float[Tensor, "M 3 H W"]:
+    def apply(self, images: Float[Tensor, "B c H W"], plan: MixPlan) -> Float[Tensor, "M c H W"]:
         """The mixed images; ``images`` is not written to."""
         return self.mixer.apply(images, plan)
+
+    def apply_tokens(self, tokens: Float[Tensor, "B L C"], plan: MixPlan, grid: tuple[int, int]) -> Float[Tensor, "M L C"]:
+        """The same on tokens of an image tower: the patches are an image of one pixel each, with C channels.
+
+        A window leaves the tokens before the patches (the class token, if there is one) as they are; a blend takes them along.
+
+        Args:
+            grid: rows and columns of the patch grid.
+        """
+        prefix, patches = tokens.tensor_split((tokens.shape[1] - grid[0] * grid[1],), dim=1)
+        mixed = self.mixer.apply(patches.mT.unflatten(2, grid), plan).flatten(2).mT
+        prefix = prefix[plan.rows] if plan.windows is not None else self.mixer.apply(prefix.mT[:, :, None], plan)[:, :, 0].mT
+        return torch.cat((prefix, mixed), 1)

@@ -73,7 +73,7 @@ class TiMix:
             lam = kept.clamp_min(0) / (kept.clamp_min(0) + pasted).clamp_min(torch.finfo(kept.dtype).tiny)
         return MixPlan(rows, partners, lam, Windows(side, target, source))
 
-    def apply(self, images: Float[Tensor, "B 3 H W"], plan: MixPlan) -> Float[Tensor, "M 3 H W"]:
+    def apply(self, images: Float[Tensor, "B c H W"], plan: MixPlan) -> Float[Tensor, "M c H W"]:
         """The mixed images; ``images`` is not written to."""
         assert plan.windows is not None
         return paste(images, plan.rows, plan.partners, plan.windows, self.grid)

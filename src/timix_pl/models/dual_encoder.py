@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from timix_pl.core.errors import ModelError
 from timix_pl.core.types import MixPlan, RegionBatch
+from timix_pl.models.patch_dropout import PatchDropout
 from timix_pl.models.patch_text_alignment import PatchTextAlignment
 from timix_pl.models.towers import ImageTower, TextTower, create_open_clip
 
@@ -28,6 +29,8 @@ class Mixing(Protocol):
     def plan(self, device: torch.device, logits: Tensor | None = None) -> MixPlan: ...
 
     def apply(self, images: Tensor, plan: MixPlan) -> Tensor: ...
+
+    def apply_tokens(self, tokens: Tensor, plan: MixPlan, grid: tuple[int, int]) -> Tensor: ...
 
 
 class Encoded(NamedTuple):
@@ -64,6 +67,11 @@ class DualEncoder(nn.Module):
             alone.
         init_logit_scale: inverse temperature at the start; ``max_logit_scale``: its upper bound.
         init_logit_bias: added to all logits, for the sigmoid loss; None: there is none.
+        mixing_level: mixed images start from tokens after this block of the image tower, where 0 means the patch embeddings; None: from
+            pixels.
+        patch_dropout: share of the patches that a training step drops; see :class:`timix_pl.models.patch_dropout.PatchDropout`.
+    Raises:
+        ModelError: the image tower can do no mixing of tokens or patch dropout, or has no such block.
     """
 
     def __init__(
@@ -80,17 +88,20 @@ class DualEncoder(nn.Module):
         init_logit_scale: float = 1 / 0.07,
         max_logit_scale: float = 100.0,
         init_logit_bias: float | None = None,
+        mixing_level: int | None = None,
+        patch_dropout: float = 0.0,
     ):
         super().__init__()
+        _check_walk(image, mixing_level, patch_dropout)
+        self.mixing_level, self.patch_dropout = mixing_level, patch_dropout
         self.image, self.text, self.pta, self.pta_grad = image, text, pta, pta_grad
         self.tokenizer, self.image_size_px, self.patch_grid = tokenizer, image_size_px, image.patch_grid
         self.max_logit_scale = max_logit_scale
         self.logit_scale = nn.Parameter(torch.full((1,), math.log(init_logit_scale)))
         self.logit_bias = nn.Parameter(torch.full((1,), init_logit_bias)) if init_logit_bias is not None else None
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+        self.statistics = torch.tensor((mean, std)).view(2, 1, 3, 1, 1) * 255  # no buffer: .to(torch.bfloat16) would round it
+        self.weights_like: Tensor
+        self.register_buffer("weights_like", torch.empty(0), persistent=False)
 
     @classmethod
     def create(
@@ -147,13 +158,36 @@ class DualEncoder(nn.Module):
         encoder = cls(image, text, tokenizer, image_size_px=size, mean=statistics["mean"], std=statistics["std"], pta=pta, **options)
         return encoder.to(device)
 
+    def blocks(self) -> list[nn.Module]:
+        """The repeated transformer blocks of both towers: what checkpointing, compilation and sharding apply to, one by one."""
+        return self.image.blocks() + self.text.blocks()
+
+    def checkpoint_gradients(self) -> None:
+        """From now on, recompute each block in the backward pass in place of keeping its activations.
+
+        Raises:
+            ModelError: a tower offers no way to do so.
+        """
+        self.image.checkpoint_gradients()
+        self.text.checkpoint_gradients()
+
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Compile each block in place at its first call. Names of parameters stay; call it before sharding.
+
+        Blocks of the same kind share what is compiled. Sizes that were seen to vary (mixed rows, region images, phrases) are compiled once
+        more, for any size.
+        """
+        for block in self.blocks():
+            block.compile(backend=backend)
+
     def normalise(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """Pixels 0..255 to what the image tower expects, in the weights' type."""
-        return ((images - self.mean) / self.std).to(self.logit_scale.dtype)
+        """Pixels 0..255 to what the image tower expects: computed in fp32, then in the weights' type."""
+        mean, std = self.statistics.to(images.device, non_blocking=True)
+        return ((images - mean) / std).to(self.weights_like.dtype)
 
     def encode_image(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         """L2-normalised image features."""
-        return F.normalize(self.image(self.normalise(images))[0], dim=-1)
+        return F.normalize(self.image(self.normalise(images)).image_features, dim=-1)
 
     def encode_text(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B D"]:
         """L2-normalised text features."""
@@ -167,32 +201,46 @@ class DualEncoder(nn.Module):
         """
         if self.pta is None:
             raise ModelError("pta.enabled=false: this model has no PTA head, and so no patch scores; train with pta.enabled=true")
-        logits = self.pta(self.image.patch_features(self.normalise(images)), self.text(tokens)[1])
+        logits = self.pta(self._patch_features(images), self.text(tokens)[1])
         return logits.unflatten(1, self.patch_grid)
 
     def forward(
-        self, images: UInt8[Tensor, "B 3 H W"], tokens: Int[Tensor, "B T"], *, mix: Mixing | None = None, regions: RegionBatch | None = None
+        self,
+        images: UInt8[Tensor, "B 3 H W"],
+        tokens: Int[Tensor, "B T"],
+        *,
+        mix: Mixing | None = None,
+        regions: RegionBatch | None = None,
+        dropout: PatchDropout | None = None,
     ) -> Encoded:
         """Everything that one training step needs of the towers, in one call of the root module (as FSDP wants it).
 
         Args:
             mix: this step's mixing; None: clean images alone.
             regions: phrases on region images, for the PTA loss.
+            dropout: this step's patch dropout, of clean and mixed images; nothing is dropped in evaluation mode, from region images, or
+                in a pass that only scores.
         """
-        pixels = self.normalise(images)
+        x, level = self.normalise(images), self.mixing_level
+        keep = self._keep(len(x), dropout, "clean")
         text_features, pooled = self.text(tokens)
         mixed_features = mixed_text = plan = None
         if mix is not None and mix.compute == "replace":
-            plan = mix.plan(pixels.device, self._scores_of_rows(pixels, pooled, mix))
-            pixels = pixels.index_copy(0, plan.rows, mix.apply(pixels, plan))
-            image_features = self.image(pixels)[0]
+            patch_features = None
+            if level is not None:
+                _, patch_features, x = self.image(x, stop=level, tokens_after=level)
+            plan = mix.plan(x.device, self._scores_of_rows(x, patch_features, pooled, mix))
+            x = x.index_copy(0, plan.rows, self._mixed(x, mix, plan))
+            image_features = self.image(x, start=level, keep=keep).image_features
             if mix.joined_tokens is not None:
                 text_features = text_features.index_copy(0, plan.rows, self.text(mix.joined_tokens)[0])
         else:
-            image_features, patch_features = self.image(pixels)
+            image_features, patch_features, clean_tokens = self.image(x, tokens_after=level, keep=keep)
             if mix is not None:
-                plan = mix.plan(pixels.device, self._scores(patch_features, pooled) if mix.needs_scores else None)
-                mixed_features = F.normalize(self.image(mix.apply(pixels, plan))[0], dim=-1)
+                plan = mix.plan(x.device, self._scores(patch_features, pooled, keep) if mix.needs_scores else None)
+                mixed = self._mixed(x if level is None else clean_tokens, mix, plan)
+                keep = self._keep(len(x), dropout, "mixed", mix.rows)
+                mixed_features = F.normalize(self.image(mixed, start=level, keep=keep).image_features, dim=-1)
                 if mix.joined_tokens is not None:
                     mixed_text = F.normalize(self.text(mix.joined_tokens)[0], dim=-1)
         region_logits = None if regions is None else self._region_logits(regions)
@@ -208,28 +256,79 @@ class DualEncoder(nn.Module):
             joined=mix is not None and mix.joined_tokens is not None,
         )
 
+    def _mixed(self, x: Float[Tensor, "B ..."], mix: Mixing, plan: MixPlan) -> Float[Tensor, "M ..."]:
+        return mix.apply(x, plan) if self.mixing_level is None else mix.apply_tokens(x, plan, self.patch_grid)
+
+    def _keep(self, num_rows: int, dropout: PatchDropout | None, kind: str, rows: Tensor | None = None) -> Int[Tensor, "B K"] | None:
+        """Patches that go through the blocks; of the rows on the CPU, or of all."""
+        if dropout is None or not self.training:
+            return None
+        keep = dropout.keep(num_rows, math.prod(self.patch_grid), kind)
+        return (keep if rows is None else keep[rows]).to(self.weights_like.device, non_blocking=True)
+
     @torch.no_grad()
-    def _scores(self, patch_features: Float[Tensor, "B P C"], pooled_text: Float[Tensor, "B E"]) -> Float[Tensor, "B P"]:
+    def _scores(
+        self, patch_features: Float[Tensor, "B K C"], pooled_text: Float[Tensor, "B E"], keep: Int[Tensor, "B K"] | None = None
+    ) -> Float[Tensor, "B P"]:
+        """Scores on the whole grid; a dropped patch has the mean of its image, so that z-normalised it is 0."""
         if self.pta is None:
             raise ModelError("mixing=timix scores patches with the PTA head, but pta.enabled=false; set pta.enabled=true or another mixing")
-        return self.pta(patch_features, pooled_text)
+        scores = self.pta(patch_features, pooled_text)
+        return scores if keep is None else scores.mean(1, keepdim=True).repeat(1, math.prod(self.patch_grid)).scatter(1, keep, scores)
 
     @torch.no_grad()
     def _scores_of_rows(
-        self, pixels: Float[Tensor, "B 3 H W"], pooled_text: Float[Tensor, "B E"], mix: Mixing
+        self, x: Float[Tensor, "B ..."], patch_features: Float[Tensor, "B P C"] | None, pooled_text: Float[Tensor, "B E"], mix: Mixing
     ) -> Float[Tensor, "B P"] | None:
-        """Scores of the rows to be mixed (the others are zero and not looked at); the images run to the block alone."""
+        """Scores of the rows to be mixed; the others are zero and not looked at.
+
+        Args:
+            x: images, or tokens after block ``mixing_level``.
+            patch_features: where that block lies behind the PTA block; else the rows run on to it, and stop there.
+        """
         if not mix.needs_scores:
             return None
-        rows = mix.rows.to(pixels.device, non_blocking=True)
-        scores = self._scores(self.image.patch_features(pixels[rows]), pooled_text[rows])
-        return scores.new_zeros(len(pixels), scores.shape[1]).index_copy(0, rows, scores)
+        rows = mix.rows.to(x.device, non_blocking=True)
+        if patch_features is None:
+            features = self.image(x[rows], start=self.mixing_level, stop=self.image.block).patch_features
+        else:
+            features = patch_features[rows]
+        scores = self._scores(features, pooled_text[rows])
+        return scores.new_zeros(len(x), scores.shape[1]).index_copy(0, rows, scores)
+
+    def _patch_features(self, images: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N P C"]:
+        return self.image(self.normalise(images), stop=self.image.block).patch_features
 
     def _region_logits(self, regions: RegionBatch) -> Float[Tensor, "R P"]:
         if self.pta is None:
             raise ModelError("pta.enabled=false, but the batch has regions; leave data.region_shards empty or set pta.enabled=true")
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.pta_grad != "head"):
-            patch_features = self.image.patch_features(self.normalise(regions.images))
+            patch_features = self._patch_features(regions.images)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.pta_grad == "full"):
             pooled = self.text(regions.tokens)[1]
         return self.pta(patch_features, pooled, regions.image_index)
+
+
+def _check_walk(image: ImageTower, mixing_level: int | None, patch_dropout: float) -> None:
+    """Whether the image tower can do what is asked of it, before anything runs."""
+    asked = [f"mixing.level=tokens:{mixing_level}"] * (mixing_level is not None) + [f"model.patch_dropout={patch_dropout:g}"] * (
+        patch_dropout > 0
+    )
+    if not asked:
+        return
+    if image.walk is None:
+        raise ModelError(
+            f"{', '.join(asked)}: works with plain vision transformers alone, which {type(image.tower).__name__} of model.architecture "
+            "is not; set mixing.level=pixels and model.patch_dropout=0, or choose another model.architecture"
+        )
+    depth = len(image.walk.blocks)
+    if mixing_level is not None and mixing_level >= depth:
+        raise ModelError(
+            f"mixing.level=tokens:{mixing_level}: the image tower has {depth} blocks, and at least one must follow; "
+            f"choose from tokens:0 to tokens:{depth - 1}"
+        )
+    if mixing_level and patch_dropout:
+        raise ModelError(
+            f"{', '.join(asked)}: a window's tokens may have been dropped by then; set mixing.level=tokens:0 or pixels, or "
+            "model.patch_dropout=0"
+        )

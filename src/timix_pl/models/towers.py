@@ -2,14 +2,16 @@
 
 import difflib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import open_clip
+import timm
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from timix_pl.core.errors import ModelError
 from timix_pl.models import architectures
@@ -20,8 +22,23 @@ _MAX_REASON = 400
 """Characters of another library's message that are passed on."""
 
 
+class ImageOutput(NamedTuple):
+    """What a pass through the image tower gives; None for what it did not come by.
+
+    ``image_features`` are not L2-normalised. ``patch_features`` are the patches' tokens after the tower's PTA block, K = P or the patches
+    kept. ``tokens`` are those after the block asked for, the class token first; after block 0 there is none yet.
+    """
+
+    image_features: Float[Tensor, "B D"] | None
+    patch_features: Float[Tensor, "B K C"] | None
+    tokens: Float[Tensor, "B L C"] | None
+
+
 class ImageTower(nn.Module):
     """An open_clip image tower and its patch features after block ``block`` (counted from 1).
+
+    Plain vision transformers (open_clip's own, and timm's ``VisionTransformer``) are walked block by block, which all arguments of
+    :meth:`forward` but ``stop=block`` need. Other towers run through open_clip's ``forward_intermediates``.
 
     Raises:
         ModelError: the tower has no such block, or no interface to intermediate features.
@@ -31,21 +48,82 @@ class ImageTower(nn.Module):
         super().__init__()
         self.tower: Any = tower
         self.block = block
+        self.checkpointing = False
         if not hasattr(tower, "forward_intermediates"):
             raise ModelError(
                 f"model.architecture: {type(tower).__name__} has no forward_intermediates, so PTA cannot read patch features from it"
             )
         self.patch_grid, self.patch_dim = self._probe(image_size_px)
+        self.walk = walk_of(tower)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B P C"]]:
-        """Image features (not normalised) and patch features."""
-        output = self.tower.forward_intermediates(images, indices=[self.block - 1])
-        return output["image_features"], output["image_intermediates"][0].flatten(2).transpose(1, 2)
+    def forward(
+        self,
+        x: Float[Tensor, "B ..."],
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        tokens_after: int | None = None,
+        keep: Int[Tensor, "B K"] | None = None,
+    ) -> ImageOutput:
+        """Run the whole tower, or a part of it.
 
-    def patch_features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P C"]:
-        """Patch features alone: the image runs to the block and stops there."""
-        output = self.tower.forward_intermediates(images, indices=[self.block - 1], stop_early=True, intermediates_only=True)
-        return output["image_intermediates"][0].flatten(2).transpose(1, 2)
+        Block numbers count from 1; after block 0 there are the patch embeddings, without class token and positions yet.
+
+        Args:
+            x: images (B 3 H W), normalised; with ``start``, tokens (B L C).
+            start: the block that the tokens come from.
+            stop: the last block to run; None runs all of them and the head.
+            tokens_after: the block whose tokens are wanted.
+            keep: the patches that go through the blocks, ascending; the others are dropped once they have their positions.
+        """
+        if self.walk is None:
+            assert start is None and stop in (None, self.block) and tokens_after is None and keep is None
+            output = self.tower.forward_intermediates(
+                x, indices=[self.block - 1], stop_early=stop is not None, intermediates_only=stop is not None
+            )
+            return ImageOutput(output.get("image_features"), output["image_intermediates"][0].flatten(2).mT, None)
+        patch_features = tokens = None
+        if start is None:
+            x, start = self.walk.embed(x), 0
+        for number in range(start, len(self.walk.blocks) + 1 if stop is None else stop + 1):
+            if number > start:
+                if number == 1:
+                    x = self._kept(self.walk.place(x), keep)
+                x = self._run(self.walk.blocks[number - 1], x)
+            if number == tokens_after:
+                tokens = x
+            if number == self.block:
+                patch_features = x[:, self.walk.num_prefix :]
+        return ImageOutput(self.walk.head(x) if stop is None else None, patch_features, tokens)
+
+    def blocks(self) -> list[nn.Module]:
+        """The repeated transformer blocks; none where the tower is of another make."""
+        return list(self.walk.blocks if self.walk is not None else getattr(getattr(self.tower, "trunk", None), "blocks", ()))
+
+    def checkpoint_gradients(self) -> None:
+        """From now on, recompute each block in the backward pass in place of keeping its activations.
+
+        Raises:
+            ModelError: the tower offers no way to do so.
+        """
+        self.checkpointing = True
+        if self.walk is None:
+            try:
+                self.tower.trunk.set_grad_checkpointing(True)
+            except (AttributeError, AssertionError) as error:
+                raise ModelError(
+                    f"trainer.gradient_checkpointing=true: {type(self.tower).__name__} of model.architecture cannot do it; set it to false"
+                ) from error
+
+    def _run(self, block: nn.Module, x: Float[Tensor, "B L C"]) -> Float[Tensor, "B L C"]:
+        return checkpoint(block, x, use_reentrant=False) if self.checkpointing and torch.is_grad_enabled() else block(x)
+
+    def _kept(self, tokens: Float[Tensor, "B L C"], keep: Int[Tensor, "B K"] | None) -> Float[Tensor, "B K2 C"]:
+        if keep is None:
+            return tokens
+        assert self.walk is not None
+        prefix, patches = tokens.tensor_split((self.walk.num_prefix,), dim=1)
+        return torch.cat((prefix, patches.take_along_dim(keep[:, :, None], 1)), 1)
 
     def _probe(self, image_size_px: tuple[int, int]) -> tuple[tuple[int, int], int]:
         patch_px = _patch_px(self.tower, self.block)
@@ -85,6 +163,66 @@ def _patch_px(tower: Any, block: int) -> tuple[int, int] | None:
     return (stages[min(block, len(stages)) - 1]["reduction"],) * 2 if stages else None
 
 
+class Walk(Protocol):
+    """A vision transformer taken apart. Every part is run inside the image tower's own forward, as FSDP wants it."""
+
+    blocks: Sequence[nn.Module]
+    num_prefix: int
+
+    def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P C"]:
+        """Patch embeddings, each of its own pixels alone."""
+
+    def place(self, patches: Float[Tensor, "B P C"]) -> Float[Tensor, "B L C"]:
+        """Class token, position embeddings, norm."""
+
+    def head(self, tokens: Float[Tensor, "B L C"]) -> Float[Tensor, "B D"]:
+        """Norm, pooling, projection."""
+
+
+class OpenClipWalk:
+    """open_clip's own vision transformer, with any of its pools."""
+
+    def __init__(self, tower: open_clip.transformer.VisionTransformer):
+        self.tower: Any = tower
+        self.blocks, self.num_prefix = tower.transformer.resblocks, 1
+
+    def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P C"]:
+        return self.tower.conv1(images).flatten(2).mT
+
+    def place(self, patches: Float[Tensor, "B P C"]) -> Float[Tensor, "B L C"]:
+        class_token = self.tower.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        return self.tower.ln_pre(torch.cat((class_token, patches), 1) + self.tower.positional_embedding.to(patches.dtype))
+
+    def head(self, tokens: Float[Tensor, "B L C"]) -> Float[Tensor, "B D"]:
+        pooled = self.tower._pool(tokens)[0]
+        return pooled if self.tower.proj is None else pooled @ self.tower.proj
+
+
+class TimmWalk:
+    """timm's vision transformer, behind open_clip's adapter."""
+
+    def __init__(self, tower: open_clip.timm_model.TimmModel):
+        self.tower: Any = tower
+        self.blocks, self.num_prefix = tower.trunk.blocks, tower.trunk.num_prefix_tokens
+
+    def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P C"]:
+        return self.tower.trunk.patch_embed(images)
+
+    def place(self, patches: Float[Tensor, "B P C"]) -> Float[Tensor, "B L C"]:
+        return self.tower.trunk.norm_pre(self.tower.trunk._pos_embed(patches))
+
+    def head(self, tokens: Float[Tensor, "B L C"]) -> Float[Tensor, "B D"]:
+        return self.tower.head(self.tower.trunk.forward_head(self.tower.trunk.norm(tokens)))
+
+
+def walk_of(tower: nn.Module) -> Walk | None:
+    """How to walk the tower; None for one that is no plain vision transformer."""
+    if isinstance(tower, open_clip.transformer.VisionTransformer):
+        return OpenClipWalk(tower)
+    trunk = getattr(tower, "trunk", None)
+    return TimmWalk(tower) if isinstance(trunk, timm.models.VisionTransformer) and not trunk.dynamic_img_size else None
+
+
 class TextTower(nn.Module):
     """A text tower of open_clip or Hugging Face whose projection is kept apart, so that the pooled feature before it can be read."""
 
@@ -102,6 +240,22 @@ class TextTower(nn.Module):
         pooled = self.tower(tokens)
         features = self.projection(pooled) if isinstance(self.projection, nn.Module) else pooled @ self.projection
         return features, pooled
+
+    def blocks(self) -> list[nn.Module]:
+        """The repeated transformer blocks; none where a Hugging Face tower keeps them where no one looks."""
+        transformer = self.tower.transformer
+        for layers in ("resblocks", "layer", "block", "layers"):  # of open_clip; of encoders like BERT, T5, and others
+            found = getattr(transformer, layers, None) or getattr(getattr(transformer, "encoder", None), layers, None)
+            if found is not None:
+                return list(found)
+        return []
+
+    def checkpoint_gradients(self) -> None:
+        """See :meth:`ImageTower.checkpoint_gradients`."""
+        if isinstance(self.tower.transformer, open_clip.transformer.Transformer):
+            self.tower.set_grad_checkpointing(True)
+        else:
+            self.tower.transformer.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def create_open_clip(

@@ -22,6 +22,7 @@ from timix_pl.mixing.groups import mixed_rows
 from timix_pl.mixing.mixgen import MixGen
 from timix_pl.mixing.step import Mixer, MixStep
 from timix_pl.models.dual_encoder import DualEncoder, Encoded
+from timix_pl.models.patch_dropout import PatchDropout
 from timix_pl.optim.groups import parameter_groups
 from timix_pl.optim.schedule import learning_rate
 from timix_pl.training.accumulation import Chunk, accumulate, split
@@ -145,8 +146,9 @@ class PretrainModule(LightningModule):
 
     def _encode(self, chunk: Chunk) -> Encoded:
         """Dropout draws from (seed, step, position): the same in both passes of an accumulation, and after a resume."""
-        torch.manual_seed(seed_of("dropout", self.seed, self.global_step, chunk.pairs.first))
-        return self.model(chunk.pairs.images, chunk.pairs.tokens, mix=chunk.mix, regions=chunk.regions)
+        pairs, mix, regions = chunk
+        torch.manual_seed(seed_of("dropout", self.seed, self.global_step, pairs.first))
+        return self.model(pairs.images, pairs.tokens, mix=mix, regions=regions, dropout=self.dropout(pairs))
 
     def _backward(self, loss: Tensor, encoded: Encoded, last: bool) -> None:
         """Gradients are exchanged once, after the last chunk of a step."""
@@ -180,6 +182,11 @@ class PretrainModule(LightningModule):
         """Shard the model, where the strategy does."""
         if isinstance(self.trainer.strategy, ShardedStrategy):
             self.trainer.strategy.shard(self.model)
+
+    def dropout(self, pairs: Batch) -> PatchDropout | None:
+        """This step's patch dropout, or None where nothing is dropped."""
+        share = self.model.patch_dropout
+        return PatchDropout(share, self.seed, self.global_step, pairs.first) if share else None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; ``fused`` because it can mask an update on the device."""

@@ -34,6 +34,10 @@ def plain_input(plain, images):
     return Normalize(statistics["mean"], statistics["std"])(images.float() / 255)
 
 
+def patch_features(encoder, images):
+    return encoder.image(encoder.normalise(images), stop=encoder.image.block).patch_features
+
+
 @torch.no_grad()
 def test_features_equal_open_clip_on_weights_loaded_by_path(plain, encoder):
     images, tokens = random_images(4, seed=1), encoder.tokenizer(random_captions(4, seed=1))
@@ -62,7 +66,7 @@ def test_patch_and_pooled_features_are_what_hooks_see_in_open_clip(plain, encode
     expected = seen["block"][:, 1:]  # without the class token
     assert expected.shape[1] == GRID[0] * GRID[1]
     torch.testing.assert_close(encoder.image(pixels)[1], expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(encoder.image.patch_features(pixels), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(patch_features(encoder, images), expected, rtol=0, atol=1e-5)
     end_of_text = seen["text"][torch.arange(3), tokens.argmax(1)]
     torch.testing.assert_close(encoder.text(tokens)[1], end_of_text, rtol=0, atol=1e-5)
 
@@ -75,9 +79,9 @@ def test_patch_scores_lie_on_the_grid_as_the_patches_do(encoder):
     assert encoder.patch_scores(images, tokens).shape == (1, *GRID)
     other = images.clone()
     other[:, :, 8:16, 32:40] = 255 - other[:, :, 8:16, 32:40]  # patch (1, 4)
-    moved = (encoder.image.patch_features(encoder.normalise(other)) - encoder.image.patch_features(encoder.normalise(images))).norm(dim=2)
+    moved = (patch_features(encoder, other) - patch_features(encoder, images)).norm(dim=2)
     assert divmod(int(moved.argmax()), GRID[1]) == (1, 4)
-    direct = encoder.pta(encoder.image.patch_features(encoder.normalise(images)), encoder.text(tokens)[1])
+    direct = encoder.pta(patch_features(encoder, images), encoder.text(tokens)[1])
     assert encoder.patch_scores(images, tokens)[0, 1, 4] == direct[0, 1 * GRID[1] + 4]
 
 

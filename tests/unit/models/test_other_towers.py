@@ -84,11 +84,11 @@ def test_a_timm_image_tower_gives_features_and_patch_features(architecture, bloc
     images = torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         pixels = encoder.normalise(images)
-        features, patches = encoder.image(pixels)
+        features, patches, _ = encoder.image(pixels)
         torch.testing.assert_close(features, encoder.image.tower(pixels), rtol=0, atol=1e-5)
         intermediates = encoder.image.tower.trunk.forward_intermediates(pixels, intermediates_only=True, norm=False)
         torch.testing.assert_close(patches, intermediates[block - 1].flatten(2).mT, rtol=0, atol=1e-5)
-        torch.testing.assert_close(encoder.image.patch_features(pixels), patches, rtol=0, atol=1e-5)
+        torch.testing.assert_close(encoder.image(pixels, stop=encoder.image.block).patch_features, patches, rtol=0, atol=1e-5)
         assert encoder.patch_scores(images, encoder.tokenizer(["a", "b"])).shape == (2, *grid)
 
 

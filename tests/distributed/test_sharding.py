@@ -1,12 +1,19 @@
 """Runs on two ranks under FSDP2, against one rank with the same shards; and checkpoints that change hands between them."""
 
+import shutil
+
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 
 from tests.distributed.spawn import run_on_ranks
 from tests.distributed.test_training import NUM_STEPS, InfiniteOnTheLastRank, farthest_move, train
 from tests.tiny import write_shards
 from tests.unit.training.running import same
+from timix_pl.core.distributed import rank
+from timix_pl.core.errors import RunError
+from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint
+from timix_pl.training.checkpoint_io import read_checkpoint, save_folder
 from timix_pl.training.sharding import ShardedStrategy
 
 
@@ -20,10 +27,31 @@ def runs_on_two(folder, one):
     return {
         "whole": train(folder, folder / "whole", strategy=sharded()),
         "in chunks": train(folder, folder / "chunks", strategy=sharded(), micro_batch_size=2),
+        "offloaded": train(folder, folder / "offloaded", strategy=sharded(offload=True)),
         "resumed": train(folder, folder / "resumed", strategy=sharded(), resume_from=folder / "whole" / halfway),
         "resumed from one rank": train(folder, folder / "from_one", strategy=sharded(sharded_checkpoints=False), resume_from=one / halfway),
         "skipping": train(folder, folder / "skipping", strategy=sharded(), objective=InfiniteOnTheLastRank()),
+        "unwritable": unwritable(folder),
     }
+
+
+def unwritable(folder):
+    """What is said where rank 1 cannot write, and what is left of the checkpoint that was there."""
+    target = folder / "unwritable" / "best.ckpt"
+    save_folder({"state_dict": {"x": torch.ones(2)}}, target)
+    writer = dcp.FileSystemWriter.write_data
+
+    def full(*args):
+        raise OSError("no space left on device")
+
+    dcp.FileSystemWriter.write_data = full if rank() == 1 else writer
+    try:
+        save_folder({"state_dict": {"x": torch.zeros(2)}}, target)
+    except RunError as error:
+        return str(error), [path.name for path in target.parent.iterdir()], read_checkpoint(target)["state_dict"]["x"]
+    finally:
+        dcp.FileSystemWriter.write_data = writer
+    raise AssertionError("it was written")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +70,7 @@ def close(found, wanted):
         torch.testing.assert_close(found[name], wanted[name], rtol=0, atol=1e-3 * moved, msg=name)
 
 
-@pytest.mark.parametrize("kind", ["whole", "in chunks", "resumed from one rank"])
+@pytest.mark.parametrize("kind", ["whole", "in chunks", "offloaded", "resumed from one rank"])
 def test_shards_train_the_model_of_one_rank(results, kind):
     _, (weights, rows), _, ranks = results
     for of_rank in ranks:
@@ -71,10 +99,34 @@ def test_a_loss_that_is_infinite_on_one_rank_is_skipped_on_both(results):
 
 @pytest.mark.parametrize("written", ["whole", "from_one"])
 def test_one_rank_goes_on_from_a_folder_or_a_file_of_two(results, written):
-    folder, (weights, rows), *_ = results
+    folder, (weights, _), *_ = results
     step = 2 if written == "whole" else NUM_STEPS
     checkpoint = folder / written / f"step-{step:08d}.ckpt"
     assert checkpoint.is_dir() == (written == "whole")
     found, rows_found = train(folder, folder / f"back_from_{written}", resume_from=checkpoint)
     close(found, weights)
     assert len(rows_found) == NUM_STEPS - step
+
+
+def test_where_one_rank_cannot_write_all_are_told_and_the_old_checkpoint_stays(results):
+    *_, ranks = results
+    for message, left, x in (of_rank["unwritable"] for of_rank in ranks):
+        assert "best.ckpt cannot be written" in message and "no space left on device" in message
+        assert left == ["best.ckpt"] and x.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("damage", ["no marker", "cut off", "part missing"])
+def test_a_damaged_folder_is_passed_over(results, tmp_path, damage):
+    folder, *_ = results
+    for step in (2, 4):
+        shutil.copytree(folder / "whole" / f"step-{step:08d}.ckpt", tmp_path / f"step-{step:08d}.ckpt")
+    newest = tmp_path / "step-00000004.ckpt"
+    assert newest_whole_checkpoint(tmp_path) == (newest, [])
+    part = next(newest.glob("*.distcp"))
+    if damage == "no marker":
+        (newest / "whole.json").unlink()
+    elif damage == "cut off":
+        part.write_bytes(part.read_bytes()[:-1])
+    else:
+        part.unlink()
+    assert newest_whole_checkpoint(tmp_path) == (tmp_path / "step-00000002.ckpt", [newest])

@@ -92,9 +92,10 @@ def accumulate(
 
 def _joined(parts: list[Encoded], offsets: list[int]) -> Encoded:
     """The features of all parts as one batch; rows of their plans count from the batch's first row."""
-    features = {name: None if getattr(parts[0], name) is None else torch.cat([getattr(part, name) for part in parts]) for name in FEATURES}
+    present = [name for name in FEATURES if getattr(parts[0], name) is not None]
+    features: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in present}
     plans = [(part.plan, offset) for part, offset in zip(parts, offsets, strict=True) if part.plan is not None]
-    return parts[0]._replace(**features, plan=_joined_plan(plans) if plans else None)
+    return parts[0]._replace(plan=_joined_plan(plans) if plans else None, **features)
 
 
 def _joined_plan(plans: list[tuple[MixPlan, int]]) -> MixPlan:

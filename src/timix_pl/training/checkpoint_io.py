@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch.distributed.checkpoint as dcp
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from timix_pl.core.distributed import rank
+from timix_pl.core.distributed import gather_objects, rank
 from timix_pl.core.errors import RunError
 from timix_pl.core.files import atomic_path
 
@@ -37,7 +38,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with atomic_path(target) as temporary:
                 _write(checkpoint, temporary)
         except (OSError, RuntimeError) as error:
-            raise _unwritable(target, error) from error
+            raise _unwritable(target, str(error)) from error
 
     def load_checkpoint(self, path: str | os.PathLike, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a file or a folder without running code from it."""
@@ -57,6 +58,7 @@ def save_folder(checkpoint: Mapping[str, Any], path: Path) -> None:
     rest = {name: value for name, value in checkpoint.items() if name not in ("state_dict", "optimizer_states")}
     if "optimizer_states" in checkpoint:
         rest["optimizer_states"] = [{"param_groups": state["param_groups"]} for state in checkpoint["optimizer_states"]]
+    problem = None
     try:
         if rank() == 0:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -69,8 +71,11 @@ def save_folder(checkpoint: Mapping[str, Any], path: Path) -> None:
             remove(path)
             temporary.rename(path)
     except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
-        raise _unwritable(path, error) from error
-    dist.barrier()
+        problem = str(error)
+        if rank() == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+    if problems := [text for text in gather_objects(problem) if text is not None]:
+        raise _unwritable(path, problems[0])
 
 
 def named_tensors(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -109,7 +114,9 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     reader = dcp.FileSystemReader(path)
     stored: dict[str, Any] = reader.read_metadata().state_dict_metadata
     tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in stored.items()}
-    dcp.load(tensors, storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        dcp.load(tensors, storage_reader=reader, no_dist=True)
     for name, tensor in tensors.items():
         kind, _, place = name.partition("/")
         if kind == "state_dict":
@@ -135,5 +142,5 @@ def _write(content: Mapping[str, Any], path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _unwritable(path: Path, error: BaseException) -> RunError:
-    return RunError(f"the checkpoint {path} cannot be written ({error}); make room, then start again from the last whole one")
+def _unwritable(path: Path, problem: str) -> RunError:
+    return RunError(f"the checkpoint {path} cannot be written ({problem}); make room, then start again from the last whole one")

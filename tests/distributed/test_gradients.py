@@ -1,0 +1,106 @@
+"""The loss and every gradient of one step on two ranks, under DDP and FSDP2, whole and in chunks, against one process with the whole batch."""
+
+import itertools
+
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.pytorch.overrides.distributed import prepare_for_backward
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.distributed.spawn import run_on_ranks
+from tests.distributed.test_objective import MIXERS, averaged, share_of_pairs, share_of_regions
+from tests.tiny import random_pairs, random_regions, tiny_model
+from timix_pl.core.distributed import rank, world_size
+from timix_pl.mixing.groups import mixed_rows
+from timix_pl.mixing.mixgen import MixGen
+from timix_pl.mixing.step import MixStep
+from timix_pl.training.accumulation import Chunk, accumulate, split
+from timix_pl.training.objective import Objective
+from timix_pl.training.sharding import ShardedStrategy
+
+G, GROUP, NUM_IMAGES, NUM_PHRASES = 16, 2, 4, 7
+STEPS = [
+    ("none", "extra", "self", "info_nce"),
+    ("none", "extra", "self", "siglip"),
+    ("timix", "extra", "self", "info_nce"),
+    ("timix", "extra", "one_hot", "info_nce"),
+    ("timix", "replace", "one_hot", "info_nce"),
+    ("timix", "extra", "self", "siglip"),
+    ("cutmix", "extra", "self", "info_nce"),
+    ("mixup", "replace", "one_hot", "info_nce"),
+    ("mixgen", "extra", "one_hot", "info_nce"),
+]
+CASES = list(itertools.product(STEPS, ("ddp", "fsdp"), (1, 4)))
+
+
+def gradients(step, strategy, num_chunks, *, spare_memory):
+    """Loss and gradients of one step. ``spare_memory``: checkpointed blocks and tiled losses."""
+    name, compute, targets, loss = step
+    model = tiny_model(seed=1, init_logit_bias=-2.0 if loss == "siglip" else None)
+    if spare_memory:
+        model.checkpoint_gradients()
+    objective = Objective(loss=loss, targets=targets, pta_weight=0.5)
+    local, local_images = G // world_size(), NUM_IMAGES // world_size()
+    pairs = share_of_pairs(random_pairs(model, G, seed=2), rank() * local, local)
+    regions = share_of_regions(random_regions(model, NUM_IMAGES, NUM_PHRASES, seed=3), rank() * local_images, local_images)
+    chunks = [Chunk(part, mix(model, name, compute, part)) for part in split(pairs, local // num_chunks)]
+    chunks[-1] = chunks[-1]._replace(regions=regions)
+    if strategy == "ddp":
+        wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    elif strategy == "fsdp":
+        sharding = ShardedStrategy(world_size(), sharded_checkpoints=True)
+        sharding._device_mesh = init_device_mesh("cpu", (world_size(), 1), mesh_dim_names=("data_parallel", "tensor_parallel"))
+        sharding.shard(model)
+
+    def encode(chunk):
+        return model(chunk.pairs.images, chunk.pairs.tokens, mix=chunk.mix, regions=chunk.regions)
+
+    def backward(loss, encoded, last):
+        if strategy == "ddp" and last:  # as Lightning does it where optimization is manual
+            prepare_for_backward(wrapped, loss)
+        loss.backward()
+
+    if num_chunks > 1:
+        _, output = accumulate(chunks, encode, objective, 0.7, backward)
+    else:
+        encoded = encode(chunks[0])
+        output = objective(encoded, regions, first=pairs.first, gamma=0.7)
+        backward(output.loss, encoded, True)
+    found = {key: whole(p.grad) for key, p in model.named_parameters() if p.grad is not None}
+    return averaged(output.loss).reshape(()), found
+
+
+def whole(gradient):
+    return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient.clone()
+
+
+def mix(model, name, compute, pairs):
+    if name == "none":
+        return None
+    rows, partners = mixed_rows(len(pairs.images), GROUP, 1.0, seed=4, step=5, first=pairs.first)
+    joined = model.tokenizer(MixGen.join(pairs.captions, rows, partners)) if name == "mixgen" else None
+    return MixStep(MIXERS[name], compute, rows, partners, 4, 5, pairs.first, joined)
+
+
+def all_cases():
+    return {case: gradients(*case, spare_memory=case[2] > 1) for case in CASES}
+
+
+@pytest.fixture(scope="module")
+def two_ranks():
+    return run_on_ranks(all_cases, 2)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{'-'.join(case[0])}-{case[1]}-{case[2]}")
+def test_every_way_of_splitting_a_step_gives_the_same_gradients(two_ranks, case):
+    assert not dist.is_initialized()
+    loss, wanted = gradients(case[0], "one", 1, spare_memory=False)
+    for of_rank in two_ranks:
+        loss_of_two, found = of_rank[case]
+        torch.testing.assert_close(loss_of_two, loss.detach(), rtol=2e-5, atol=1e-6)
+        assert found.keys() == wanted.keys() and len(wanted) > 50
+        for key, gradient in wanted.items():
+            torch.testing.assert_close(found[key], gradient, rtol=1e-3, atol=2e-5 * max(1.0, gradient.abs().max().item()), msg=key)

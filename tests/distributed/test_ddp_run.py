@@ -1,6 +1,7 @@
 """A whole run on two ranks, started as a user would, against the same run on one."""
 
 import csv
+import json
 import subprocess
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def test_two_ranks_train_like_one_and_go_on_like_one(tmp_path: Path) -> None:
     run("run_dir=one", "trainer.devices=1")
     run("run_dir=two", "trainer.devices=2", "resume=never")
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    run("run_dir=shards", "trainer.devices=2", "trainer.strategy=fsdp", "evaluation.batch_size=4")  # unlike numbers of batches per rank
+    assert losses(tmp_path / "shards") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    evaluated, reference = (json.loads((tmp_path / name / "evaluation.json").read_text())["metrics"] for name in ("shards", "one"))
+    assert evaluated.keys() == reference.keys()
+    assert evaluated["grounding/patch_ap"] == pytest.approx(reference["grounding/patch_ap"], abs=0.01)
+    assert (tmp_path / "shards" / "checkpoints" / "best.ckpt" / "whole.json").exists()
     last = tmp_path / "two" / "checkpoints" / "step-00000004.ckpt"
     before = torch.load(last, weights_only=True)["state_dict"]
     last.unlink()

@@ -1,4 +1,4 @@
-"""The loss and every gradient of one step on two ranks, under DDP and FSDP2, whole and in chunks, against one process with the whole batch."""
+"""Loss and every gradient of a step on two ranks, under DDP and FSDP2, whole and in chunks, against one process with the whole batch."""
 
 import itertools
 

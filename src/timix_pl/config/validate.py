@@ -12,7 +12,7 @@ from typing import Any
 
 from timix_pl.config.options import as_typed, nearest, schema_options
 from timix_pl.config.ranges import RANGES
-from timix_pl.config.schema import Compute, DataKind, Lam, MixingKind, RootConfig, ScheduleKind, Targets
+from timix_pl.config.schema import Compute, DataKind, Lam, MixingKind, RootConfig, ScheduleKind, Strategy, Targets
 from timix_pl.core.errors import DataError
 from timix_pl.data.shards import resolve_shards
 from timix_pl.models.architectures import known_architectures
@@ -73,6 +73,7 @@ def _independent_of_numbers(cfg: RootConfig) -> Iterator[str]:
     yield from _shards(cfg)
     yield from _architecture(cfg)
     yield from _mixing(cfg)
+    yield from _strategy(cfg)
     yield from _length(cfg)
     yield from task_problems(cfg)
 
@@ -189,6 +190,11 @@ def _mixing(cfg: RootConfig) -> Iterator[str]:
             f"{_said(cfg, 'mixing.level', 'model.patch_dropout')}: the tokens that a window takes may have been dropped by then; set "
             "mixing.level=tokens:0 or pixels, or model.patch_dropout=0"
         )
+
+
+def _strategy(cfg: RootConfig) -> Iterator[str]:
+    if cfg.trainer.cpu_offload and cfg.trainer.strategy is not Strategy.fsdp:
+        yield f"{_said(cfg, 'trainer.cpu_offload', 'trainer.strategy')}: only fsdp can; choose trainer=fsdp, or false"
 
 
 def _length(cfg: RootConfig) -> Iterator[str]:

@@ -70,6 +70,22 @@ def test_a_sound_configuration_has_no_problems(base):
         (SCENES, ["trainer.devices=2", "data.global_batch_size=32"], ["batch of a rank, 16", "mixing.group_size=16"]),
         (SCENES, ["data.global_batch_size=17"], ["batch of a rank, 17", "data.global_batch_size=32"]),
         (SCENES, ["pta.batch_size=1", "pta.negative_frac=0.5"], ["pta.negative_frac=0.5, pta.batch_size=1", "pta.batch_size=2 or more"]),
+        (
+            SCENES,
+            ["trainer.micro_batch_size=100"],
+            ["trainer.micro_batch_size=100", "a rank, 256", "group_size=32", "micro_batch_size=128"],
+        ),
+        (
+            SCENES,
+            ["trainer.micro_batch_size=16"],
+            ["trainer.micro_batch_size=16", "multiple of mixing.group_size=32", "micro_batch_size=32"],
+        ),
+        (
+            SCENES,
+            ["trainer.micro_batch_size=100", "mixing.kind=none"],
+            ["divide the batch of a rank, 256; e.g. trainer.micro_batch_size=128"],
+        ),
+        (SCENES, ["trainer.cpu_offload=true"], ["trainer.cpu_offload=true, trainer.strategy=ddp", "trainer=fsdp"]),
         (SCENES, ["mixing.min_side=0.8"], ["mixing.min_side=0.8, mixing.max_side=0.75", "must not exceed"]),
         (SCENES, ["mixing.warmup_frac=0.6", "mixing.stop_frac=0.5"], ["mixing.warmup_frac=0.6, mixing.stop_frac=0.5", "lower"]),
         (SCENES, ["optim.min_lr=1"], ["optim.min_lr=1, optim.lr=0.0005", "lower optim.min_lr"]),

@@ -105,7 +105,10 @@ def test_the_plan_is_that_of_the_pixels(level, compute):
     assert plan.windows.target.equal(expected.windows.target) and plan.windows.source.equal(expected.windows.source)
 
 
-@pytest.mark.parametrize(("level", "extra", "replace"), [(None, "16 16 16", "14 14 8"), (0, "16 16 16", "14 14 8"), (1, "8 16 16", "8 14 8"), (2, "8 8 16", "8 8 8")])
+@pytest.mark.parametrize(
+    ("level", "extra", "replace"),
+    [(None, "16 16 16", "14 14 8"), (0, "16 16 16", "14 14 8"), (1, "8 16 16", "8 14 8"), (2, "8 8 16", "8 8 8")],
+)
 def test_no_image_goes_through_a_block_without_need(level, extra, replace):
     """All of 8 rows are mixed with extra, 6 with replace, which scores after block 2 of 3."""
     for compute, expected in (("extra", extra), ("replace", replace)):
@@ -135,7 +138,10 @@ def test_it_works_in_bf16(name, level, compute):
     for encoder, context in ((rounded, torch.no_grad()), (exact, torch.autocast("cpu", torch.bfloat16))):
         with context:
             encoded = encoder(*inputs, mix=MixStep(mix.mixer, compute, mix.rows, mix.partners, 2, 3, 8, planned=expected.plan))
-        for one, other in ((encoded.image_features, expected.image_features), (encoded.mixed_image_features, expected.mixed_image_features)):
+        for one, other in (
+            (encoded.image_features, expected.image_features),
+            (encoded.mixed_image_features, expected.mixed_image_features),
+        ):
             if one is not None:
                 torch.testing.assert_close(one.float(), other, rtol=0, atol=0.05)
 

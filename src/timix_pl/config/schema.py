@@ -192,7 +192,7 @@ class TrainerConfig:
     non_finite: NonFinite = option(NonFinite.stop, "A non-finite loss or gradient: stop the run, or skip the step and count it.")
     progress_bar: bool = option(True, "Show a progress bar.")
     gradient_checkpointing: bool = option(
-        False, "Recompute each transformer block in the backward pass: less memory, about a third slower."
+        False, "Recompute each transformer block in the backward pass: less memory, one more forward pass."
     )
     compile: bool = option(False, "Compile each transformer block with torch.compile; needs a C++ compiler.")
     num_threads: int | None = option(None, "CPU threads per process; null: PyTorch's choice.")

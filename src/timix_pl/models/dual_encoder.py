@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
+import torch._dynamo
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
@@ -177,6 +178,8 @@ class DualEncoder(nn.Module):
         Blocks of the same kind share what is compiled. Sizes that were seen to vary (mixed rows, region images, phrases) are compiled once
         more, for any size.
         """
+        # Both towers count against one limit, 8 unless told: with and without gradient, in evaluation, of fixed and of any size.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         for block in self.blocks():
             block.compile(backend=backend)
 

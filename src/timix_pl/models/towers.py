@@ -54,7 +54,7 @@ class ImageTower(nn.Module):
                 f"model.architecture: {type(tower).__name__} has no forward_intermediates, so PTA cannot read patch features from it"
             )
         self.patch_grid, self.patch_dim = self._probe(image_size_px)
-        self.walk = walk_of(tower)
+        self.walk = walk_of(tower, self.patch_grid)
 
     def forward(
         self,
@@ -201,26 +201,27 @@ class OpenClipWalk:
 class TimmWalk:
     """timm's vision transformer, behind open_clip's adapter."""
 
-    def __init__(self, tower: open_clip.timm_model.TimmModel):
+    def __init__(self, tower: open_clip.timm_model.TimmModel, patch_grid: tuple[int, int]):
         self.tower: Any = tower
+        self.patch_grid = patch_grid
         self.blocks, self.num_prefix = tower.trunk.blocks, tower.trunk.num_prefix_tokens
 
     def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P C"]:
-        return self.tower.trunk.patch_embed(images)
+        return self.tower.trunk.patch_embed(images).flatten(1, -2)
 
     def place(self, patches: Float[Tensor, "B P C"]) -> Float[Tensor, "B L C"]:
-        return self.tower.trunk.norm_pre(self.tower.trunk._pos_embed(patches))
+        on_grid = patches.unflatten(1, self.patch_grid) if self.tower.trunk.dynamic_img_size else patches
+        return self.tower.trunk.norm_pre(self.tower.trunk._pos_embed(on_grid))
 
     def head(self, tokens: Float[Tensor, "B L C"]) -> Float[Tensor, "B D"]:
         return self.tower.head(self.tower.trunk.forward_head(self.tower.trunk.norm(tokens)))
 
 
-def walk_of(tower: nn.Module) -> Walk | None:
+def walk_of(tower: nn.Module, patch_grid: tuple[int, int]) -> Walk | None:
     """How to walk the tower; None for one that is no plain vision transformer."""
     if isinstance(tower, open_clip.transformer.VisionTransformer):
         return OpenClipWalk(tower)
-    trunk = getattr(tower, "trunk", None)
-    return TimmWalk(tower) if isinstance(trunk, timm.models.VisionTransformer) and not trunk.dynamic_img_size else None
+    return TimmWalk(tower, patch_grid) if isinstance(getattr(tower, "trunk", None), timm.models.VisionTransformer) else None
 
 
 class TextTower(nn.Module):

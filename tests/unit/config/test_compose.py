@@ -39,6 +39,11 @@ def test_a_model_brings_its_pta_block_unless_one_is_typed(model, architecture, b
     assert compose([*base, "pta.block=1"]).pta.block == 1
 
 
+def test_the_level_of_mixing_is_typed_without_quotes():
+    assert compose([*DEMO, "mixing.level=tokens:3"]).mixing.level == "tokens:3"
+    assert compose(DEMO).mixing.level == "pixels"
+
+
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in groups().items() for name in names])
 def test_every_choice_composes(group, name, monkeypatch):
     monkeypatch.setenv("TIMIX_REAL_DATA", "real")

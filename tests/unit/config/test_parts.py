@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 
 from tests.tiny import IMAGE_SIZE_PX, encoded_image, random_pixels
 from timix_pl.config.compose import to_root
-from timix_pl.config.parts import build_evaluators, build_stream, evaluation_set
+from timix_pl.config.parts import build_evaluators, build_model, build_stream, evaluation_set, save_memory_and_time
 from timix_pl.config.schema import RootConfig
+from timix_pl.core.errors import ConfigError, ModelError
 from timix_pl.core.types import Region
 from timix_pl.data.reader import BadSampleError, ShardReader
 from timix_pl.data.writer import ShardWriter
@@ -81,3 +82,22 @@ def test_the_log_says_why_grounding_is_left_out(tmp_path, caplog, key, reason):
 
 def test_grounding_without_any_shards_is_none():
     assert evaluation_set(config(), "grounding", MODEL) is None
+
+
+def test_what_saves_time_and_memory_comes_from_the_configuration(monkeypatch):
+    tiny = "model.architecture=timix-tiny", "pta.block=2"
+    plain = build_model(config(*tiny), "meta")
+    assert (plain.mixing_level, plain.patch_dropout) == (None, 0)
+    model = build_model(config(*tiny, "mixing.level='tokens:3'"), "meta")
+    assert model.mixing_level == 3 and build_model(config(*tiny, "model.patch_dropout=0.25"), "meta").patch_dropout == 0.25
+    assert build_model(config(*tiny, "mixing.level='tokens:3'", "mixing.kind=none"), "meta").mixing_level is None
+    with pytest.raises(ModelError, match="mixing.level=tokens:9: the image tower has 4 blocks"):
+        build_model(config(*tiny, "mixing.level='tokens:9'"), "meta")
+    save_memory_and_time(config(*tiny), model)
+    assert not model.image.checkpointing and all(block._compiled_call_impl is None for block in model.blocks())
+    cfg = config(*tiny, "trainer.compile=true", "trainer.gradient_checkpointing=true")
+    save_memory_and_time(cfg, model)
+    assert model.image.checkpointing and all(block._compiled_call_impl is not None for block in model.blocks())
+    monkeypatch.setenv("CXX", "no-compiler")
+    with pytest.raises(ConfigError, match=r"trainer\.compile=true: there is no C\+\+ compiler no-compiler"):
+        save_memory_and_time(cfg, model)

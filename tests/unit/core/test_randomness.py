@@ -48,6 +48,7 @@ def test_seeds_of_a_million_names_do_not_collide():
 def test_fewer_draws_are_the_beginning_of_more():
     for draw in (uniform, bits, lambda count, *ids: beta(count, 0.4, *ids), lambda count, *ids: beta(count, 2.0, *ids)):
         assert draw(100, "x", 5)[:33].tolist() == draw(33, "x", 5).tolist()
+    assert bits(100, "x", 5)[33:].tolist() == bits(67, "x", 5, start=33).tolist()
 
 
 def test_uniform_is_uniform_and_neighbouring_names_are_unrelated():

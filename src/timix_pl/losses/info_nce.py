@@ -3,12 +3,13 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from timix_pl.core.distributed import logsumexp_over_ranks, sum_over_ranks, world_size
 from timix_pl.losses.pairs import Pairs
-from timix_pl.losses.tiles import SoftTargets, Softmaxes, SparseTargets, Terms, logsumexps, tiled_loss
+from timix_pl.losses.tiles import OneHots, SelfTargets, Softmaxes, Terms, automatic_tile_rows, logsumexps, tiled_loss
 
 
 def info_nce(
@@ -44,34 +45,34 @@ def info_nce(
         Mean over images and captions, in nats; its average over ranks is the full batch's loss.
     Source: Radford et al. 2021, figure 3; mixed images: Jiang et al. 2024, equations 6 to 8.
     """
-    pairs = pairs or Pairs.clean(images)
     num_ranks = world_size() if all_ranks else 1
+    if pairs is None and num_ranks == 1 and len(captions) <= (tile_rows or automatic_tile_rows(captions.device)):
+        return _of_all_logits(logit_scale * images @ captions.T)
+    pairs = pairs or Pairs.clean(images)
     mass = pairs.mass(len(captions), first)
     rows, columns = logsumexps(images, captions, logit_scale, tile_rows=tile_rows)
     if all_ranks:
         mass, columns = sum_over_ranks(mass), logsumexp_over_ranks(columns)
     has_mass = (mass > 0).to(mass.dtype)
-    mass = mass.clamp_min(torch.finfo(mass.dtype).tiny)
     image_weight = 1 / (2 * len(images))
     caption_weights = has_mass * num_ranks / (2 * has_mass.sum())
-    potential = Softmaxes(rows - math.log(image_weight), columns - caption_weights.log())
+    per_mass = has_mass / mass.clamp_min(torch.finfo(mass.dtype).tiny)
+    targets: OneHots | SelfTargets
     if clean is None:
-        targets = [SparseTargets(at + first, share * (image_weight + (caption_weights / mass)[at + first])) for at, share in pairs.parts()]
-        terms = Terms(potential, sparse=targets)
+        targets = OneHots(image_weight + caption_weights * per_mass, first)
     else:
-        own_mass = has_mass[first : first + len(clean)]
-        clean_rows, clean_columns = logsumexps(clean, captions, logit_scale, log_weights=own_mass.log(), tile_rows=tile_rows)
+        own = slice(first, first + len(clean))
+        clean_rows, clean_columns = logsumexps(clean, captions, logit_scale, log_weights=has_mass[own].log(), tile_rows=tile_rows)
         if all_ranks:
             clean_columns = logsumexp_over_ranks(clean_columns)
-        by_caption = clean_columns - caption_weights.log()
-        terms = Terms(
-            potential,
-            soft=[
-                SoftTargets(
-                    clean, at, Softmaxes(clean_rows[at] - (share * image_weight).log(), by_caption, (share / mass[at + first]).log())
-                )
-                for at, share in pairs.parts()
-            ],
-        )
+        density = Softmaxes(clean_rows - math.log(image_weight), clean_columns - caption_weights.log(), per_mass[own].log())
+        targets = SelfTargets(clean, density)
+    potential = Softmaxes(rows - math.log(image_weight), columns - caption_weights.log())
     potential_value = image_weight * rows.sum() + caption_weights @ columns / num_ranks
-    return potential_value + tiled_loss(images, captions, logit_scale, None, terms, tile_rows=tile_rows)
+    return potential_value + tiled_loss(images, captions, logit_scale, None, Terms(potential, pairs, targets), tile_rows=tile_rows)
+
+
+def _of_all_logits(logits: Float[Tensor, "N N"]) -> Float[Tensor, ""]:
+    """As figure 3 writes it."""
+    labels = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from timix_pl.losses.pairs import Pairs
-from timix_pl.losses.tiles import Sigmoids, SoftTargets, SparseTargets, Terms, tiled_loss
+from timix_pl.losses.tiles import OneHots, SelfTargets, Sigmoids, Terms, tiled_loss
 
 
 def siglip(
@@ -36,10 +36,7 @@ def siglip(
         else -1.
     """
     pairs = pairs or Pairs.clean(images)
-    weights = [(at, share / len(images)) for at, share in pairs.parts()]
-    potential = Sigmoids(images.new_full((len(images),), 1 / len(images)))
-    if clean is None:
-        terms = Terms(potential, sparse=[SparseTargets(at + first, weight) for at, weight in weights])
-    else:
-        terms = Terms(potential, soft=[SoftTargets(clean, at, Sigmoids(weight)) for at, weight in weights])
-    return tiled_loss(images, captions, logit_scale, logit_bias, terms, tile_rows=tile_rows)
+    weight = 1 / len(images)
+    targets: OneHots | SelfTargets
+    targets = OneHots(captions.new_full((len(captions),), weight), first) if clean is None else SelfTargets(clean, Sigmoids(weight))
+    return tiled_loss(images, captions, logit_scale, logit_bias, Terms(Sigmoids(weight), pairs, targets), tile_rows=tile_rows)

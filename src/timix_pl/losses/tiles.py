@@ -5,22 +5,26 @@ With logits L = scale * x @ y.T + bias, each loss is a convex potential of L les
     loss = potential(L) - sum(T * L), and its derivative in L is W = potential'(L) - T
 
 InfoNCE's potential is a weighted sum of the logsumexps of rows and columns, and its derivative a sum of softmaxes: the cross-entropy of the
-softmaxes with T. The sigmoid loss's is a weighted sum of softplus, with sigmoids for derivatives: the binary cross-entropy with T. T is
-sparse (one or two captions for each image), or made of the softmaxes or sigmoids of other logits, tile by tile as W itself.
+softmaxes with T. The sigmoid loss's is a weighted sum of softplus, with sigmoids for derivatives: the binary cross-entropy with T.
+
+T is W @ D: W says which captions an image contains, in which shares, and D (captions by captions) what an image of one caption alone is to
+be matched with: that caption, or what the clean pass says, which is made of softmaxes or sigmoids again, column block by column block.
 
 One sweep over the tiles makes L and W, and adds up W @ y and W.T @ x, the gradients of the features; backward only scales them. Softmaxes
 need the logsumexps of whole rows and columns first, which cost a sweep of their own.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from timix_pl.losses.pairs import Pairs
 
 TILE_BYTES = {"cpu": 1 << 20, "cuda": 64 << 20}
 
@@ -64,40 +68,39 @@ class Softmaxes(NamedTuple):
 
 
 class Sigmoids(NamedTuple):
-    """weights * sigmoid(L), the derivative of weights * softplus(L)."""
+    """weight * sigmoid(L), the derivative of weight * softplus(L)."""
 
-    weights: Float[Tensor, " N"]
+    weight: float
 
     def tile(self, logits: Float[Tensor, "r c"], rows: slice, columns: slice) -> Float[Tensor, "r c"]:
         """See :class:`Density`."""
-        return logits.sigmoid().mul_(self.weights[rows, None])
+        return logits.sigmoid().mul_(self.weight)
 
     def value(self, logits: Float[Tensor, "r c"], rows: slice) -> Float[Tensor, ""]:
         """softplus(L) is -log sigmoid(-L)."""
-        return -(F.logsigmoid(-logits).sum(1) @ self.weights[rows])
+        return -self.weight * F.logsigmoid(-logits).sum()
 
 
-class SparseTargets(NamedTuple):
-    """A part of T: row n has ``weights[n]`` at column ``indices[n]``."""
+class OneHots(NamedTuple):
+    """D with weights on its diagonal, one for each caption; this rank's are those from ``first`` on."""
 
-    indices: Int[Tensor, " N"]
-    weights: Float[Tensor, " N"]
+    weights: Float[Tensor, " K"]
+    first: int
 
 
-class SoftTargets(NamedTuple):
-    """A part of T: row n is the density of the logits of ``x[indices[n]]``."""
+class SelfTargets(NamedTuple):
+    """D with the density of the logits of the clean images ``x``."""
 
     x: Float[Tensor, "B D"]
-    indices: Int[Tensor, " N"]
     density: Density
 
 
 class Terms(NamedTuple):
-    """What makes a loss of logits: its potential, and the parts of its targets."""
+    """What makes a loss of logits: its potential, and W and D of its targets."""
 
     potential: Potential
-    sparse: Sequence[SparseTargets] = ()
-    soft: Sequence[SoftTargets] = ()
+    pairs: Pairs
+    targets: OneHots | SelfTargets
 
 
 class Logsumexps(NamedTuple):
@@ -173,30 +176,37 @@ def _sweep(
     """The loss and its derivatives in x, y, scale and bias."""
     loss, dx, dy, dscale = x.new_zeros(()), torch.zeros_like(x), torch.zeros_like(y), torch.zeros_like(scale)
     dbias = None if bias is None else torch.zeros_like(bias)
-    for rows in _blocks(len(x), tile_rows):
-        scaled = scale * x[rows]
-        others = [scale * target.x[target.indices[rows]] for target in terms.soft]
-        for columns in _blocks(len(y), tile_rows):
+    potential, pairs, targets = terms
+    for columns in _blocks(len(y), tile_rows):
+        if isinstance(targets, SelfTargets):
+            clean = x.new_empty(len(targets.x), columns.stop - columns.start)
+            for rows in _blocks(len(targets.x), tile_rows):
+                clean[rows] = targets.density.tile(_logits(scale * targets.x[rows], y[columns], bias), rows, columns)
+        for rows in _blocks(len(x), tile_rows):
+            scaled = scale * x[rows]
             logits = _logits(scaled, y[columns], bias)
-            loss += terms.potential.value(logits, rows)
-            weights = terms.potential.tile(logits, rows, columns)
-            for target, other in zip(terms.soft, others, strict=True):
-                tile = target.density.tile(_logits(other, y[columns], bias), rows, columns)
-                loss -= (tile * logits).sum()
-                weights -= tile
+            loss += potential.value(logits, rows)
+            weights = potential.tile(logits, rows, columns)
+            if isinstance(targets, SelfTargets):
+                mixed = torch.lerp(clean[pairs.partner[rows]], clean[pairs.own[rows]], pairs.lam[rows, None])
+                weights -= mixed
+                loss -= mixed.mul_(logits).sum()
             dx[rows].addmm_(weights, y[columns])
             dy[columns].addmm_(weights.T, scaled)
             if dbias is not None:
                 dbias += weights.sum()
-        for target in terms.sparse:
-            columns, shares = target.indices[rows], target.weights[rows, None]
-            mean = shares * y[columns]
-            loss -= (scaled * mean).sum()
-            dx[rows] -= mean
-            dy.index_add_(0, columns, shares * scaled, alpha=-1)
-            if bias is not None and dbias is not None:
-                loss -= (bias * shares).sum()
-                dbias -= shares.sum()
+    for rows in _blocks(len(x), tile_rows):
+        if isinstance(targets, OneHots):
+            for caption, share in pairs.parts():
+                at = caption[rows] + targets.first
+                weights = (share[rows] * targets.weights[at])[:, None]
+                scaled, mean = scale * x[rows], weights * y[at]
+                loss -= (scaled * mean).sum()
+                dx[rows] -= mean
+                dy.index_add_(0, at, weights * scaled, alpha=-1)
+                if bias is not None and dbias is not None:
+                    loss -= (bias * weights).sum()
+                    dbias -= weights.sum()
         dscale += (x[rows] * dx[rows]).sum()
         dx[rows] *= scale
     return loss, dx, dy, dscale, dbias

@@ -94,9 +94,7 @@ class Objective:
         scale, bias = encoded.logit_scale.float(), None if encoded.logit_bias is None else encoded.logit_bias.float()
         if self.loss == "siglip":
             return siglip(images, captions, scale, bias, pairs, first=first, clean=clean, tile_rows=self.tile_rows)
-        return info_nce(
-            images, captions, scale, pairs, first=first, clean=clean, all_ranks=self.all_ranks, tile_rows=self.tile_rows
-        )
+        return info_nce(images, captions, scale, pairs, first=first, clean=clean, all_ranks=self.all_ranks, tile_rows=self.tile_rows)
 
 
 def _one_set(images: Float[Tensor, "B D"], plan: MixPlan) -> Pairs:

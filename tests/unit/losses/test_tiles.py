@@ -76,7 +76,7 @@ def test_rows_without_weight_add_nothing_to_columns():
 def test_a_second_backward_is_refused():
     """The first one used up what it scaled."""
     image, text = random_features(4, 3, seed=0).requires_grad_(), random_features(4, 3, seed=1)
-    loss = info_nce(image, text, torch.tensor(5.0, dtype=torch.float64))
+    loss = info_nce(image, text, torch.tensor(5.0, dtype=torch.float64), tile_rows=3)
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="inplace"):
         loss.backward()

@@ -40,7 +40,7 @@ class Density(Protocol):
 class Potential(Density, Protocol):
     """The derivative of a potential, and the potential itself."""
 
-    def value(self, logits: Float[Tensor, "r c"], rows: slice) -> Tensor | float:
+    def value(self, logits: Float[Tensor, "r c"]) -> Tensor | float:
         """What a tile adds to the potential."""
         ...
 
@@ -62,7 +62,7 @@ class Softmaxes(NamedTuple):
             by_column += self.shift[rows, None]
         return by_column.exp_().add_((logits - self.rows[rows, None]).exp_())
 
-    def value(self, logits: Float[Tensor, "r c"], rows: slice) -> float:
+    def value(self, logits: Float[Tensor, "r c"]) -> float:
         """Nothing: the potential is a sum of logsumexps, which are known before the sweep."""
         return 0.0
 
@@ -76,7 +76,7 @@ class Sigmoids(NamedTuple):
         """See :class:`Density`."""
         return logits.sigmoid().mul_(self.weight)
 
-    def value(self, logits: Float[Tensor, "r c"], rows: slice) -> Float[Tensor, ""]:
+    def value(self, logits: Float[Tensor, "r c"]) -> Float[Tensor, ""]:
         """softplus(L) is -log sigmoid(-L)."""
         return -self.weight * F.logsigmoid(-logits).sum()
 
@@ -185,7 +185,7 @@ def _sweep(
         for rows in _blocks(len(x), tile_rows):
             scaled = scale * x[rows]
             logits = _logits(scaled, y[columns], bias)
-            loss += potential.value(logits, rows)
+            loss += potential.value(logits)
             weights = potential.tile(logits, rows, columns)
             if isinstance(targets, SelfTargets):
                 mixed = torch.lerp(clean[pairs.partner[rows]], clean[pairs.own[rows]], pairs.lam[rows, None])

@@ -92,7 +92,13 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
     check_batches(cfg, trainer.world_size)
     module = PretrainModule(
         model,
-        Objective(loss=cfg.loss.kind, targets=cfg.mixing.targets, pta_weight=cfg.pta.weight),
+        Objective(
+            loss=cfg.loss.kind,
+            negatives=cfg.loss.negatives,
+            targets=cfg.mixing.targets,
+            pta_weight=cfg.pta.weight,
+            tile_rows=cfg.loss.tile_rows,
+        ),
         OptimSettings(**OmegaConf.to_container(OmegaConf.structured(cfg.optim), enum_to_str=True)),  # type: ignore[arg-type]
         global_batch_size=cfg.data.global_batch_size,
         planned_samples=data.max_steps * cfg.data.global_batch_size,

@@ -73,6 +73,7 @@ RANGES = {
     "mixing.stop_frac": SHARE,
     "mixing.group_size": Range(2),
     "mixing.beta": POSITIVE,
+    "loss.tile_rows": COUNT,
     "optim.lr": POSITIVE,
     "optim.weight_decay": NOT_NEGATIVE,
     "optim.beta1": Range(0, 1, below=True),

@@ -25,6 +25,7 @@ Lam = StrEnum("Lam", ["area", "relevance"])
 Targets = StrEnum("Targets", ["one_hot", "self"])
 PtaGrad = StrEnum("PtaGrad", ["full", "trunk", "head"])
 LossKind = StrEnum("LossKind", ["info_nce", "siglip"])
+Negatives = StrEnum("Negatives", ["all_ranks", "own_rank"])
 ScheduleKind = StrEnum("ScheduleKind", ["cosine", "constant", "constant_with_cooldown"])
 NonFinite = StrEnum("NonFinite", ["stop", "skip"])
 Precision = StrEnum("Precision", ["auto", "fp32", "bf16_mixed", "bf16_pure"])
@@ -156,6 +157,8 @@ class MixingConfig:
 @dataclass
 class LossConfig:
     kind: LossKind = option(LossKind.info_nce, "info_nce, or siglip (pairwise sigmoid).")
+    negatives: Negatives = option(Negatives.all_ranks, "all_ranks: out of the global batch; own_rank: out of each rank's own batch alone.")
+    tile_rows: int | None = option(None, "Rows and columns of the tiles of logits; null: 512 on CPU, 4096 on a GPU. The loss is the same.")
 
 
 @dataclass

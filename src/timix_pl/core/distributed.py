@@ -50,6 +50,15 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     return x
 
 
+def logsumexp_over_ranks(x: Tensor) -> Tensor:
+    """Elementwise, of a detached tensor that is finite on one rank at least; -inf adds nothing."""
+    if world_size() == 1:
+        return x
+    highest = x.clone()
+    dist.all_reduce(highest, dist.ReduceOp.MAX)
+    return highest + sum_over_ranks((x - highest).exp()).log()
+
+
 def gather_objects(value: Any) -> list[Any]:
     """Every rank's picklable value, in rank order."""
     if world_size() == 1:

@@ -1,56 +1,78 @@
-"""InfoNCE over the global batch."""
+"""InfoNCE over the global batch, of clean and of mixed images."""
 
-from typing import NamedTuple
+import math
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, arange
+from torch import Tensor
 
-from timix_pl.core.errors import ShapeError
-
-
-class PairLogits(NamedTuple):
-    """Similarities of this rank's B rows to all G rows of the other side, times the inverse temperature."""
-
-    image_to_text: Float[Tensor, "B G"]
-    text_to_image: Float[Tensor, "B G"]
+from timix_pl.core.distributed import logsumexp_over_ranks, sum_over_ranks, world_size
+from timix_pl.losses.pairs import Pairs
+from timix_pl.losses.tiles import OneHots, SelfTargets, Softmaxes, Terms, automatic_tile_rows, logsumexps, tiled_loss
 
 
-def pair_logits(
-    image_features: Float[Tensor, "B D"],
-    text_features: Float[Tensor, "B D"],
-    all_image_features: Float[Tensor, "G D"],
-    all_text_features: Float[Tensor, "G D"],
+def info_nce(
+    images: Float[Tensor, "N D"],
+    captions: Float[Tensor, "G D"],
     logit_scale: Float[Tensor, "..."],
-) -> PairLogits:
-    """The logits of both directions.
+    pairs: Pairs | None = None,
+    *,
+    first: int = 0,
+    clean: Float[Tensor, "B D"] | None = None,
+    all_ranks: bool = True,
+    tile_rows: int | None = None,
+) -> Float[Tensor, ""]:
+    """Symmetric InfoNCE of this rank's images and all captions; both directions use the same logits.
+
+    An image's targets are its row of W; a caption's are its column of W, over the images of all ranks, divided by the column's sum. A
+    caption without mass in W is left out of the mean. Self targets replace each one-hot in W by the clean pass's softmax in that direction:
+    an image's are its row of W times the clean images' softmaxes over the captions; a caption's share the softmax over those clean images
+    that have mass among the mixed images that contain them, in proportion to W.
+
+    Ranks exchange the logsumexps of the captions' columns instead of images.
 
     Args:
-        image_features: L2-normalised; this rank's rows.
-        all_image_features: the gathered rows of all ranks, in rank order.
+        images: L2-normalised; this rank's.
+        captions: L2-normalised; of all ranks, in rank order.
         logit_scale: inverse temperature, unitless, already exponentiated and clamped.
-    Raises:
-        ShapeError: the batch sizes differ.
-    """
-    if image_features.shape != text_features.shape or all_image_features.shape != all_text_features.shape:
-        raise ShapeError(
-            f"image features {tuple(image_features.shape)} and text features {tuple(text_features.shape)} must have the same shape"
-        )
-    if all_text_features is text_features and all_image_features is image_features:
-        logits = logit_scale * image_features @ text_features.T
-        return PairLogits(logits, logits.T)
-    return PairLogits(logit_scale * image_features @ all_text_features.T, logit_scale * text_features @ all_image_features.T)
-
-
-def info_nce(logits: PairLogits, first: int = 0) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE.
-
-    Args:
-        logits: from :func:`pair_logits`.
-        first: position of row 0 in the global batch.
+        pairs: the rows of W of these images; None: image n has caption ``first`` + n.
+        first: position of this rank's first caption in ``captions``.
+        clean: this rank's clean images, for self targets, which give them no gradient; None: one-hots.
+        all_ranks: the captions come from all ranks, and all call this function; False: no rank knows of another.
+        tile_rows: see :func:`tiled_loss`.
     Returns:
-        Mean over B and both directions, in nats; its average over ranks is the full-batch loss.
-    Source: Radford et al. 2021, figure 3.
+        Mean over images and captions, in nats; its average over ranks is the full batch's loss.
+    Source: Radford et al. 2021, figure 3; mixed images: Jiang et al. 2024, equations 6 to 8.
     """
-    labels = arange(len(logits.image_to_text), device=logits.image_to_text.device) + first
-    return (F.cross_entropy(logits.image_to_text, labels) + F.cross_entropy(logits.text_to_image, labels)) / 2
+    num_ranks = world_size() if all_ranks else 1
+    if pairs is None and num_ranks == 1 and len(captions) <= (tile_rows or automatic_tile_rows(captions.device)):
+        return _of_all_logits(logit_scale * images @ captions.T)
+    pairs = pairs or Pairs.clean(images)
+    mass = pairs.mass(len(captions), first)
+    rows, columns = logsumexps(images, captions, logit_scale, tile_rows=tile_rows)
+    if all_ranks:
+        mass, columns = sum_over_ranks(mass), logsumexp_over_ranks(columns)
+    has_mass = (mass > 0).to(mass.dtype)
+    image_weight = 1 / (2 * len(images))
+    caption_weights = has_mass * num_ranks / (2 * has_mass.sum())
+    per_mass = has_mass / mass.clamp_min(torch.finfo(mass.dtype).tiny)
+    targets: OneHots | SelfTargets
+    if clean is None:
+        targets = OneHots(image_weight + caption_weights * per_mass, first)
+    else:
+        own = slice(first, first + len(clean))
+        clean_rows, clean_columns = logsumexps(clean, captions, logit_scale, log_weights=has_mass[own].log(), tile_rows=tile_rows)
+        if all_ranks:
+            clean_columns = logsumexp_over_ranks(clean_columns)
+        density = Softmaxes(clean_rows - math.log(image_weight), clean_columns - caption_weights.log(), per_mass[own].log())
+        targets = SelfTargets(clean, density)
+    potential = Softmaxes(rows - math.log(image_weight), columns - caption_weights.log())
+    potential_value = image_weight * rows.sum() + caption_weights @ columns / num_ranks
+    return potential_value + tiled_loss(images, captions, logit_scale, None, Terms(potential, pairs, targets), tile_rows=tile_rows)
+
+
+def _of_all_logits(logits: Float[Tensor, "N N"]) -> Float[Tensor, ""]:
+    """As figure 3 writes it."""
+    labels = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2

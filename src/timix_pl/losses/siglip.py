@@ -1,30 +1,24 @@
-"""Pairwise sigmoid loss, with hard or soft labels."""
+"""Pairwise sigmoid loss, of clean and of mixed images."""
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-
-def siglip(logits: Float[Tensor, "B G"], first: int = 0) -> Float[Tensor, ""]:
-    """The sigmoid loss of this rank's images against all captions.
-
-    Args:
-        logits: logit_scale * image @ text.T + logit_bias.
-        first: position of row 0 in the global batch.
-    Returns:
-        Sum over captions, mean over B, in nats; its average over ranks is the full-batch loss.
-    Source: Zhai et al. 2023, equation 1: the mean over images of the sum over captions of -log sigmoid(z * logit), z = 1 for the pair,
-        else -1.
-    """
-    rows = torch.arange(len(logits), device=logits.device)
-    labels = torch.zeros_like(logits)
-    labels[rows, rows + first] = 1
-    return soft_siglip(logits, labels)
+from timix_pl.losses.pairs import Pairs
+from timix_pl.losses.tiles import OneHots, SelfTargets, Sigmoids, Terms, tiled_loss
 
 
-def soft_siglip(logits: Float[Tensor, "M G"], labels: Float[Tensor, "M G"]) -> Float[Tensor, ""]:
-    """The sigmoid loss where a pair may match in part.
+def siglip(
+    images: Float[Tensor, "N D"],
+    captions: Float[Tensor, "G D"],
+    logit_scale: Float[Tensor, "..."],
+    logit_bias: Float[Tensor, "..."] | None,
+    pairs: Pairs | None = None,
+    *,
+    first: int = 0,
+    clean: Float[Tensor, "B D"] | None = None,
+    tile_rows: int | None = None,
+) -> Float[Tensor, ""]:
+    """The sigmoid loss of this rank's images and all captions, where a pair may match in part.
 
     Let a pair's label be drawn: z = 1 with probability w, else -1. The expected loss of the pair is
     -w log sigmoid(l) - (1 - w) log sigmoid(-l), and with log sigmoid(l) = l + log sigmoid(-l) this is softplus(l) - w l: binary
@@ -33,9 +27,16 @@ def soft_siglip(logits: Float[Tensor, "M G"], labels: Float[Tensor, "M G"]) -> F
     normalising.
 
     Args:
-        labels: 0 to 1; for mixed images the matrix W, or with self targets lam times the own image's probabilities and 1 - lam times the
-            partner's.
+        logit_bias: added to all logits; None: there is none.
+        pairs, first, tile_rows: see :func:`info_nce`.
+        clean: this rank's clean images, for self targets: labels are W times the clean pass's sigmoids; None: labels are W.
     Returns:
-        Sum over captions, mean over M, in nats.
+        Sum over captions, mean over images, in nats; its average over ranks is the full batch's loss.
+    Source: Zhai et al. 2023, equation 1: the mean over images of the sum over captions of -log sigmoid(z * logit), z = 1 for the pair,
+        else -1.
     """
-    return F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(logits)
+    pairs = pairs or Pairs.clean(images)
+    weight = 1 / len(images)
+    targets: OneHots | SelfTargets
+    targets = OneHots(captions.new_full((len(captions),), weight), first) if clean is None else SelfTargets(clean, Sigmoids(weight))
+    return tiled_loss(images, captions, logit_scale, logit_bias, Terms(Sigmoids(weight), pairs, targets), tile_rows=tile_rows)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from timix_pl.losses.mixed import MixedPairs
+from timix_pl.losses.pairs import Pairs
 
 
 def random_features(num_rows, dim, seed, *, dtype=torch.float64):
@@ -18,7 +18,7 @@ def random_pairs(num_captions, num_mixed, seed, *, dtype=torch.float64):
     own = rng.permutation(num_captions)[:num_mixed]
     partner = (own + rng.integers(1, num_captions, num_mixed)) % num_captions
     lam = rng.uniform(0.1, 0.9, num_mixed)
-    return MixedPairs(torch.from_numpy(own), torch.from_numpy(partner), torch.from_numpy(lam).to(dtype))
+    return Pairs(torch.from_numpy(own), torch.from_numpy(partner), torch.from_numpy(lam).to(dtype))
 
 
 def dense_w(pairs, num_captions):
@@ -33,3 +33,10 @@ def dense_w(pairs, num_captions):
 def softmax(x, axis):
     e = np.exp(x - x.max(axis, keepdims=True))
     return e / e.sum(axis, keepdims=True)
+
+
+def value_and_gradients(loss, *leaves):
+    """Of a function of tensors."""
+    leaves = [leaf.clone().requires_grad_() for leaf in leaves]
+    value = loss(*leaves)
+    return value.detach().reshape(()), *torch.autograd.grad(value, leaves)

@@ -42,7 +42,7 @@ def gradients(step, strategy, num_chunks, *, spare_memory):
     model = tiny_model(seed=1, init_logit_bias=-2.0 if loss == "siglip" else None)
     if spare_memory:
         model.checkpoint_gradients()
-    objective = Objective(loss=loss, targets=targets, pta_weight=0.5)
+    objective = Objective(loss=loss, targets=targets, pta_weight=0.5, tile_rows=3 if spare_memory else None)
     local, local_images = G // world_size(), NUM_IMAGES // world_size()
     pairs = share_of_pairs(random_pairs(model, G, seed=2), rank() * local, local)
     regions = share_of_regions(random_regions(model, NUM_IMAGES, NUM_PHRASES, seed=3), rank() * local_images, local_images)

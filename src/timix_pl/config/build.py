@@ -18,16 +18,19 @@ from omegaconf import OmegaConf
 
 from timix_pl.config.compose import recompose
 from timix_pl.config.cost import describe_cost
+from timix_pl.config.loggers import open_loggers, plain
 from timix_pl.config.parts import (
     build_data,
     build_evaluators,
-    build_loggers,
     build_mixing,
     build_model,
     check_batches,
     check_mixing_happens,
+    device_peak_flops,
     evaluation_set,
     lightning_precision,
+    on_gpu,
+    precision_of,
     prepare_data,
 )
 from timix_pl.config.run_dir import claimed, step_of, write_config
@@ -43,14 +46,15 @@ from timix_pl.training.callbacks.bad_samples import BadSamplesCallback
 from timix_pl.training.callbacks.checkpoints import CheckpointsCallback, newest_whole_checkpoint
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.callbacks.pictures import PicturesCallback
+from timix_pl.training.callbacks.profile import ProfileCallback
 from timix_pl.training.callbacks.progress import StepProgressBar
 from timix_pl.training.callbacks.summary import SummaryCallback
 from timix_pl.training.callbacks.throughput import ThroughputCallback
 from timix_pl.training.checkpoint_io import AtomicCheckpointIO
-from timix_pl.training.csv_logger import CsvLogger
 from timix_pl.training.module import OptimSettings, PretrainModule
 from timix_pl.training.objective import Objective
 from timix_pl.training.signals import STATUS_OF_A_STOPPED_RUN, StopSignals, silence_lightning
+from timix_pl.training.step_cost import count_flops
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +107,14 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
         write_config(cfg)
         if checkpoint is None:
             (run_dir / "evaluation.json").unlink(missing_ok=True)
-        CsvLogger(run_dir / "metrics.csv").rewind(step_of(checkpoint) if checkpoint else 0)
+    with open_loggers(cfg, step_of(checkpoint) if checkpoint else 0) as trainer.loggers:
+        _fit(trainer, module, data, checkpoint, signals)
+    if trainer.is_global_zero:
+        write_report(run_dir)
+    return _last_evaluation(run_dir)
+
+
+def _fit(trainer: Trainer, module: PretrainModule, data: PretrainDataModule, checkpoint: Path | None, signals: StopSignals) -> None:
     silence_lightning(trainer)
     signals.training = True
     try:
@@ -118,9 +129,6 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
     except SystemExit as error:  # what Lightning makes of KeyboardInterrupt
         raise KeyboardInterrupt from error
     signals.training = False
-    if trainer.is_global_zero:
-        write_report(run_dir)
-    return _last_evaluation(run_dir)
 
 
 def _announce(cfg: RootConfig, data: PretrainDataModule, checkpoint: Path | None) -> None:
@@ -206,7 +214,11 @@ def load_weights(model: DualEncoder, path: Path) -> None:
 
 
 def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule, run_dir: Path) -> Trainer:
+    gpu = on_gpu(cfg)
+    if gpu and not torch.cuda.is_available():
+        raise ConfigError([f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; set trainer.accelerator=cpu, or auto"])
     mixing = build_mixing(cfg, model.patch_grid)
+    peak_flops = device_peak_flops(cfg)
     evaluation = EvaluationCallback(
         build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, path=run_dir / "evaluation.json"
     )
@@ -220,7 +232,9 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
     regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if cfg.pta.enabled else 0
     callbacks = [
         *([mixing] if mixing else []),
-        ThroughputCallback(),
+        ThroughputCallback(peak_flops, count_flops(model, mixing.mixer if mixing else None, cfg.mixing.compute))
+        if peak_flops
+        else ThroughputCallback(),
         BadSamplesCallback(
             run_dir / "quarantine.jsonl", max_bad_frac=cfg.data.max_bad_frac, samples_per_step=cfg.data.global_batch_size + regions_per_step
         ),
@@ -243,12 +257,12 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
             monitor=_monitor(cfg, evaluation),
             mode=cfg.checkpoint.mode,
         ),
-        SummaryCallback(run_dir / "summary.json", {"name": name, "num_train_samples": data.pairs.num_samples}),
+        SummaryCallback(
+            run_dir / "summary.json", {"name": name, "num_train_samples": data.pairs.num_samples}, config=plain(cfg), evaluation=evaluation
+        ),
         *([StepProgressBar()] if cfg.trainer.progress_bar else []),
+        *([ProfileCallback(run_dir / "profile", *cfg.profile)] if cfg.profile else []),
     ]
-    gpu = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
-    if gpu and not torch.cuda.is_available():
-        raise ConfigError([f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; set trainer.accelerator=cpu, or auto"])
     devices = cfg.trainer.devices or (torch.cuda.device_count() if gpu else 1)
     for of_no_use_here in (
         "dataloader is not resumable",
@@ -263,11 +277,11 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
         devices=devices,
         num_nodes=cfg.trainer.num_nodes,
         strategy=DDPStrategy(gradient_as_bucket_view=True) if devices * cfg.trainer.num_nodes > 1 else "auto",
-        precision=lightning_precision(cfg.trainer.precision),  # type: ignore[arg-type]
+        precision=lightning_precision(precision_of(cfg)),  # type: ignore[arg-type]
         max_steps=data.max_steps,
         max_epochs=-1,
         limit_val_batches=0,
-        logger=build_loggers(cfg, run_dir),
+        logger=False,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])],
         log_every_n_steps=cfg.trainer.log_every_n_steps,

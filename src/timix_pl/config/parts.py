@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from timix_pl.config.schema import DataKind, LoggerKind, LossKind, MixingKind, Precision, Remote, RootConfig
+from timix_pl.config.schema import Accelerator, DataKind, LossKind, MixingKind, Precision, Remote, RootConfig
 from timix_pl.config.validate import batch_problems
 from timix_pl.core.errors import ConfigError, DataError
 from timix_pl.core.randomness import seed_of
@@ -29,7 +29,7 @@ from timix_pl.mixing.timix import TiMix
 from timix_pl.mixing.windows import side_range
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.training.callbacks.mixing import MixingCallback
-from timix_pl.training.csv_logger import CsvLogger
+from timix_pl.training.peak_flops import peak_flops
 
 log = logging.getLogger(__name__)
 
@@ -267,25 +267,31 @@ def read_classes(tar: Path | RemoteShard) -> dict[str, list[str]]:
         ) from error
 
 
-def build_loggers(cfg: RootConfig, run_dir: Path) -> list[Any]:
-    """``metrics.csv``, and what ``logger`` names beside it."""
-    loggers: list[Any] = [CsvLogger(run_dir / "metrics.csv")]
-    if cfg.logger.kind == LoggerKind.tensorboard:
-        from lightning.pytorch.loggers import TensorBoardLogger
+def on_gpu(cfg: RootConfig) -> bool:
+    """Whether the run uses GPUs."""
+    return cfg.trainer.accelerator == Accelerator.gpu or (cfg.trainer.accelerator == Accelerator.auto and torch.cuda.is_available())
 
-        loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version=""))
-    elif cfg.logger.kind == LoggerKind.wandb:
-        from lightning.pytorch.loggers import WandbLogger
 
-        run_id = f"{seed_of('wandb', str(run_dir.resolve())):016x}"
-        loggers.append(
-            WandbLogger(project=cfg.logger.project, name=cfg.name, id=run_id, save_dir=run_dir, offline=cfg.logger.offline, resume="allow")
-        )
-    return loggers
+def precision_of(cfg: RootConfig) -> Precision:
+    """The precision of a run; ``auto`` takes bf16_mixed on GPUs that compute in it. Older ones only emulate it, slower than fp32.
+
+    CPUs stay with fp32, also those with instructions for bf16: what these gain depends on the model.
+    """
+    if cfg.trainer.precision != Precision.auto:
+        return cfg.trainer.precision
+    has_bf16 = on_gpu(cfg) and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return Precision.bf16_mixed if has_bf16 else Precision.fp32
 
 
 def lightning_precision(precision: Precision) -> str:
-    """Lightning's name for a precision; ``auto`` takes bf16_mixed on GPUs that have it."""
-    if precision == Precision.auto:
-        precision = Precision.bf16_mixed if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else Precision.fp32
+    """Lightning's name for a precision."""
     return {Precision.fp32: "32-true", Precision.bf16_mixed: "bf16-mixed", Precision.bf16_pure: "bf16-true"}[precision]
+
+
+def device_peak_flops(cfg: RootConfig) -> float | None:
+    """FLOP/s of a device at best, as far as it is known."""
+    if cfg.trainer.peak_tflops is not None:
+        return cfg.trainer.peak_tflops * 1e12
+    if not on_gpu(cfg) or not torch.cuda.is_available():
+        return None
+    return peak_flops(torch.device("cuda"), bf16=precision_of(cfg) != Precision.fp32)

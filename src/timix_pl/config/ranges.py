@@ -87,6 +87,7 @@ RANGES = {
     "trainer.num_nodes": COUNT,
     "trainer.log_every_n_steps": COUNT,
     "trainer.num_threads": COUNT,
+    "trainer.peak_tflops": POSITIVE,
     "checkpoint.every_n_steps": COUNT,
     "checkpoint.every_n_minutes": POSITIVE,
     "checkpoint.keep_last": COUNT,

@@ -118,6 +118,8 @@ def _job(composed: DictConfig) -> None:
     cfg = to_root(composed)
     hydra_cfg = HydraConfig.get()
     cfg.run_dir = os.path.relpath(hydra_cfg.runtime.output_dir)
+    if cfg.logger.label is None:
+        cfg.logger.label = " ".join(word for word in hydra_cfg.overrides.task if word not in sys.argv)
     print(f"Run {hydra_cfg.job.num}: {' '.join(hydra_cfg.overrides.task)}, in {cfg.run_dir}", flush=True)
     _run(cfg)
 

@@ -24,11 +24,13 @@ from timix_pl.config.parts import (
     build_evaluators,
     build_mixing,
     build_model,
+    build_objective,
     check_batches,
     check_mixing_happens,
     device_peak_flops,
     evaluation_set,
     lightning_precision,
+    num_devices,
     on_gpu,
     precision_of,
     prepare_data,
@@ -52,7 +54,6 @@ from timix_pl.training.callbacks.summary import SummaryCallback
 from timix_pl.training.callbacks.throughput import ThroughputCallback
 from timix_pl.training.checkpoint_io import AtomicCheckpointIO
 from timix_pl.training.module import OptimSettings, PretrainModule
-from timix_pl.training.objective import Objective
 from timix_pl.training.signals import STATUS_OF_A_STOPPED_RUN, StopSignals, silence_lightning
 from timix_pl.training.step_cost import count_flops
 
@@ -93,7 +94,7 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
     check_batches(cfg, trainer.world_size)
     module = PretrainModule(
         model,
-        Objective(loss=cfg.loss.kind, targets=cfg.mixing.targets, pta_weight=cfg.pta.weight),
+        build_objective(cfg),
         OptimSettings(**OmegaConf.to_container(OmegaConf.structured(cfg.optim), enum_to_str=True)),  # type: ignore[arg-type]
         global_batch_size=cfg.data.global_batch_size,
         planned_samples=data.max_steps * cfg.data.global_batch_size,
@@ -166,16 +167,15 @@ def _last_evaluation(run_dir: Path) -> EvaluationResult:
 
 
 def dry_run(cfg: RootConfig) -> str:
-    """Build on the meta device, touching neither data nor memory.
+    """Build on the meta device; of the data, at most the manifests are read.
 
     Returns:
-        The configuration, parameter counts of each tower, and FLOPs of a sample.
+        The configuration, and what a run costs: parameters, FLOPs, memory and time.
     Raises:
-        TimixError: the model cannot be built, or the windows do not fit its grid.
+        TimixError: the model cannot be built, the windows do not fit its grid, or a manifest is damaged.
     """
     model = build_model(cfg, device="meta")
-    build_mixing(cfg, model.patch_grid)
-    return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{describe_cost(cfg, model)}"
+    return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{describe_cost(cfg, model, build_mixing(cfg, model.patch_grid))}"
 
 
 def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> EvaluationResult:
@@ -263,7 +263,7 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
         *([StepProgressBar()] if cfg.trainer.progress_bar else []),
         *([ProfileCallback(run_dir / "profile", *cfg.profile)] if cfg.profile else []),
     ]
-    devices = cfg.trainer.devices or (torch.cuda.device_count() if gpu else 1)
+    devices = num_devices(cfg)
     for of_no_use_here in (
         "dataloader is not resumable",
         "does not have many workers",

@@ -68,13 +68,17 @@ def _open_wandb(cfg: RootConfig, number: str) -> WandbLogger:
     """Online if asked to and the server answers."""
     from wandb.errors import AuthenticationError, CommError, UsageError
 
+    group = cfg.logger.group
+    if group is None and cfg.logger.label is not None:
+        group = str(Path(cfg.run_dir).parent)
+
     def start(mode: str | None) -> WandbLogger:
         logger = WandbLogger(
             cfg.logger.label or cfg.name,
             save_dir=cfg.run_dir,
             id=number,
             project=cfg.logger.project,
-            group=cfg.logger.group,
+            group=group,
             resume="allow",
             mode=mode,
         )

@@ -29,6 +29,7 @@ from timix_pl.mixing.timix import TiMix
 from timix_pl.mixing.windows import side_range
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.training.callbacks.mixing import MixingCallback
+from timix_pl.training.objective import Objective
 from timix_pl.training.peak_flops import peak_flops
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,11 @@ def build_model(cfg: RootConfig, device: str = "cpu") -> DualEncoder:
         init_logit_bias=-10.0 if sigmoid else None,
         device=device,
     )
+
+
+def build_objective(cfg: RootConfig) -> Objective:
+    """The loss."""
+    return Objective(loss=cfg.loss.kind, targets=cfg.mixing.targets, pta_weight=cfg.pta.weight)
 
 
 def build_mixing(cfg: RootConfig, patch_grid: tuple[int, int]) -> MixingCallback | None:
@@ -173,14 +179,12 @@ def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
         else build_stream(cfg, "train")
     )
     regions = build_stream(cfg, "region") if pta.enabled else None
-    epochs, epoch_samples = cfg.trainer.max_epochs or 0.0, data.epoch_samples or pairs.num_samples or 0
-    max_steps = cfg.trainer.max_steps or max(1, round(epochs * epoch_samples / data.global_batch_size))
     return PretrainDataModule(
         pairs,
         regions,
         model.tokenizer,
         global_batch_size=data.global_batch_size,
-        max_steps=max_steps,
+        max_steps=num_steps(cfg, pairs.num_samples or 0),
         seed=cfg.seed,
         num_workers=data.num_workers,
         prefetch_batches=data.prefetch_batches,
@@ -204,6 +208,17 @@ def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
         caption_positive=pta.caption_positive,
         max_image_px=data.max_image_px,
     )
+
+
+def num_steps(cfg: RootConfig, num_pairs: int) -> int:
+    """Steps of the whole run; ``trainer.max_epochs`` counts passes over ``num_pairs``, or over ``data.epoch_samples``."""
+    epochs, epoch_samples = cfg.trainer.max_epochs or 0.0, cfg.data.epoch_samples or num_pairs
+    return cfg.trainer.max_steps or max(1, round(epochs * epoch_samples / cfg.data.global_batch_size))
+
+
+def num_devices(cfg: RootConfig) -> int:
+    """Processes on this machine."""
+    return cfg.trainer.devices or (max(1, torch.cuda.device_count()) if on_gpu(cfg) else 1)
 
 
 def evaluation_set(cfg: RootConfig, name: str, model: DualEncoder) -> EvaluationSet | None:

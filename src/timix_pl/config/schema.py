@@ -211,8 +211,10 @@ class LoggerConfig:
     kind: LoggerKind = option(LoggerKind.csv, "csv, tensorboard or wandb; metrics.csv is always written too.")
     project: str = option("timix-pl", "wandb project.")
     offline: bool = option(True, "wandb: write locally; upload with 'wandb sync'.")
-    group: str | None = option(None, "wandb: runs shown together; null: none, or in a sweep its folder.")
     label: str | None = option(None, "wandb: the run's name there; null: name, or in a sweep what the job overrides.")
+    group: str | None = option(
+        None, "wandb: what runs are shown together under; null: nothing, or where there is a label the folder above run_dir."
+    )
 
 
 @dataclass

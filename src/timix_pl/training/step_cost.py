@@ -42,6 +42,9 @@ class StepFlops(NamedTuple):
         return sum(flops * count for flops, count in zip(self, shape, strict=True))
 
 
+NO_FLOPS = StepFlops(0.0, 0.0, 0.0, 0.0)
+
+
 class Kept(NamedTuple):
     """Bytes that the forward pass keeps for the backward pass, weights left out: by the model and by the contrastive loss."""
 

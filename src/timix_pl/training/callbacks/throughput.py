@@ -13,7 +13,7 @@ from timix_pl.core.timing import Stopwatch
 from timix_pl.core.types import Batch, RegionBatch
 from timix_pl.mixing.groups import num_mixed_rows
 from timix_pl.training.module import MixNow, PretrainModule
-from timix_pl.training.step_cost import StepFlops, StepShape
+from timix_pl.training.step_cost import NO_FLOPS, StepFlops, StepShape
 
 
 class ThroughputCallback(Callback):
@@ -29,7 +29,7 @@ class ThroughputCallback(Callback):
         flops: of one pair, mixed image, region image and phrase; for MFU.
     """
 
-    def __init__(self, peak_flops: float | None = None, flops: StepFlops = StepFlops(0, 0, 0, 0)):
+    def __init__(self, peak_flops: float | None = None, flops: StepFlops = NO_FLOPS):
         self.flops, self.peak_flops = flops, peak_flops
         self._optimizer = Stopwatch()
         self._started_s = 0.0

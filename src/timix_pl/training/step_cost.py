@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from timix_pl.core.types import RegionBatch
+from timix_pl.core.types import MixPlan, RegionBatch
 from timix_pl.mixing.step import Mixer, MixStep
 from timix_pl.models.dual_encoder import DualEncoder, Encoded
 from timix_pl.training.objective import Objective
@@ -132,14 +132,25 @@ class _Shapes:
 
         mix = regions = None
         if mixer is not None and num_mixed:
-            rows = torch.arange(num_mixed)
-            joined = tokens(num_mixed) if mixer.joins_captions else None
-            mix = MixStep(mixer, compute, rows, rows.roll(-1), 0, 0, 0, joined)
+            with unset_fake_temporarily():
+                rows = torch.arange(num_mixed)
+                partners = rows.roll(-1)
+            mix = _RealPlan(mixer, compute, rows, partners, 0, 0, 0, tokens(num_mixed) if mixer.joins_captions else None)
         if num_region_images:
             index, labels = torch.zeros(num_phrases, dtype=torch.long), torch.empty(num_phrases, num_patches)
             regions = RegionBatch(images(num_region_images), tokens(num_phrases), index, labels, [])
         arguments = (images(num_pairs), tokens(num_pairs))
         return torch.func.functional_call(self.model, self.tensors, arguments, {"mix": mix, "regions": regions})
+
+
+class _RealPlan(MixStep):
+    """Plans that need no scores look at the numbers of rows, so these are no shapes alone."""
+
+    def plan(self, device: torch.device, logits: Tensor | None = None) -> MixPlan:
+        if self.mixer.needs_scores:
+            return super().plan(device, logits)
+        with unset_fake_temporarily():
+            return super().plan(device)
 
 
 class _ForwardAndBackward(TorchDispatchMode):

@@ -25,12 +25,12 @@ class ProfileCallback(Callback):
     nothing.
 
     Args:
-        folder: for the two files.
+        trace_dir: for the two files.
         first: the first step to trace, counted from the start of this process, from 1; ``last``: the last one.
     """
 
-    def __init__(self, folder: Path, first: int, last: int):
-        self.folder, self.first, self.last = folder, first, last
+    def __init__(self, trace_dir: Path, first: int, last: int):
+        self.trace_dir, self.first, self.last = trace_dir, first, last
         self._num_steps = 0
         self._tracing: ExitStack | None = None
         self._range: record_function | None = None
@@ -93,8 +93,8 @@ class ProfileCallback(Callback):
         tracing.close()
 
     def _write(self, profiler: profile, on_gpu: bool) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        trace, table = self.folder / "rank0.pt.trace.json.gz", self.folder / "rank0.operators.txt"
+        self.trace_dir.mkdir(parents=True, exist_ok=True)
+        trace, table = self.trace_dir / "rank0.pt.trace.json.gz", self.trace_dir / "rank0.operators.txt"
         profiler.export_chrome_trace(str(trace))
         by = "self_device_time_total" if on_gpu else "self_cpu_time_total"
         table.write_text(profiler.key_averages().table(sort_by=by, row_limit=_NUM_OPERATORS, max_name_column_width=80))

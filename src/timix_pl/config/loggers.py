@@ -75,7 +75,7 @@ def _open_wandb(cfg: RootConfig, number: str) -> WandbLogger:
     def start(mode: str | None) -> WandbLogger:
         logger = WandbLogger(
             cfg.logger.label or cfg.name,
-            save_dir=cfg.run_dir,
+            save_dir=Path(cfg.run_dir).absolute(),  # written by a process of its own
             id=number,
             project=cfg.logger.project,
             group=group,

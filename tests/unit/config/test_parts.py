@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from tests.tiny import IMAGE_SIZE_PX, encoded_image, random_pixels
 from timix_pl.config.compose import to_root
-from timix_pl.config.parts import build_evaluators, build_stream, evaluation_set
+from timix_pl.config.parts import build_evaluators, build_stream, device_peak_flops, evaluation_set, precision_of
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.types import Region
 from timix_pl.data.reader import BadSampleError, ShardReader
@@ -81,3 +82,24 @@ def test_the_log_says_why_grounding_is_left_out(tmp_path, caplog, key, reason):
 
 def test_grounding_without_any_shards_is_none():
     assert evaluation_set(config(), "grounding", MODEL) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "gpu", "has_bf16", "chosen"),
+    [
+        ([], True, True, "bf16_mixed"),
+        ([], True, False, "fp32"),  # before Ampere: PyTorch emulates bf16 there, slowly
+        ([], False, False, "fp32"),
+        (["trainer.accelerator=cpu"], True, True, "fp32"),
+        (["trainer.precision=bf16_pure"], True, False, "bf16_pure"),
+    ],
+)
+def test_precision_auto_takes_bf16_where_the_gpu_computes_in_it(words, gpu, has_bf16, chosen, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_bf16 or (gpu and including_emulation))
+    assert precision_of(config(*words)) == chosen
+
+
+def test_the_peak_that_a_user_gives_counts():
+    assert device_peak_flops(config("trainer.peak_tflops=2.5")) == 2.5e12
+    assert device_peak_flops(config("trainer.accelerator=cpu")) is None

@@ -17,7 +17,7 @@ from timix_pl.reports.header import duration
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.step_cost import StepShape, count_flops, count_kept
 
-GPU_SHARE, CPU_SHARE = (0.15, 0.4), (0.25, 0.75)
+GPU_SHARE, CPU_SHARE = (0.15, 0.4), (0.15, 0.6)
 """How near steps are assumed to come to a GPU's peak, and to a CPU's product of large matrices."""
 
 

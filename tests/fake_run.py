@@ -95,6 +95,7 @@ def write_metrics(path: Path, num_steps: int) -> None:
         row |= {"train/pta/recall": 0.2 + 0.6 * done + rng.gauss(0, 0.02), "train/grad_norm": 1.5 + rng.expovariate(2)}
         row |= {"train/logit_scale": 14.3 + 12 * done, "train/lr": 5e-4 * min(1, 20 * done) * (1 + math.cos(math.pi * done)) / 2}
         row |= {"train/samples_per_s": 205 + rng.gauss(0, 6), "train/data_wait_frac": abs(rng.gauss(0.02, 0.01))}
+        row |= {"train/optimizer_frac": 0.05, "train/samples_per_s_per_device": 205.0, "train/peak_memory_gb": 1.5}
         row |= {"train/num_skipped_steps": 0, "train/num_bad_samples": 0}
         if step % 200 == 0:
             share = 1 - math.exp(-4 * done)

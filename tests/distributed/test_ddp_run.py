@@ -16,9 +16,13 @@ trainer.max_steps=4 trainer.log_every_n_steps=1 trainer.progress_bar=false train
 data.train_shards=s/train data.region_shards=s/regions data.val_shards=s/val optim.warmup_frac=0""".split()  # noqa: SIM905
 
 
-def losses(run_dir: Path) -> list[float]:
+def logged(run_dir: Path, name: str) -> list[float]:
     with (run_dir / "metrics.csv").open(newline="") as file:
-        return [float(row["train/loss/total"]) for row in csv.DictReader(file)]
+        return [float(row[name]) for row in csv.DictReader(file)]
+
+
+def losses(run_dir: Path) -> list[float]:
+    return logged(run_dir, "train/loss/total")
 
 
 def test_two_ranks_train_like_one_and_go_on_like_one(tmp_path: Path) -> None:
@@ -39,6 +43,10 @@ def test_two_ranks_train_like_one_and_go_on_like_one(tmp_path: Path) -> None:
     assert evaluated.keys() == reference.keys()
     assert evaluated["grounding/patch_ap"] == pytest.approx(reference["grounding/patch_ap"], abs=0.01)
     assert (tmp_path / "shards" / "checkpoints" / "best.ckpt" / "whole.json").exists()
+    assert all(0 < share < 1 for share in logged(tmp_path / "two", "train/collectives_frac"))
+    assert [2 * one for one in logged(tmp_path / "two", "train/samples_per_s_per_device")] == pytest.approx(
+        logged(tmp_path / "two", "train/samples_per_s"), rel=1e-5
+    )
     last = tmp_path / "two" / "checkpoints" / "step-00000004.ckpt"
     before = torch.load(last, weights_only=True)["state_dict"]
     last.unlink()

@@ -1,6 +1,7 @@
 """A run through the command line: what it leaves, how it goes on, and what it says when something is wrong."""
 
 import csv
+import gzip
 import io
 import json
 import subprocess
@@ -83,6 +84,7 @@ def test_a_run_leaves_everything_behind(shards: Path, tmp_path: Path, capsys: py
     last = rows(run)[-1]
     names = ["loss/total", "loss/info_nce", "loss/mixed", "loss/patch_text", "mixing/lam", "mixing/gamma", "mixing/side", "pta/precision"]
     names += ["pta/recall", "grad_norm", "logit_scale", "lr", "samples_per_s", "data_wait_frac", "num_skipped_steps", "num_bad_samples"]
+    names += ["samples_per_s_per_device", "optimizer_frac", "peak_memory_gb"]
     for name in names:
         assert float(last[f"train/{name}"]) >= 0, name
     assert int(float(last["consumed"])) == 32
@@ -224,6 +226,20 @@ def test_a_start_that_failed_leaves_the_folder_free(shards: Path, tmp_path: Path
     refusal([*words, "pta.block=9"], capsys)
     train([*words, "pta.block=1"])
     assert [row["step"] for row in rows(tmp_path / "run")] == ["1"]
+
+
+def test_steps_asked_for_are_traced_and_mfu_is_logged_where_the_peak_is_known(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    words = arguments(shards, run, "trainer.max_steps=3", "evaluation.tasks=[]", "trainer.peak_tflops=0.1")
+    train(words)
+    assert not (run / "profile").exists()
+    assert 0 < float(rows(run)[-1]["train/mfu"]) < 1
+    train([*words, "trainer.max_steps=5", "profile=[2,2]"])  # counted from this start, which goes on
+    with gzip.open(run / "profile" / "rank0.pt.trace.json.gz") as file:
+        assert {event["name"] for event in json.load(file)["traceEvents"] if event["name"].startswith("step ")} == {"step 5"}
+    assert f"{run}/profile/rank0.pt.trace.json.gz: open it at https://ui.perfetto.dev" in caplog.text
 
 
 def test_a_finished_run_shows_its_results_again(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,10 +114,13 @@ def _job(composed: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from timix_pl.config.compose import to_root
+    from timix_pl.config.sweep import swept
 
     cfg = to_root(composed)
     hydra_cfg = HydraConfig.get()
     cfg.run_dir = os.path.relpath(hydra_cfg.runtime.output_dir)
+    if cfg.logger.label is None:
+        cfg.logger.label = swept(sys.argv[2:], hydra_cfg.job.num)
     print(f"Run {hydra_cfg.job.num}: {' '.join(hydra_cfg.overrides.task)}, in {cfg.run_dir}", flush=True)
     _run(cfg)
 

@@ -18,17 +18,21 @@ from omegaconf import OmegaConf
 
 from timix_pl.config.compose import recompose
 from timix_pl.config.cost import describe_cost
+from timix_pl.config.loggers import open_loggers, plain
 from timix_pl.config.parts import (
     build_data,
     build_evaluators,
-    build_loggers,
     build_mixing,
     build_model,
+    build_objective,
     build_strategy,
     check_batches,
     check_mixing_happens,
+    device_peak_flops,
     evaluation_set,
     lightning_precision,
+    num_devices,
+    on_gpu,
     prepare_data,
     save_memory_and_time,
 )
@@ -45,14 +49,14 @@ from timix_pl.training.callbacks.bad_samples import BadSamplesCallback
 from timix_pl.training.callbacks.checkpoints import CheckpointsCallback, newest_whole_checkpoint
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.callbacks.pictures import PicturesCallback
+from timix_pl.training.callbacks.profile import ProfileCallback
 from timix_pl.training.callbacks.progress import StepProgressBar
 from timix_pl.training.callbacks.summary import SummaryCallback
 from timix_pl.training.callbacks.throughput import ThroughputCallback
 from timix_pl.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
-from timix_pl.training.csv_logger import CsvLogger
 from timix_pl.training.module import OptimSettings, PretrainModule
-from timix_pl.training.objective import Objective
 from timix_pl.training.signals import STATUS_OF_A_STOPPED_RUN, StopSignals, silence_lightning
+from timix_pl.training.step_cost import count_flops
 
 log = logging.getLogger(__name__)
 
@@ -85,20 +89,14 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
         torch.set_num_threads(cfg.trainer.num_threads)
     torch.manual_seed(cfg.seed)
     model = build_model(cfg)
-    save_memory_and_time(cfg, model)
     data = build_data(prepared, model)
     check_mixing_happens(cfg, data.max_steps)
     trainer = _build_trainer(prepared, model, data, run_dir)
+    save_memory_and_time(cfg, model)
     check_batches(cfg, trainer.world_size)
     module = PretrainModule(
         model,
-        Objective(
-            loss=cfg.loss.kind,
-            negatives=cfg.loss.negatives,
-            targets=cfg.mixing.targets,
-            pta_weight=cfg.pta.weight,
-            tile_rows=cfg.loss.tile_rows,
-        ),
+        build_objective(cfg),
         OptimSettings(**OmegaConf.to_container(OmegaConf.structured(cfg.optim), enum_to_str=True)),  # type: ignore[arg-type]
         global_batch_size=cfg.data.global_batch_size,
         planned_samples=data.max_steps * cfg.data.global_batch_size,
@@ -113,7 +111,14 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
         write_config(cfg)
         if checkpoint is None:
             (run_dir / "evaluation.json").unlink(missing_ok=True)
-        CsvLogger(run_dir / "metrics.csv").rewind(step_of(checkpoint) if checkpoint else 0)
+    with open_loggers(cfg, step_of(checkpoint) if checkpoint else 0) as trainer.loggers:
+        _fit(trainer, module, data, checkpoint, signals)
+    if trainer.is_global_zero:
+        write_report(run_dir)
+    return _last_evaluation(run_dir)
+
+
+def _fit(trainer: Trainer, module: PretrainModule, data: PretrainDataModule, checkpoint: Path | None, signals: StopSignals) -> None:
     silence_lightning(trainer)
     signals.training = True
     try:
@@ -128,9 +133,6 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
     except SystemExit as error:  # what Lightning makes of KeyboardInterrupt
         raise KeyboardInterrupt from error
     signals.training = False
-    if trainer.is_global_zero:
-        write_report(run_dir)
-    return _last_evaluation(run_dir)
 
 
 def _announce(cfg: RootConfig, data: PretrainDataModule, checkpoint: Path | None) -> None:
@@ -168,16 +170,15 @@ def _last_evaluation(run_dir: Path) -> EvaluationResult:
 
 
 def dry_run(cfg: RootConfig) -> str:
-    """Build on the meta device, touching neither data nor memory.
+    """Build on the meta device; of the data, at most the manifests are read.
 
     Returns:
-        The configuration, parameter counts of each tower, and FLOPs of a sample.
+        The configuration, and what a run costs: parameters, FLOPs, memory and time.
     Raises:
-        TimixError: the model cannot be built, or the windows do not fit its grid.
+        TimixError: the model cannot be built, the windows do not fit its grid, or a manifest is damaged.
     """
     model = build_model(cfg, device="meta")
-    build_mixing(cfg, model.patch_grid)
-    return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{describe_cost(cfg, model)}"
+    return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{describe_cost(cfg, model, build_mixing(cfg, model.patch_grid))}"
 
 
 def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> EvaluationResult:
@@ -217,7 +218,11 @@ def load_weights(model: DualEncoder, path: Path) -> None:
 
 
 def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule, run_dir: Path) -> Trainer:
+    gpu = on_gpu(cfg)
+    if gpu and not torch.cuda.is_available():
+        raise ConfigError([f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; set trainer.accelerator=cpu, or auto"])
     mixing = build_mixing(cfg, model.patch_grid)
+    peak_flops = device_peak_flops(cfg)
     evaluation = EvaluationCallback(
         build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, path=run_dir / "evaluation.json"
     )
@@ -231,7 +236,9 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
     regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if cfg.pta.enabled else 0
     callbacks = [
         *([mixing] if mixing else []),
-        ThroughputCallback(),
+        ThroughputCallback(peak_flops, count_flops(model, mixing.mixer if mixing else None, cfg.mixing.compute))
+        if peak_flops
+        else ThroughputCallback(),
         BadSamplesCallback(
             run_dir / "quarantine.jsonl", max_bad_frac=cfg.data.max_bad_frac, samples_per_step=cfg.data.global_batch_size + regions_per_step
         ),
@@ -254,13 +261,13 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
             monitor=_monitor(cfg, evaluation),
             mode=cfg.checkpoint.mode,
         ),
-        SummaryCallback(run_dir / "summary.json", {"name": name, "num_train_samples": data.pairs.num_samples}),
+        SummaryCallback(
+            run_dir / "summary.json", {"name": name, "num_train_samples": data.pairs.num_samples}, config=plain(cfg), evaluation=evaluation
+        ),
         *([StepProgressBar()] if cfg.trainer.progress_bar else []),
+        *([ProfileCallback(run_dir / "profile", *cfg.profile)] if cfg.profile else []),
     ]
-    gpu = cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and torch.cuda.is_available())
-    if gpu and not torch.cuda.is_available():
-        raise ConfigError([f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; set trainer.accelerator=cpu, or auto"])
-    devices = cfg.trainer.devices or (torch.cuda.device_count() if gpu else 1)
+    devices = num_devices(cfg)
     for of_no_use_here in (
         "dataloader is not resumable",
         "does not have many workers",
@@ -280,7 +287,7 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
         max_steps=data.max_steps,
         max_epochs=-1,
         limit_val_batches=0,
-        logger=build_loggers(cfg, run_dir),
+        logger=False,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])],
         log_every_n_steps=cfg.trainer.log_every_n_steps,

@@ -1,55 +1,143 @@
-"""What a model costs: parameters and FLOPs, counted on the meta device."""
+"""What a run will cost, before it starts: parameters, FLOPs, memory and time."""
 
 import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from timix_pl.config.schema import Compute, MixingKind, RootConfig
+from timix_pl.config.parts import device_peak_flops, num_devices, num_steps, on_gpu, precision_of
+from timix_pl.config.schema import DataKind, Precision, RootConfig, Strategy
+from timix_pl.data.index import read_manifest
+from timix_pl.data.shards import shard_items
+from timix_pl.mixing.groups import num_mixed_rows
 from timix_pl.models.dual_encoder import DualEncoder
-from timix_pl.models.patch_dropout import num_kept_patches
+from timix_pl.reports.header import duration
+from timix_pl.training.callbacks.mixing import MixingCallback
+from timix_pl.training.step_cost import StepShape, count_flops, count_kept
 
-_BACKWARD = 2
-"""A backward pass costs about twice its forward pass."""
+GPU_SHARE, CPU_SHARE = (0.15, 0.4), (0.15, 0.6)
+"""How near steps are assumed to come to a GPU's peak, and to a CPU's product of large matrices."""
 
 
-def describe_cost(cfg: RootConfig, model: DualEncoder) -> str:
-    """Parameters of each tower, and FLOPs of one pair in a training step without the small PTA head, as lines of text.
+def describe_cost(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None) -> str:
+    """The cost of a run as lines of text; what is assumed or left out is said in them.
 
     Args:
-        model: on the meta device. FLOPs are two per multiply-add, counted by PyTorch; backward passes are taken as twice the forward ones.
+        model: on the meta device.
     """
-    images = torch.zeros(1, 3, *model.image_size_px, device="meta")
-    tokens = torch.zeros(1, model.tokenizer(["a"]).shape[1], dtype=torch.long, device="meta")
-    num_kept = num_kept_patches(math.prod(model.patch_grid), model.patch_dropout)
-    keep = torch.empty(1, num_kept, dtype=torch.long, device="meta") if model.patch_dropout else None
-    image, text = _flops(lambda: model.image(images, keep=keep)), _flops(lambda: model.text(tokens))
-    to_block, level = _flops(lambda: model.image(images, stop=model.image.block)), model.mixing_level
-    to_level = 0 if level is None else _flops(lambda: model.image(images, stop=level))
-    parts = {"clean image": image * (1 + _BACKWARD), "caption": text * (1 + _BACKWARD)}
-    if cfg.mixing.kind == MixingKind.mixgen:
-        parts["joined caption"] = round(cfg.mixing.ratio * text) * (1 + _BACKWARD)
-    if cfg.mixing.kind != MixingKind.none:
-        if cfg.mixing.compute == Compute.extra:
-            parts["mixed image"] = round(cfg.mixing.ratio * (image - to_level)) * (1 + _BACKWARD)
-        elif cfg.mixing.kind == MixingKind.timix:
-            parts["scoring of images to be mixed"] = round(cfg.mixing.ratio * max(to_block - to_level, 0))
-    if model.pta is not None:
-        share = cfg.pta.batch_size / cfg.pta.every_n_steps / cfg.data.global_batch_size
-        parts["region images up to pta.block"] = round(share * to_block) * (1 + _BACKWARD)
-        parts["phrases, at most"] = round(share * cfg.data.max_phrases * text) * (1 + _BACKWARD)
-    lines = ["Parameters"]
+    num_ranks = num_devices(cfg) * cfg.trainer.num_nodes
+    whole, per_rank = _step_shape(cfg, 1), _step_shape(cfg, num_ranks)
+    average = whole._replace(
+        num_region_images=whole.num_region_images / cfg.pta.every_n_steps, num_phrases=whole.num_phrases / cfg.pta.every_n_steps
+    )
+    flops = count_flops(model, mixing.mixer if mixing else None, cfg.mixing.compute)
+    return "\n".join(
+        [
+            *_parameters(model),
+            "FLOPs of one pair in a training step, forward and backward",
+            *_rows("GFLOP", {name: part * count / whole.num_pairs / 1e9 for name, part, count in zip(_PARTS, flops, average, strict=True)}),
+            f"Memory of a device, estimated, at {per_rank.num_pairs:,} pairs of each step on each of {num_ranks} (GB of 10^9 bytes)",
+            *_rows("GB", _memory(cfg, model, mixing, per_rank, num_ranks)),
+            "  not counted: the loss's features and tiles, operators' passing needs, the allocator's waste, CUDA itself (about half a GB)",
+            "Time, estimated",
+            *_time(cfg, flops.of(average), num_ranks),
+        ]
+    )
+
+
+_PARTS = ("image and caption", "mixed images", "region images up to pta.block", "phrases, at most")
+
+
+def _step_shape(cfg: RootConfig, num_ranks: int) -> StepShape:
+    """A rank's part of a step with a region batch, at full strength of mixing."""
+    num_pairs = math.ceil(cfg.data.global_batch_size / num_ranks)
+    num_mixed = num_pairs * num_mixed_rows(cfg.mixing.group_size, cfg.mixing.ratio) // cfg.mixing.group_size
+    num_regions = math.ceil(cfg.pta.batch_size / num_ranks) if cfg.pta.enabled else 0
+    return StepShape(num_pairs, num_mixed, num_regions, num_regions * cfg.data.max_phrases)
+
+
+def _parameters(model: DualEncoder) -> Iterator[str]:
+    yield "Parameters"
     for name, module in (("image tower", model.image), ("text tower", model.text), ("PTA head", model.pta)):
-        lines.append(f"  {name:<32}{sum(p.numel() for p in module.parameters()) if module is not None else 0:>16,}")
-    lines += [
-        f"Patch grid {model.patch_grid[0]} x {model.patch_grid[1]}, images of {model.image_size_px[0]} x {model.image_size_px[1]} pixels"
-    ]
-    lines += ["FLOPs of one pair in a training step, forward and backward"]
-    lines += [f"  {name:<32}{value / 1e9:>12.3f} GFLOP" for name, value in (*parts.items(), ("together", sum(parts.values())))]
-    return "\n".join(lines)
+        yield f"  {name:<42}{sum(p.numel() for p in module.parameters()) if module is not None else 0:>16,}"
+    yield f"Patch grid {model.patch_grid[0]} x {model.patch_grid[1]}, images of {model.image_size_px[0]} x {model.image_size_px[1]} pixels"
 
 
-def _flops(run: object) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        run()  # type: ignore[operator]
-    return counter.get_total_flops()
+def _rows(unit: str, values: Mapping[str, float]) -> list[str]:
+    known = {name: value for name, value in values.items() if value}
+    return [f"  {name:<42}{value:>16,.3f} {unit}" for name, value in (*known.items(), ("together", sum(known.values())))]
+
+
+def _memory(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None, shape: StepShape, num_ranks: int) -> dict[str, float]:
+    precision = precision_of(cfg)
+    if precision == Precision.bf16_pure:
+        model = model.to(torch.bfloat16)
+    if cfg.trainer.gradient_checkpointing:
+        model.checkpoint_gradients()
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    if cfg.trainer.strategy == Strategy.fsdp:
+        weights //= num_ranks
+    share = min(1.0, (cfg.trainer.micro_batch_size or shape.num_pairs) / shape.num_pairs)
+    at_once = shape._replace(num_pairs=round(share * shape.num_pairs), num_mixed=round(share * shape.num_mixed))
+    activations = count_kept(
+        model, mixing.mixer if mixing else None, cfg.mixing.compute, at_once, autocast=precision == Precision.bf16_mixed
+    )
+    gb = {"weights": weights, "gradients": weights, "AdamW's moments": 2 * weights, "activations kept for the backward pass": activations}
+    return {name: size / 1e9 for name, size in gb.items()}
+
+
+def _time(cfg: RootConfig, step_flops: float, num_ranks: int) -> Iterator[str]:
+    size, num_pairs = cfg.data.global_batch_size, _num_pairs(cfg)
+    known_length = cfg.trainer.max_steps or num_pairs or cfg.data.epoch_samples
+    steps = num_steps(cfg, num_pairs or 0)
+    if known_length:
+        epochs = f", {steps * size / num_pairs:.3g} epochs of {num_pairs:,} pairs" if num_pairs else ""
+        yield f"  {steps:,} steps of {size:,} pairs{epochs}"
+    else:
+        yield "  how many steps is known once the shards have a manifest.json (timix-data index) on a local disk"
+    peak, shares = device_peak_flops(cfg), GPU_SHARE
+    if peak is not None:
+        source = f"the {peak / 1e12:,.0f} TFLOP/s that a device has at best"
+    elif on_gpu(cfg):
+        yield "  how fast is not known: give trainer.peak_tflops, what the data sheet says of the GPU in the precision used"
+        return
+    else:
+        peak, shares = _cpu_flops(cfg.trainer.num_threads), CPU_SHARE
+        source = f"the {peak / 1e9:,.0f} GFLOP/s that this CPU just reached in multiplying large matrices"
+    slow, fast = (share * peak * num_ranks / step_flops for share in shares)  # steps per second
+    yield f"  if a step reaches {shares[0]:.0%} to {shares[1]:.0%} of {source} (assumed; nothing of the run was tried):"
+    yield f"  {_two_digits(slow * size)} to {_two_digits(fast * size)} samples/s without waiting for data"
+    if known_length:
+        yield f"  {duration(steps / fast)} to {duration(steps / slow)} in all, evaluations and checkpoints left out"
+
+
+def _num_pairs(cfg: RootConfig) -> int | None:
+    """Training pairs, where that is known without looking at a shard."""
+    if cfg.data.kind == DataKind.scenes:
+        return cfg.data.scenes.num_train
+    if cfg.data.kind == DataKind.stream:
+        return None
+    items = [item["path"] if isinstance(item, Mapping) else item for item in shard_items(cfg.data.train_shards)]
+    listings = [read_manifest(Path(str(item)).expanduser()) for item in items]
+    known = [int(listing.sizes.sum()) for listing in listings if listing is not None]
+    return sum(known) if len(known) == len(items) else None
+
+
+def _cpu_flops(num_threads: int | None, *, size: int = 1024, seconds: float = 0.2) -> float:
+    """FLOP/s of fp32 matrix products of ``size`` rows and columns."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads or before)
+    a = torch.ones(size, size)
+    a @ a
+    started_s, count = time.perf_counter(), 0
+    while (passed_s := time.perf_counter() - started_s) < seconds:
+        a @ a
+        count += 1
+    torch.set_num_threads(before)
+    return 2 * size**3 * count / passed_s
+
+
+def _two_digits(value: float) -> str:
+    return f"{round(value, 1 - math.floor(math.log10(value))):,.0f}" if value >= 1 else f"{value:.2g}"

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
-from timix_pl.config.schema import DataKind, LoggerKind, LossKind, MixingKind, Precision, Remote, RootConfig, Strategy
+from timix_pl.config.schema import Accelerator, DataKind, LossKind, MixingKind, Precision, Remote, RootConfig, Strategy
 from timix_pl.config.validate import batch_problems, mixing_level
 from timix_pl.core.errors import ConfigError, DataError
 from timix_pl.core.randomness import seed_of
@@ -33,7 +33,8 @@ from timix_pl.mixing.timix import TiMix
 from timix_pl.mixing.windows import side_range
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.training.callbacks.mixing import MixingCallback
-from timix_pl.training.csv_logger import CsvLogger
+from timix_pl.training.objective import Objective
+from timix_pl.training.peak_flops import peak_flops
 from timix_pl.training.sharding import ShardedStrategy
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,17 @@ def save_memory_and_time(cfg: RootConfig, model: DualEncoder) -> None:
                 [f"trainer.compile=true: there is no C++ compiler {compiler}; install it, name another in $CXX, or set false"]
             )
         model.compile_blocks()
+
+
+def build_objective(cfg: RootConfig) -> Objective:
+    """The loss."""
+    return Objective(
+        loss=cfg.loss.kind,
+        negatives=cfg.loss.negatives,
+        targets=cfg.mixing.targets,
+        pta_weight=cfg.pta.weight,
+        tile_rows=cfg.loss.tile_rows,
+    )
 
 
 def build_mixing(cfg: RootConfig, patch_grid: tuple[int, int]) -> MixingCallback | None:
@@ -198,14 +210,12 @@ def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
         else build_stream(cfg, "train")
     )
     regions = build_stream(cfg, "region") if pta.enabled else None
-    epochs, epoch_samples = cfg.trainer.max_epochs or 0.0, data.epoch_samples or pairs.num_samples or 0
-    max_steps = cfg.trainer.max_steps or max(1, round(epochs * epoch_samples / data.global_batch_size))
     return PretrainDataModule(
         pairs,
         regions,
         model.tokenizer,
         global_batch_size=data.global_batch_size,
-        max_steps=max_steps,
+        max_steps=num_steps(cfg, pairs.num_samples or 0),
         seed=cfg.seed,
         num_workers=data.num_workers,
         prefetch_batches=data.prefetch_batches,
@@ -229,6 +239,17 @@ def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
         caption_positive=pta.caption_positive,
         max_image_px=data.max_image_px,
     )
+
+
+def num_steps(cfg: RootConfig, num_pairs: int) -> int:
+    """Steps of the whole run; ``trainer.max_epochs`` counts passes over ``num_pairs``, or over ``data.epoch_samples``."""
+    epochs, epoch_samples = cfg.trainer.max_epochs or 0.0, cfg.data.epoch_samples or num_pairs
+    return cfg.trainer.max_steps or max(1, round(epochs * epoch_samples / cfg.data.global_batch_size))
+
+
+def num_devices(cfg: RootConfig) -> int:
+    """Processes on this machine."""
+    return cfg.trainer.devices or (max(1, torch.cuda.device_count()) if on_gpu(cfg) else 1)
 
 
 def evaluation_set(cfg: RootConfig, name: str, model: DualEncoder) -> EvaluationSet | None:
@@ -292,21 +313,20 @@ def read_classes(tar: Path | RemoteShard) -> dict[str, list[str]]:
         ) from error
 
 
-def build_loggers(cfg: RootConfig, run_dir: Path) -> list[Any]:
-    """``metrics.csv``, and what ``logger`` names beside it."""
-    loggers: list[Any] = [CsvLogger(run_dir / "metrics.csv")]
-    if cfg.logger.kind == LoggerKind.tensorboard:
-        from lightning.pytorch.loggers import TensorBoardLogger
+def on_gpu(cfg: RootConfig) -> bool:
+    """Whether the run uses GPUs."""
+    return cfg.trainer.accelerator == Accelerator.gpu or (cfg.trainer.accelerator == Accelerator.auto and torch.cuda.is_available())
 
-        loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version=""))
-    elif cfg.logger.kind == LoggerKind.wandb:
-        from lightning.pytorch.loggers import WandbLogger
 
-        run_id = f"{seed_of('wandb', str(run_dir.resolve())):016x}"
-        loggers.append(
-            WandbLogger(project=cfg.logger.project, name=cfg.name, id=run_id, save_dir=run_dir, offline=cfg.logger.offline, resume="allow")
-        )
-    return loggers
+def precision_of(cfg: RootConfig) -> Precision:
+    """The precision of a run; ``auto`` takes bf16_mixed on GPUs that compute in it. Older ones only emulate it, slower than fp32.
+
+    CPUs stay with fp32, also those with instructions for bf16: what these gain depends on the model.
+    """
+    if cfg.trainer.precision != Precision.auto:
+        return cfg.trainer.precision
+    has_bf16 = on_gpu(cfg) and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return Precision.bf16_mixed if has_bf16 else Precision.fp32
 
 
 def build_strategy(cfg: RootConfig, num_ranks: int) -> Any:
@@ -315,7 +335,7 @@ def build_strategy(cfg: RootConfig, num_ranks: int) -> Any:
         return "auto"
     if cfg.trainer.strategy == Strategy.ddp:
         return DDPStrategy(gradient_as_bucket_view=True)
-    mixed = _precision(cfg) == Precision.bf16_mixed
+    mixed = precision_of(cfg) == Precision.bf16_mixed
     return ShardedStrategy(
         num_ranks,
         sharded_checkpoints=cfg.checkpoint.sharded,
@@ -326,13 +346,16 @@ def build_strategy(cfg: RootConfig, num_ranks: int) -> Any:
 
 def lightning_precision(cfg: RootConfig, num_ranks: int) -> str:
     """Lightning's name for a precision; FSDP2 casts weights itself."""
-    precision = _precision(cfg)
+    precision = precision_of(cfg)
     if precision == Precision.bf16_mixed and cfg.trainer.strategy == Strategy.fsdp and num_ranks > 1:
         precision = Precision.fp32
     return {Precision.fp32: "32-true", Precision.bf16_mixed: "bf16-mixed", Precision.bf16_pure: "bf16-true"}[precision]
 
 
-def _precision(cfg: RootConfig) -> Precision:
-    if cfg.trainer.precision != Precision.auto:
-        return cfg.trainer.precision
-    return Precision.bf16_mixed if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else Precision.fp32
+def device_peak_flops(cfg: RootConfig) -> float | None:
+    """FLOP/s of a device at best, as far as it is known."""
+    if cfg.trainer.peak_tflops is not None:
+        return cfg.trainer.peak_tflops * 1e12
+    if not on_gpu(cfg) or not torch.cuda.is_available():
+        return None
+    return peak_flops(torch.device("cuda"), bf16=precision_of(cfg) != Precision.fp32)

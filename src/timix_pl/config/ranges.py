@@ -90,6 +90,7 @@ RANGES = {
     "trainer.log_every_n_steps": COUNT,
     "trainer.num_threads": COUNT,
     "trainer.micro_batch_size": COUNT,
+    "trainer.peak_tflops": POSITIVE,
     "checkpoint.every_n_steps": COUNT,
     "checkpoint.every_n_minutes": POSITIVE,
     "checkpoint.keep_last": COUNT,

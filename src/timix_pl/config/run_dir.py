@@ -17,7 +17,7 @@ from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint, ste
 from timix_pl.training.checkpoint_io import plain_values, remove
 
 MAY_CHANGE = (
-    "run_dir", "resume", "dry_run", "real_data_dir", "checkpoint", "evaluation", "logger", "pictures",
+    "run_dir", "resume", "dry_run", "profile", "real_data_dir", "checkpoint", "evaluation", "logger", "pictures",
     "data.num_workers", "data.prefetch_batches", "data.cache_dir",
     "data.remote", "data.shard_cache_dir", "data.shard_cache_gb", "data.allow_pipe",
     "data.allow_changed", "data.max_bad_frac", "data.val_shards",

@@ -190,7 +190,7 @@ class TrainerConfig:
     micro_batch_size: int | None = option(
         None, "Pairs that a rank takes through the model at once; its batch is cut into so many, with the same gradients. null: all."
     )
-    precision: Precision = option(Precision.auto, "auto: bf16_mixed on GPUs that have it, else fp32.")
+    precision: Precision = option(Precision.auto, "auto: bf16_mixed on GPUs that compute in it, else fp32.")
     log_every_n_steps: int = option(10, "Write a row of metrics.csv every n steps.")
     non_finite: NonFinite = option(NonFinite.stop, "A non-finite loss or gradient: stop the run, or skip the step and count it.")
     progress_bar: bool = option(True, "Show a progress bar.")
@@ -199,6 +199,9 @@ class TrainerConfig:
     )
     compile: bool = option(False, "Compile each transformer block with torch.compile; needs a C++ compiler.")
     num_threads: int | None = option(None, "CPU threads per process; null: PyTorch's choice.")
+    peak_tflops: float | None = option(
+        None, "TFLOP/s of one device at best, in the precision used, for MFU and dry_run; null: known for some GPUs."
+    )
 
 
 @dataclass
@@ -229,6 +232,10 @@ class LoggerConfig:
     kind: LoggerKind = option(LoggerKind.csv, "csv, tensorboard or wandb; metrics.csv is always written too.")
     project: str = option("timix-pl", "wandb project.")
     offline: bool = option(True, "wandb: write locally; upload with 'wandb sync'.")
+    label: str | None = option(None, "wandb: the run's name there; null: name, or in a sweep what the job overrides.")
+    group: str | None = option(
+        None, "wandb: what runs are shown together under; null: nothing, or where there is a label the folder above run_dir."
+    )
 
 
 @dataclass
@@ -238,6 +245,9 @@ class RootConfig:
     run_dir: str = option("runs/${name}", "Folder for everything the run leaves.")
     resume: str = option("auto", "auto: go on from the newest checkpoint in run_dir; never: refuse a run_dir in use; or a checkpoint.")
     dry_run: bool = option(False, "Compose, validate, build on the meta device, print, and stop.")
+    profile: list[int] | None = option(
+        None, "Trace these steps, the first and the last one, counted from this start: [10,12]; writes run_dir/profile."
+    )
     real_data_dir: str | None = option(None, "Folder of the published data sets, for experiments that use them; null: $TIMIX_REAL_DATA.")
     data: DataConfig = option(DataConfig, "Data.")
     model: ModelConfig = option(ModelConfig, "Towers.")

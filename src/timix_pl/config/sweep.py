@@ -56,6 +56,11 @@ def jobs(overrides: Sequence[str]) -> list[list[str]]:
     return [list(job) for job in itertools.product(*values)]
 
 
+def swept(overrides: Sequence[str], number: int) -> str:
+    """What tells job ``number`` of a sweep from the others."""
+    return " ".join(word for word in jobs(overrides)[number] if word not in overrides)
+
+
 def _num_devices(cfg: RootConfig) -> int:
     if cfg.trainer.devices is None and cfg.trainer.accelerator is not Accelerator.cpu:
         import torch

@@ -83,6 +83,8 @@ def _run(cfg: RootConfig) -> Iterator[str]:
         yield "run_dir=: must name a folder; leave it out for runs/NAME"
     if cfg.resume not in ("auto", "never") and not Path(cfg.resume).exists():
         yield f"{_said(cfg, 'resume')}: must be auto, never, or a checkpoint file or folder; there is none (auto finds the newest)"
+    if cfg.profile is not None and not (len(cfg.profile) == 2 and 1 <= cfg.profile[0] <= cfg.profile[1]):
+        yield f"{_said(cfg, 'profile')}: must be [first,last], two steps counted from 1, e.g. profile=[10,12]"
 
 
 def _shards(cfg: RootConfig) -> Iterator[str]:

@@ -6,6 +6,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from timix_pl.core.timing import Stopwatch
+
+EXCHANGES = Stopwatch()
+"""Times the exchanges of tensors in this file. Those that DDP or FSDP make on their own are not among them."""
+
 
 def world_size() -> int:
     """Number of processes; 1 outside a process group."""
@@ -31,14 +36,16 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         parts = [torch.empty_like(x) for _ in range(world_size())]
-        dist.all_gather(parts, x.contiguous())
+        with EXCHANGES.running(x.device):
+            dist.all_gather(parts, x.contiguous())
         ctx.num_rows = len(x)
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         total = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
+        with EXCHANGES.running(total.device):
+            dist.all_reduce(total)
         return total[rank() * ctx.num_rows : (rank() + 1) * ctx.num_rows]
 
 
@@ -46,7 +53,16 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     """The sum of a detached tensor over all ranks."""
     x = x.detach().clone()
     if world_size() > 1:
-        dist.all_reduce(x)
+        with EXCHANGES.running(x.device):
+            dist.all_reduce(x)
+    return x
+
+
+def max_over_ranks(x: Tensor) -> Tensor:
+    """The largest of all ranks, element by element, of a detached tensor."""
+    x = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(x, dist.ReduceOp.MAX)
     return x
 
 

@@ -35,9 +35,11 @@ _RUNNING = (
     _Spec("Gradient norm", ("train/grad_norm",), "before clipping"),
     _Spec("Logit scale", ("train/logit_scale",), "inverse temperature"),
     _Spec("Throughput", ("train/samples_per_s",), "samples/s"),
-    _Spec("Waiting for data", ("train/data_wait_frac",), "share of the time", percent=True),
+    _Spec("Model FLOPs utilisation", ("train/mfu",), "share of the device's peak", percent=True),
+    _Spec("Waiting, exchanging, updating", ("train/*_frac",), "share of the time", percent=True),
+    _Spec("Peak memory", ("train/peak_memory_gb",), "GB, so far"),
 )
-_NOT_DRAWN = {"consumed", "epoch", "train/num_skipped_steps", "train/num_bad_samples"}
+_NOT_DRAWN = {"consumed", "epoch", "train/num_skipped_steps", "train/num_bad_samples", "train/samples_per_s_per_device"}
 
 
 def charts(run: Run) -> tuple[list[Chart], list[Chart]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from timix_pl.reports.figures import is_rank, value_text
+from timix_pl.reports.header import facts
 from timix_pl.reports.page import write_page
 from timix_pl.reports.run import Run, read_run
 
@@ -29,7 +30,9 @@ def write_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.run_dir) for run in runs]
-    return write_page(path, "comparison.html", names=names, settings=differing_settings(runs), figures=final_figures(runs))
+    return write_page(
+        path, "comparison.html", names=names, settings=differing_settings(runs), figures=final_figures(runs), running=how_they_ran(runs)
+    )
 
 
 def differing_settings(runs: Sequence[Run]) -> list[Row]:
@@ -51,6 +54,14 @@ def final_figures(runs: Sequence[Run]) -> list[Row]:
         cells = ["" if value is None else value_text(name, value) for value in values]
         rows.append(Row(name, cells, [value == best and len(present) > 1 for value in values]))
     return rows
+
+
+def how_they_ran(runs: Sequence[Run]) -> list[Row]:
+    """Steps, time, throughput and memory of each run."""
+    known = [dict(facts(run)) for run in runs]
+    labels = ("Steps", "Time", "Throughput", "Model FLOPs utilisation", "Peak memory")
+    rows = [Row(label, [of_run.get(label, "") for of_run in known], [False] * len(runs)) for label in labels]
+    return [row for row in rows if any(row.cells)]
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

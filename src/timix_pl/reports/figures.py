@@ -61,6 +61,7 @@ def is_rank(name: str) -> bool:
 
 
 _WORDS = {"info_nce": "InfoNCE", "siglip": "SigLIP", "patch_text": "patch-text", "patch_ap": "patch AP", "zero_shot": "zero-shot"}
+_WORDS |= {"data_wait_frac": "waiting for data", "optimizer_frac": "optimizer", "collectives_frac": "collectives"}
 
 
 def words(name: str) -> str:

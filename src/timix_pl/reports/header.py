@@ -41,6 +41,10 @@ def facts(run: Run) -> list[tuple[str, str]]:
     samples_per_s = run.counts.get("samples_per_s") or _last(run, "train/samples_per_s")
     if samples_per_s:
         known.append(("Throughput", f"{samples_per_s:,.0f} samples/s"))
+    if mfu := _last(run, "train/mfu"):
+        known.append(("Model FLOPs utilisation", f"{mfu:.1%}"))
+    if peak_memory_gb := _last(run, "train/peak_memory_gb"):
+        known.append(("Peak memory", f"{peak_memory_gb:,.2f} GB"))
     for label, column in (("Skipped steps", "train/num_skipped_steps"), ("Bad samples", "train/num_bad_samples")):
         if (count := _last(run, column)) is not None:
             known.append((label, f"{count:,.0f}"))

@@ -6,11 +6,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from tests.tiny import IMAGE_SIZE_PX, encoded_image, random_pixels
 from timix_pl.config.compose import to_root
-from timix_pl.config.parts import build_evaluators, build_model, build_stream, evaluation_set, save_memory_and_time
+from timix_pl.config.parts import (
+    build_evaluators,
+    build_model,
+    build_stream,
+    device_peak_flops,
+    evaluation_set,
+    precision_of,
+    save_memory_and_time,
+)
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import ConfigError, ModelError
 from timix_pl.core.types import Region
@@ -91,7 +100,7 @@ def test_what_saves_time_and_memory_comes_from_the_configuration(monkeypatch):
     model = build_model(config(*tiny, "mixing.level='tokens:3'"), "meta")
     assert model.mixing_level == 3 and build_model(config(*tiny, "model.patch_dropout=0.25"), "meta").patch_dropout == 0.25
     assert build_model(config(*tiny, "mixing.level='tokens:3'", "mixing.kind=none"), "meta").mixing_level is None
-    with pytest.raises(ModelError, match="mixing.level=tokens:9: the image tower has 4 blocks"):
+    with pytest.raises(ModelError, match=r"mixing\.level=tokens:9: the image tower has 4 blocks"):
         build_model(config(*tiny, "mixing.level='tokens:9'"), "meta")
     save_memory_and_time(config(*tiny), model)
     assert not model.image.checkpointing and all(block._compiled_call_impl is None for block in model.blocks())
@@ -101,3 +110,24 @@ def test_what_saves_time_and_memory_comes_from_the_configuration(monkeypatch):
     monkeypatch.setenv("CXX", "no-compiler")
     with pytest.raises(ConfigError, match=r"trainer\.compile=true: there is no C\+\+ compiler no-compiler"):
         save_memory_and_time(cfg, model)
+
+
+@pytest.mark.parametrize(
+    ("words", "gpu", "has_bf16", "chosen"),
+    [
+        ([], True, True, "bf16_mixed"),
+        ([], True, False, "fp32"),  # before Ampere: PyTorch emulates bf16 there, slowly
+        ([], False, False, "fp32"),
+        (["trainer.accelerator=cpu"], True, True, "fp32"),
+        (["trainer.precision=bf16_pure"], True, False, "bf16_pure"),
+    ],
+)
+def test_precision_auto_takes_bf16_where_the_gpu_computes_in_it(words, gpu, has_bf16, chosen, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_bf16 or (gpu and including_emulation))
+    assert precision_of(config(*words)) == chosen
+
+
+def test_the_peak_that_a_user_gives_counts():
+    assert device_peak_flops(config("trainer.peak_tflops=2.5")) == 2.5e12
+    assert device_peak_flops(config("trainer.accelerator=cpu")) is None

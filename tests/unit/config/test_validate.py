@@ -27,6 +27,9 @@ def test_a_sound_configuration_has_no_problems(base):
     [
         (SCENES, ["run_dir=''"], ["run_dir", "must name a folder"]),
         (SCENES, ["resume=nowhere.ckpt"], ["resume=nowhere.ckpt", "auto, never, or a checkpoint file"]),
+        (SCENES, ["profile=[10]"], ["profile=[10]", "[first,last]", "profile=[10,12]"]),
+        (SCENES, ["profile=[0,3]"], ["profile=[0,3]", "counted from 1"]),
+        (SCENES, ["profile=[5,3]"], ["profile=[5,3]", "[first,last]"]),
         (SCENES, ["data.train_shards=mine"], ["data.train_shards=mine", "data=scenes makes its own data", "data=shards"]),
         (SCENES, ["data.prepare=flickr8k"], ["data.prepare=flickr8k", "data=scenes", "data.prepare=null"]),
         (SHARDS, ["data.train_shards=null"], ["data.train_shards is not set", "data=scenes"]),

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tests.fake_run import METRICS, make_fake_run
-from timix_pl.reports.comparison import differing_settings, final_figures, write_comparison
+from timix_pl.reports.comparison import differing_settings, final_figures, how_they_ran, write_comparison
 from timix_pl.reports.run import read_run
 
 
@@ -30,9 +30,15 @@ def test_the_better_run_of_each_metric_is_marked(run_dirs):
     assert rows["grounding/pointing"].cells == ["87.4%", ""]
 
 
+def test_speed_and_time_stand_beside_each_other(run_dirs):
+    rows = {row.label: row.cells for row in how_they_ran([read_run(d) for d in run_dirs])}
+    assert rows["Time"] == ["6 min 12 s", "6 min 12 s"] and rows["Throughput"] == ["206 samples/s", "206 samples/s"]
+    assert rows["Peak memory"] == ["1.50 GB", "1.50 GB"] and "Model FLOPs utilisation" not in rows
+
+
 def test_the_page_names_the_runs_apart(run_dirs, tmp_path):
     out = tmp_path / "comparison.html"
     html = write_comparison(run_dirs, out).read_text()
-    assert ">demo<" in html and ">plain<" in html and "mixing.kind" in html
+    assert ">demo<" in html and ">plain<" in html and "mixing.kind" in html and "206 samples/s" in html
     html = write_comparison([run_dirs[0], run_dirs[0]], out).read_text()
     assert str(run_dirs[0]) in html and "None: the runs have the same configuration" in html

@@ -8,6 +8,7 @@ import pytest
 
 from tests.fake_run import make_fake_run
 from timix_pl.core.errors import RunError
+from timix_pl.reports.charts import _NOT_DRAWN
 from timix_pl.reports.page import write_report
 
 
@@ -76,7 +77,7 @@ def test_every_logged_column_is_drawn_and_chance_is_on_the_plots_of_shares(run_d
     } <= titles
     with (run_dir / "metrics.csv").open() as file:
         columns = set(next(csv.reader(file)))
-    assert page.count("polyline") == len(columns - {"step", "consumed", "train/num_skipped_steps", "train/num_bad_samples"})
+    assert page.count("polyline") == len(columns - {"step", *_NOT_DRAWN})
     assert page.count("line", **{"class": "chance"}) == 7
 
 

@@ -1,4 +1,4 @@
-"""``summary.json``: what a run is and how far it got."""
+"""``summary.json``, and a run's row in the tables of wandb and TensorBoard: what a run is and how far it got."""
 
 import json
 import time
@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from timix_pl.core.files import atomic_path
+from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.module import PretrainModule
 
 
@@ -17,10 +19,12 @@ class SummaryCallback(Callback):
     Args:
         path: of ``summary.json``.
         facts: what is known beforehand: name, number of training samples.
+        config: the configuration, for TensorBoard's table of runs.
+        evaluation: whose last metrics go there with it.
     """
 
-    def __init__(self, path: Path, facts: dict[str, Any]):
-        self.path, self.facts = path, facts
+    def __init__(self, path: Path, facts: dict[str, Any], *, config: dict[str, Any], evaluation: EvaluationCallback):
+        self.path, self.facts, self.config, self.evaluation = path, facts, config, evaluation
         self._earlier_wall_s = self._started_s = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -41,8 +45,12 @@ class SummaryCallback(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Done, unless something interrupted it."""
-        if not trainer.interrupted:
-            self._write("finished", trainer, pl_module)
+        if trainer.interrupted:
+            return
+        self._write("finished", trainer, pl_module)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(self.config, self.evaluation.result.metrics, step=trainer.global_step)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stopped by an error, a signal or a person."""
@@ -65,7 +73,9 @@ class SummaryCallback(Callback):
         assert isinstance(module, PretrainModule)
         wall_s = self._wall_s()
         progress = {"steps": module.global_step, "consumed": module.consumed, "wall_s": wall_s}
+        summary = self.facts | {"status": status} | progress | {"samples_per_s": module.consumed / wall_s}
         with atomic_path(self.path) as temporary:
-            temporary.write_text(
-                json.dumps(self.facts | {"status": status} | progress | {"samples_per_s": module.consumed / wall_s}, indent=1)
-            )
+            temporary.write_text(json.dumps(summary, indent=1))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.summary.update(summary)

@@ -1,23 +1,50 @@
-"""Samples per second, and how much of the time went into waiting for data."""
+"""How fast a run goes, how near that is to what the device can do, and where the time goes."""
 
+import resource
+import sys
 import time
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from timix_pl.training.module import PretrainModule
+from timix_pl.core.distributed import EXCHANGES, max_over_ranks, world_size
+from timix_pl.core.timing import Stopwatch
+from timix_pl.core.types import Batch, RegionBatch
+from timix_pl.mixing.groups import num_mixed_rows
+from timix_pl.training.module import MixNow, PretrainModule
+from timix_pl.training.step_cost import NO_FLOPS, StepFlops, StepShape
 
 
 class ThroughputCallback(Callback):
-    """Logs ``train/samples_per_s`` (over all ranks) and ``train/data_wait_frac`` since the last log, evaluations left out."""
+    """Logs speed, shares of the time and memory since the last log, evaluations and checkpoints left out.
 
-    def __init__(self) -> None:
-        self._started_s = self._stepping_s = self._waiting_s = 0.0
+    ``train/samples_per_s`` (over all ranks) and ``train/samples_per_s_per_device``; ``train/mfu``, where the peak is known;
+    ``train/data_wait_frac``, ``train/optimizer_frac`` and, with several ranks, ``train/collectives_frac``, which counts the exchanges of
+    features, counts and flags and not those of gradients, which DDP and FSDP hide behind the backward pass; ``train/peak_memory_gb``. No
+    step waits for the device on account of it.
+
+    Args:
+        peak_flops: FLOP/s of a device at best; None: not known, so that there is no MFU.
+        flops: of one pair, mixed image, region image and phrase; for MFU.
+    """
+
+    def __init__(self, peak_flops: float | None = None, flops: StepFlops = NO_FLOPS):
+        self.flops, self.peak_flops = flops, peak_flops
+        self._optimizer = Stopwatch()
+        self._started_s = 0.0
+        self._begin_count()
+
+    def _begin_count(self) -> None:
+        self._stepping_s = self._waiting_s = self._optimizing_s = self._exchanging_s = self._num_flops = 0.0
         self._num_steps = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The loop begins to wait for its first batch."""
         assert isinstance(pl_module, PretrainModule)
+        for optimizer in trainer.optimizers:
+            optimizer.register_step_pre_hook(lambda *_: self._optimizer.start(pl_module.device))
+            optimizer.register_step_post_hook(lambda *_: self._optimizer.stop())
         pl_module.idle_since_s = time.perf_counter()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -25,15 +52,52 @@ class ThroughputCallback(Callback):
         assert isinstance(pl_module, PretrainModule)
         self._started_s = time.perf_counter()
         self._waiting_s += self._started_s - pl_module.idle_since_s
+        EXCHANGES.on = self._optimizer.on = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count the step; log now and then."""
         assert isinstance(pl_module, PretrainModule)
+        EXCHANGES.on = self._optimizer.on = False
         self._stepping_s += time.perf_counter() - self._started_s
+        self._optimizing_s += self._optimizer.take()
+        self._exchanging_s += EXCHANGES.take()
+        pairs, regions = batch
+        self._num_flops += self.flops.of(step_shape(pairs, regions, pl_module.mixing))
         self._num_steps += 1
         if pl_module.logs_now():
-            total_s = self._stepping_s + self._waiting_s
-            samples = self._num_steps * pl_module.global_batch_size
-            pl_module.note({"train/samples_per_s": samples / total_s, "train/data_wait_frac": self._waiting_s / total_s})
-            self._stepping_s = self._waiting_s = 0.0
-            self._num_steps = 0
+            pl_module.note(self._values(pl_module))
+            self._begin_count()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Exchanges outside training are not timed."""
+        EXCHANGES.on = False
+
+    def _values(self, module: PretrainModule) -> dict[str, Any]:
+        total_s = self._stepping_s + self._waiting_s
+        samples_per_s = self._num_steps * module.global_batch_size / total_s
+        values = {
+            "train/samples_per_s": samples_per_s,
+            "train/samples_per_s_per_device": samples_per_s / world_size(),
+            "train/data_wait_frac": self._waiting_s / total_s,
+            "train/optimizer_frac": self._optimizing_s / total_s,
+            "train/peak_memory_gb": max_over_ranks(torch.tensor(peak_memory_bytes(module.device) / 1e9, device=module.device)),
+        }
+        if world_size() > 1:
+            values["train/collectives_frac"] = self._exchanging_s / total_s
+        if self.peak_flops is not None:
+            values["train/mfu"] = self._num_flops / total_s / self.peak_flops
+        return values
+
+
+def step_shape(pairs: Batch, regions: RegionBatch | None, mixing: MixNow | None) -> StepShape:
+    """What this rank's part of a step holds."""
+    num_pairs = len(pairs.images)
+    num_mixed = num_pairs // mixing.group_size * num_mixed_rows(mixing.group_size, mixing.ratio) if mixing is not None else 0
+    return StepShape(num_pairs, num_mixed, *((len(regions.images), len(regions.tokens)) if regions is not None else ()))
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory so far: tensors on a GPU, or the process's resident memory on a CPU, the loader's processes left out."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,170 @@
+"""What a training step costs: FLOPs and kept activations, counted on tensors that have shapes and no memory."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from timix_pl.core.types import MixPlan, RegionBatch
+from timix_pl.mixing.step import Mixer, MixStep
+from timix_pl.models.dual_encoder import DualEncoder, Encoded
+from timix_pl.models.patch_dropout import PatchDropout
+
+
+class StepShape(NamedTuple):
+    """How much of everything a step, or this rank's part of it, holds."""
+
+    num_pairs: float
+    num_mixed: float = 0
+    num_region_images: float = 0
+    num_phrases: float = 0
+
+
+class StepFlops(NamedTuple):
+    """FLOPs of one of each, forward and backward; two per multiply-add.
+
+    Counted by PyTorch in the model's own forward pass, PTA head included. What carries a gradient counts three times: its backward pass is
+    taken as twice the forward one. The logits of the contrastive loss are left out, and so is what gradient checkpointing or accumulation
+    computes again: it is work of the machine, not of the model (Chowdhery et al. 2022, appendix B).
+    """
+
+    pair: float
+    mixed_image: float
+    region_image: float
+    phrase: float
+
+    def of(self, shape: StepShape) -> float:
+        """FLOPs of a step."""
+        return sum(flops * count for flops, count in zip(self, shape, strict=True))
+
+
+NO_FLOPS = StepFlops(0.0, 0.0, 0.0, 0.0)
+
+
+def count_flops(model: DualEncoder, mixer: Mixer | None, compute: str = "extra") -> StepFlops:
+    """Count what one pair, mixed image, region image and phrase cost.
+
+    Args:
+        model: on any device, ``meta`` too; its weights are not looked at.
+        mixer, compute: the strategy and its mode; None: plain CLIP.
+    """
+
+    def forward(shape: StepShape) -> float:
+        with _Shapes(model) as shapes, _ForwardAndBackward() as counter:
+            shapes.forward(shape, mixer, compute)
+        return counter.total
+
+    pair = forward(StepShape(2)) / 2
+    mixed = forward(StepShape(2, num_mixed=2)) / 2 - pair if mixer is not None else 0.0
+    if model.pta is None:
+        return StepFlops(pair, mixed, 0.0, 0.0)
+    one, two = forward(StepShape(2, 0, 1, 1)), forward(StepShape(2, 0, 1, 2))
+    return StepFlops(pair, mixed, 2 * one - two - 2 * pair, two - one)
+
+
+def count_kept(model: DualEncoder, mixer: Mixer | None, compute: str, shape: StepShape, *, autocast: bool) -> int:
+    """Bytes that a step's forward pass keeps for its backward pass, weights and the contrastive loss left out.
+
+    Args:
+        model: on any device, ``meta`` too; its weights are not looked at. Attention is taken to be a fused kernel.
+        shape: of what a rank takes through the model at once, in whole numbers.
+        autocast: whether the towers compute in bf16 on fp32 weights.
+    """
+    with _Shapes(model) as shapes, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        return _bytes_kept(lambda: shapes.forward(shape, mixer, compute), model.blocks(), shapes.tensors.values())
+
+
+class _Shapes:
+    """The model and its inputs as shapes alone."""
+
+    def __init__(self, model: DualEncoder):
+        self.model, self.mode = model, FakeTensorMode(allow_non_fake_inputs=True)
+        self.tensors: dict[str, Tensor] = {}
+
+    def __enter__(self) -> "_Shapes":
+        self.mode.__enter__()
+        for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+            self.tensors[name] = torch.empty(tensor.shape, dtype=tensor.dtype).requires_grad_(
+                isinstance(tensor, nn.Parameter) and tensor.requires_grad
+            )
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.mode.__exit__(*error)
+
+    def forward(self, shape: StepShape, mixer: Mixer | None, compute: str) -> Encoded:
+        """One forward pass of a training step."""
+        num_pairs, num_mixed, num_region_images, num_phrases = map(int, shape)
+        context_length, num_patches = self.model.tokenizer(["a"]).shape[1], self.model.patch_grid[0] * self.model.patch_grid[1]
+
+        def images(count: int) -> Tensor:
+            return torch.empty(count, 3, *self.model.image_size_px, dtype=torch.uint8)
+
+        def tokens(count: int) -> Tensor:
+            return torch.zeros(count, context_length, dtype=torch.long)
+
+        mix = regions = None
+        if mixer is not None and num_mixed:
+            with unset_fake_temporarily():
+                rows = torch.arange(num_mixed)
+                partners = rows.roll(-1)
+            mix = _RealPlan(mixer, compute, rows, partners, 0, 0, 0, tokens(num_mixed) if mixer.joins_captions else None)
+        if num_region_images:
+            index, labels = torch.zeros(num_phrases, dtype=torch.long), torch.empty(num_phrases, num_patches)
+            regions = RegionBatch(images(num_region_images), tokens(num_phrases), index, labels, [])
+        arguments = (images(num_pairs), tokens(num_pairs))
+        dropout = PatchDropout(self.model.patch_dropout, 0, 0, 0) if self.model.patch_dropout else None
+        return torch.func.functional_call(self.model, self.tensors, arguments, {"mix": mix, "regions": regions, "dropout": dropout})
+
+
+class _RealPlan(MixStep):
+    """Plans that need no scores look at the numbers of rows, so these are no shapes alone."""
+
+    def plan(self, device: torch.device, logits: Tensor | None = None) -> MixPlan:
+        if self.mixer.needs_scores:
+            return super().plan(device, logits)
+        with unset_fake_temporarily():
+            return super().plan(device)
+
+
+class _ForwardAndBackward(TorchDispatchMode):
+    """Counts the FLOPs of forward passes, those that carry a gradient three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func.overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=out) * (3 if torch.is_grad_enabled() else 1)
+        return out
+
+
+def _bytes_kept(run: Callable[[], Any], blocks: list[nn.Module], given: Iterable[Tensor]) -> int:
+    """Bytes of the different storages that autograd keeps during ``run``, without those of the tensors given.
+
+    Checkpointed blocks keep what goes into them, which autograd does not tell.
+    """
+    not_counted = {tensor.untyped_storage()._cdata for tensor in given}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor
+
+    def keep_input(block: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if torch.is_grad_enabled():
+            keep(arguments[0])
+
+    hooks = [block.register_forward_pre_hook(keep_input) for block in blocks]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = run()
+    del result
+    for hook in hooks:
+        hook.remove()
+    return sum(storage.nbytes() for number, storage in kept.items() if number not in not_counted)

@@ -1,0 +1,96 @@
+"""What dry_run says of a run's cost, before anything is touched."""
+
+import re
+
+import pytest
+import torch
+
+from tests.tiny import write_shards
+from timix_pl.config import cost
+from timix_pl.config.build import dry_run
+from timix_pl.config.compose import compose
+from timix_pl.data.index import write_manifest
+
+DEMO = ["experiment=demo", "trainer.peak_tflops=1"]
+
+
+def said(*words):
+    return dry_run(compose(list(words))).partition("\nParameters\n")[2]
+
+
+def figures(text, unit):
+    return {name.strip(): float(value.replace(",", "")) for name, value in re.findall(rf"^  (.*?) +([\d,.]+) {unit}$", text, re.M)}
+
+
+def test_memory_is_that_of_the_model_and_of_a_rank_s_part_of_the_step():
+    one, two = (figures(said(*DEMO, f"trainer.devices={devices}"), "GB") for devices in (1, 2))
+    num_parameters = sum(map(int, re.findall(r"(?:tower|head) +([\d,]+)", said(*DEMO).replace(",", ""))))
+    assert one["weights"] == one["gradients"] == pytest.approx(num_parameters * 4e-9, abs=1e-3)
+    assert one["AdamW's moments"] == pytest.approx(num_parameters * 8e-9, abs=1e-3)
+    assert one["together"] == pytest.approx(sum(one.values()) - one["together"], abs=3e-3)
+    assert two["weights"] == one["weights"]
+    kept = "activations kept for the backward pass"
+    assert two[kept] == pytest.approx(one[kept] / 2, rel=0.02) and one[kept] > 0.1
+
+
+def test_bf16_takes_less():
+    fp32, mixed, pure = (figures(said(*DEMO, f"trainer.precision={name}"), "GB") for name in ("fp32", "bf16_mixed", "bf16_pure"))
+    kept = "activations kept for the backward pass"
+    assert pure[kept] < mixed[kept] < fp32[kept]
+    assert pure["weights"] == pytest.approx(fp32["weights"] / 2, abs=1e-3) and mixed["weights"] == fp32["weights"]
+
+
+def test_a_region_batch_in_every_second_step_costs_half():
+    each, second = (figures(said(*DEMO, f"pta.every_n_steps={n}"), "GFLOP") for n in (1, 2))
+    for name in ("region images up to pta.block", "phrases, at most"):
+        assert second[name] == pytest.approx(each[name] / 2, abs=1e-3)
+    assert second["image and caption"] == each["image and caption"]
+
+
+def test_time_follows_from_peak_and_flops():
+    """480 steps of 128 pairs at 15% and 40% of 1 TFLOP/s."""
+    text = said(*DEMO, "trainer.accelerator=gpu")
+    flops = figures(text, "GFLOP")["together"] * 1e9
+    slow, fast = (int(number.replace(",", "")) for number in re.search(r"([\d,]+) to ([\d,]+) samples/s", text).groups())
+    assert (slow, fast) == (pytest.approx(0.15e12 / flops, rel=0.05), pytest.approx(0.4e12 / flops, rel=0.05))
+    assert "480 steps of 128 pairs, 3.84 epochs of 16,000 pairs" in text
+    assert "assumed; nothing of the run was tried" in text
+
+
+def test_on_a_cpu_its_own_speed_is_measured(monkeypatch):
+    monkeypatch.setattr(cost, "_cpu_flops", lambda num_threads: 100e9)
+    assert "the 100 GFLOP/s that this CPU just reached" in said("experiment=demo")
+    monkeypatch.undo()
+    threads = torch.get_num_threads()
+    assert 1e8 < cost._cpu_flops(1, size=128, seconds=0.02) < 1e13
+    assert torch.get_num_threads() == threads
+
+
+def test_of_an_unknown_gpu_no_speed_is_claimed():
+    text = said("experiment=demo", "trainer.accelerator=gpu")
+    assert "give trainer.peak_tflops" in text and "samples/s" not in text
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_the_length_of_a_run_in_epochs_is_known_from_a_manifest(tmp_path, indexed):
+    write_shards(tmp_path / "s", 12)
+    write_shards(tmp_path / "t", 8)
+    if indexed:
+        write_manifest(tmp_path / "s")
+        write_manifest(tmp_path / "t")
+    else:
+        (tmp_path / "t" / "manifest.json").unlink()
+    before = sorted(tmp_path.rglob("*"))
+    shards = f"data.train_shards=[{tmp_path / 's'},{tmp_path / 't'}]"
+    text = said(
+        "model=tiny",
+        "mixing=none",
+        "pta.enabled=false",
+        "data.global_batch_size=4",
+        "trainer.max_epochs=3",
+        "trainer.peak_tflops=1",
+        shards,
+    )
+    assert ("15 steps of 4 pairs, 3 epochs of 20 pairs" in text) == indexed
+    assert ("known once the shards have a manifest.json" in text) == (not indexed)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,0 +1,97 @@
+"""FLOPs and kept memory of a step, counted without memory, against formulas and against real steps."""
+
+import pytest
+import torch
+
+from tests.tiny import GRID, random_pairs, random_regions, tiny_model
+from timix_pl.mixing.cutmix import CutMix
+from timix_pl.mixing.mixgen import MixGen
+from timix_pl.mixing.step import MixStep
+from timix_pl.mixing.timix import TiMix
+from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.training.step_cost import StepFlops, StepShape, count_flops, count_kept
+
+
+def transformer(num_blocks, num_tokens, width, mlp_width):
+    """Forward FLOPs: four projections, two products of attention, two layers of the MLP, two per multiply-add."""
+    return num_blocks * 2 * num_tokens * (4 * width * width + 2 * num_tokens * width + 2 * width * mlp_width)
+
+
+def test_a_pair_costs_what_the_formulas_of_clip_say():
+    """ViT-B-32: 12 blocks of 768 on 50 tokens and 12 of 512 on 77."""
+    model = DualEncoder.create("ViT-B-32", with_pta=False, device="meta")
+    image = 2 * 49 * 3 * 32 * 32 * 768 + transformer(12, 50, 768, 3072) + 2 * 768 * 512
+    text = transformer(12, 77, 512, 2048) + 2 * 512 * 512
+    assert count_flops(model, None) == StepFlops(pytest.approx(3 * (image + text), rel=1e-6), 0.0, 0.0, 0.0)
+
+
+def pta_head(model, num_images, num_phrases):
+    """Forward FLOPs: per patch of an image, per phrase, per patch of a phrase's image."""
+    head, num_patches = model.pta, GRID[0] * GRID[1]
+    weights = {name: p.numel() for name, p in head.named_parameters() if p.ndim == 2}
+    per_patch = weights["input.1.weight"] + weights["local.weight"]
+    per_patch_of_a_phrase = weights["output.1.weight"] + weights["output.3.weight"]
+    return 2 * (num_images * num_patches * per_patch + num_phrases * (weights["context.weight"] + num_patches * per_patch_of_a_phrase))
+
+
+@pytest.mark.parametrize("pta_grad", ["full", "trunk", "head"])
+def test_what_carries_no_gradient_has_no_backward_pass(pta_grad):
+    whole = count_flops(tiny_model(with_pta=False), CutMix(GRID))
+    model = tiny_model(pta_grad=pta_grad)
+    found = count_flops(model, TiMix(GRID))
+    assert found.pair == whole.pair
+    assert found.mixed_image - whole.mixed_image == pta_head(model, 1, 1)  # scored
+    caption = count_flops(tiny_model(with_pta=False), MixGen()).mixed_image - whole.mixed_image
+    one_phrase = pta_head(model, 1, 2) - pta_head(model, 1, 1)
+    assert found.phrase == 3 * one_phrase + caption / (1 if pta_grad == "full" else 3)
+    trunk = (found.region_image - 3 * (pta_head(model, 1, 1) - one_phrase)) / (1 if pta_grad == "head" else 3)
+    assert 0.5 < trunk / (whole.mixed_image / 3) < 0.8  # two of three blocks
+
+
+def test_in_place_mixing_costs_its_scores_alone():
+    model = tiny_model()
+    extra, replace = count_flops(model, TiMix(GRID)), count_flops(model, TiMix(GRID), "replace")
+    assert replace.mixed_image == pytest.approx(extra.region_image / 3, rel=0.1)
+    assert count_flops(model, CutMix(GRID), "replace").mixed_image == 0
+
+
+def test_a_step_is_the_sum_of_what_it_holds():
+    assert StepFlops(10.0, 5.0, 3.0, 1.0).of(StepShape(8, 4, 2, 7)) == 80 + 20 + 6 + 7
+
+
+def really_kept(model, run):
+    """Bytes that autograd holds on to in a real pass."""
+    own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()  # held, so that no address comes twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = run()
+    return sum(storage.nbytes() for address, storage in kept.items() if address not in own), result
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(("mixer", "num_mixed"), [(TiMix(GRID), 6), (None, 0)])
+def test_activations_take_what_a_real_step_keeps(mixer, num_mixed, autocast):
+    model = tiny_model()
+    pairs, regions = random_pairs(model, 8, seed=0), random_regions(model, 3, 5, seed=0)
+    rows = torch.arange(num_mixed)
+    mix = MixStep(mixer, "extra", rows, rows.roll(-1), 0, 0, 0) if mixer else None
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        real, _ = really_kept(model, lambda: model(pairs.images, pairs.tokens, mix=mix, regions=regions))
+    shape = StepShape(8, num_mixed, 3, 5)
+    assert count_kept(model, mixer, "extra", shape, autocast=autocast) == pytest.approx(real, rel=0.01)
+
+
+def test_checkpointed_blocks_keep_their_inputs_alone_and_dropped_patches_nothing():
+    shape = StepShape(8)
+    plain, checkpointed, dropping = tiny_model(), tiny_model(), tiny_model(patch_dropout=0.5)
+    checkpointed.checkpoint_gradients()
+    kept, with_inputs, with_half = (count_kept(model, None, "extra", shape, autocast=False) for model in (plain, checkpointed, dropping))
+    image_tokens, text_tokens = (GRID[0] * GRID[1] + 1) * 32, 12 * 24
+    inputs = 8 * 4 * (3 * image_tokens + 2 * text_tokens)  # of three blocks and of two, in fp32
+    assert inputs < with_inputs < inputs + 0.4 * (kept - inputs)
+    assert with_half < 0.9 * kept

@@ -64,6 +64,7 @@ SECTIONS = {
     "evaluation": "Evaluation",
     "pictures": "Pictures",
     "logger": "Logger",
+    "launcher": "Launcher",
 }
 
 

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 from lightning.pytorch import Trainer
 
+from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-STATUS_OF_A_STOPPED_RUN = 75
-"""EX_TEMPFAIL of sysexits.h: nothing is wrong, start it again."""
 
 log = logging.getLogger(__name__)
 

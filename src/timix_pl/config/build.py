@@ -198,10 +198,11 @@ def _leave_the_word_to_the_first(trainer: Trainer, error: Exception) -> None:
     if not lost:
         return
     if launched() is not None:
-        time.sleep(HEARD_S)  # long enough for the launcher to end this process
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(HEARD_S)  # the launcher ends this process meanwhile
     elif not children:
         sys.exit(0)
-    raise LostRankError(f"rank {trainer.global_rank} lost another rank, which tells why, here or in its own log") from error
+    raise LostRankError("another rank is gone; it tells why, here or in its own log") from error
 
 
 def _end(processes: list[subprocess.Popen[bytes]], patience_s: float) -> None:

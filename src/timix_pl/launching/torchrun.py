@@ -30,7 +30,7 @@ def run_under_torchrun(cfg: RootConfig, words: Sequence[str]) -> int:
     Args:
         cfg: the configuration that ``words`` make.
     Returns:
-        0, or the status of the rank that failed first.
+        0, or the status of the rank that failed.
     Raises:
         RunError: the nodes did not find each other.
     """
@@ -53,7 +53,7 @@ def run_under_torchrun(cfg: RootConfig, words: Sequence[str]) -> int:
         try:
             elastic_launch(config, sys.executable)("-m", "timix_pl.cli.train", *words, "launcher.kind=local")
         except ChildFailedError as error:
-            status = error.get_first_failure()[1].exitcode
+            status = max(failure.exitcode for failure in error.failures.values())  # negative: ended by the agent, after another failed
             return status if status >= 0 else 128 - status
         except (DistError, RendezvousError) as error:
             raise RunError(f"launcher.rdzv_endpoint={cfg.launcher.rdzv_endpoint}: the nodes did not meet: {error}") from error

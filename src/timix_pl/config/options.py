@@ -79,8 +79,6 @@ def _in_words(kind: Any) -> str:
         return f"{', '.join(names)} or {last}" if names else last
     if typing.get_origin(kind) is list:
         return f"a list, each item {_in_words(typing.get_args(kind)[0])}"
-    if typing.get_origin(kind) is dict:
-        return "a dictionary {key: value}"
     if typing.get_origin(kind) is types.UnionType:
         return ", or ".join("null" if part is type(None) else _in_words(part) for part in typing.get_args(kind))
     return TYPE_NAMES[kind]

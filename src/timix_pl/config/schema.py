@@ -231,7 +231,7 @@ class LauncherConfig:
     max_requeues: int = option(100, "slurm: restarts of a job after which it is requeued no more.")
     max_parallel: int | None = option(None, "slurm: jobs of a sweep that run at a time; null: as many as the cluster lets.")
     setup: list[str] = option([], "slurm: shell commands before the run, e.g. 'module load cuda'.")
-    sbatch: dict[str, Any] = option({}, "slurm: further options of sbatch, e.g. {constraint: a100, exclusive: true}.")
+    sbatch: list[str] = option([], "slurm: further options of sbatch, as it takes them, e.g. --constraint=a100 or --exclusive.")
     wait: bool = option(False, "slurm: follow the job to its end; false: submit and return.")
 
 

@@ -189,6 +189,8 @@ def _launcher(cfg: RootConfig) -> Iterator[str]:
             yield f"{_said(cfg, 'launcher.kind', 'trainer.devices')}: SLURM is told what to give; set trainer.devices to the GPUs of a node"
         if launcher.signal_s >= launcher.time_min * 60:
             yield f"{_said(cfg, 'launcher.signal_s', 'launcher.time_min')}: the warning must come after the start; raise the second"
+    if wrong := [option for option in launcher.sbatch if not option.startswith("--")]:
+        yield f"launcher.sbatch={as_typed(wrong)}: must be long options as sbatch takes them, e.g. '[\"--constraint=a100\",--exclusive]'"
     if launcher.kind is LauncherKind.torchrun and trainer.num_nodes > 1:
         if not re.fullmatch(r".+:\d+", launcher.rdzv_endpoint or ""):
             yield (

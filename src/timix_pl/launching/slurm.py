@@ -76,8 +76,13 @@ def batch_parameters(cfg: RootConfig) -> dict[str, Any]:
             *([f"--cpus-per-task={launcher.cpus_per_task}"] if launcher.cpus_per_task else []),
         ],
         "teardown": _requeue_lines(launcher),
-        "additional_parameters": {"requeue": True, "signal": f"USR1@{launcher.signal_s}", **launcher.sbatch},
+        "additional_parameters": {"requeue": True, "signal": f"USR1@{launcher.signal_s}"} | dict(map(_flag, launcher.sbatch)),
     }
+
+
+def _flag(option: str) -> tuple[str, str | bool]:
+    name, _, value = option.removeprefix("--").partition("=")
+    return name, value or True
 
 
 def _requeue_lines(launcher: LauncherConfig) -> list[str]:

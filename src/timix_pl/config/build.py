@@ -94,7 +94,7 @@ def match_launcher(cfg: RootConfig) -> None:
         return
     devices, uneven = divmod(started.num_ranks, started.num_nodes)
     if uneven:
-        raise ConfigError([f"{started.by} started {started.num_ranks} processes on {started.num_nodes} machines; give each as many"])
+        raise ConfigError([f"{started.by} started {started.num_ranks} processes on {started.num_nodes} machines; start as many on each"])
     found = []
     if trainer.devices not in (None, devices):
         found.append(f"trainer.devices={trainer.devices}: {started.by} started {devices} on each machine; set it to that, or to null")

@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 OPEN_CLIP_PACKAGES := build/bench/open_clip_train
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint typecheck format bench bench-data soak clean
+.PHONY: help setup demo test test-slurm check lint typecheck format bench bench-data soak clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ demo: setup ## Train a small model on the embedded data set, evaluate it, write 
 
 test: setup ## Run the tests; TIMIX_REAL_DATA=DIR adds those on published data sets
 	$(BIN)/pytest --quiet --numprocesses auto --maxprocesses 8
+
+test-slurm: setup ## Preempt, requeue and sweep on a real SLURM of one node, which it starts on this machine (as root; 10 to 20 minutes)
+	@command -v slurmctld > /dev/null && command -v munged > /dev/null || { apt-get update && apt-get install -y --no-install-recommends slurm-wlm munge; }
+	TIMIX_TEST_SLURM=1 $(BIN)/pytest --quiet --capture=no tests/slurm
 
 check: lint typecheck ## Lint, check types and formatting
 	$(BIN)/ruff format --check .

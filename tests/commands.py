@@ -14,7 +14,8 @@ def write_scripts(folder: Path) -> Path:
         module, function = target.split(":")
         script = folder / name
         script.write_text(
-            f"#!{sys.executable}\nimport sys\nsys.path[:0] = [{str(REPOSITORY / 'src')!r}, {str(REPOSITORY)!r}]\n"
+            f"#!{sys.executable}\nimport os, sys\nsys.path[:0] = [{str(REPOSITORY / 'src')!r}, {str(REPOSITORY)!r}]\n"
+            "os.environ['PYTHONPATH'] = os.pathsep.join(sys.path[:2])  # for processes that it starts\n"
             f"from {module} import {function}\nif __name__ == '__main__':\n    sys.exit({function}())\n"
         )
         script.chmod(0o755)

@@ -13,6 +13,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reasons = {}
     if "TIMIX_REAL_DATA" not in os.environ:
         reasons["real_data"] = "TIMIX_REAL_DATA is not set"
+    if "TIMIX_TEST_SLURM" not in os.environ:
+        reasons["slurm"] = "make test-slurm runs it"
     if not torch.cuda.is_available():
         reasons["gpu"] = "no GPU"
     for item in items:

@@ -13,7 +13,7 @@ class _Stderr(logging.StreamHandler):
 
 
 def show_logs() -> None:
-    """Show timix-pl's own messages, and the warnings of everything else. A sweep has shown them already, through Hydra."""
+    """Show timix-pl's own messages, and the warnings of everything else."""
     logging.basicConfig(format="%(message)s", handlers=[_Stderr()])
     for package in ("timix_pl", "data_pipelines"):
         logging.getLogger(package).setLevel(logging.INFO)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timix_pl.cli.arguments import parse, parser
 from timix_pl.cli.errors import clean_exit
-from timix_pl.config.folder import conf_dir, groups
+from timix_pl.config.folder import groups
 from timix_pl.config.options import schema_options
 from timix_pl.core.errors import ConfigError
+from timix_pl.core.launched import launched
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from timix_pl.config.schema import RootConfig
+    from timix_pl.config.sweep import Job
 
 EXAMPLES = """\
 examples:
@@ -29,6 +29,8 @@ examples:
       your own data, as tar shards (timix-data makes them)
   timix-train -m experiment=demo mixing.ratio=0,0.5,1
       a sweep: one run after another, in runs/demo/0, runs/demo/1, ...
+  timix-train launcher=slurm trainer.num_nodes=8 trainer.devices=8 ...
+      64 GPUs of a SLURM cluster; docs/launching.md shows all ways to start
 """
 
 FREQUENT = (
@@ -61,19 +63,58 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             overrides = [search_path_override(parsed.config_dir), *overrides]
         if parsed.multirun:
-            _sweep(overrides)
+            from timix_pl.config.sweep import sweep_jobs
+
+            _start(sweep_jobs(overrides), sweep=True)
         else:
             from timix_pl.config.compose import compose
+            from timix_pl.config.sweep import Job
 
-            _run(compose(overrides))
+            _start([Job(overrides, compose(overrides))], sweep=False)
+
+
+def _start(jobs: list[Job], *, sweep: bool) -> None:
+    """Run checked jobs: here, in processes of their own, or on a cluster."""
+    from timix_pl.config.schema import LauncherKind
+    from timix_pl.config.validate import shard_problems
+
+    cfgs, first = [job.cfg for job in jobs], jobs[0].cfg
+    training = [cfg for cfg in cfgs if not cfg.dry_run]
+    if found := dict.fromkeys(problem for cfg in training for problem in [*_twice_launched(cfg, sweep), *shard_problems(cfg)]):
+        raise ConfigError(list(found))
+    if not training or (first.launcher.kind is LauncherKind.local and not sweep):
+        for cfg in cfgs:
+            _run(cfg)
+    elif first.launcher.kind is LauncherKind.slurm:
+        from timix_pl.launching.slurm import submit
+
+        run_dir = Path(first.run_dir)
+        submit(jobs, (run_dir.parent if sweep else run_dir) / "slurm")
+    elif sweep:
+        from timix_pl.launching.sweep import run_in_turn
+
+        run_in_turn(jobs)
+    else:
+        from timix_pl.launching.torchrun import run_under_torchrun
+
+        sys.exit(run_under_torchrun(first, jobs[0].words))
+
+
+def _twice_launched(cfg: RootConfig, sweep: bool) -> list[str]:
+    started = launched()
+    if started is None:
+        return []
+    if sweep:
+        return [
+            f"-m: {started.by} started {started.num_ranks} processes of this, and each would run the whole sweep; "
+            "start timix-train -m once, with trainer.devices=... and launcher=local, torchrun or slurm: each job gets its own processes"
+        ]
+    if cfg.launcher.kind != "local":
+        return [f"launcher.kind={cfg.launcher.kind}: {started.by} started this process already; leave it out"]
+    return []
 
 
 def _run(cfg: RootConfig) -> None:
-    from timix_pl.config.validate import shard_problems
-
-    if not cfg.dry_run and (found := shard_problems(cfg)):
-        raise ConfigError(found)
-
     from timix_pl.cli.logs import show_logs
     from timix_pl.config.build import dry_run, train
     from timix_pl.core.distributed import rank
@@ -90,41 +131,6 @@ def _run(cfg: RootConfig) -> None:
         print(f"Report: {cfg.run_dir}/report.html")
 
 
-def _sweep(overrides: list[str]) -> None:
-    import hydra
-
-    from timix_pl.config.compose import compose
-    from timix_pl.config.store import register_schema
-    from timix_pl.config.sweep import check_sweep, jobs
-
-    check_sweep(overrides)
-    if "dry_run=true" in overrides:
-        for number, job in enumerate(jobs(overrides)):
-            cfg = compose(job)
-            cfg.run_dir = f"{cfg.run_dir}/{number}"
-            _run(cfg)
-        return
-    register_schema()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, instead of Hydra's own report
-    sys.argv = [sys.argv[0], "--multirun", *overrides]
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)()
-
-
-def _job(composed: DictConfig) -> None:
-    from hydra.core.hydra_config import HydraConfig
-
-    from timix_pl.config.compose import to_root
-    from timix_pl.config.sweep import swept
-
-    cfg = to_root(composed)
-    hydra_cfg = HydraConfig.get()
-    cfg.run_dir = os.path.relpath(hydra_cfg.runtime.output_dir)
-    if cfg.logger.label is None:
-        cfg.logger.label = swept(sys.argv[2:], hydra_cfg.job.num)
-    print(f"Run {hydra_cfg.job.num}: {' '.join(hydra_cfg.overrides.task)}, in {cfg.run_dir}", flush=True)
-    _run(cfg)
-
-
 def _details() -> str:
     choices = "\n".join(f"  {group + '=':<12} {', '.join(names)}" for group, names in groups().items())
     options = schema_options()
@@ -133,3 +139,7 @@ def _details() -> str:
         f"{EXAMPLES}\nchoices, each a file in conf/:\n{choices}\n\noptions most used, [default]:\n{frequent}\n\n"
         "All options: docs/configuration.md. Pre-training leaves its checkpoints, metrics.csv and report.html in run_dir."
     )
+
+
+if __name__ == "__main__":
+    main()

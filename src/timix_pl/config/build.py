@@ -1,19 +1,20 @@
 """What the commands do with a checked configuration: train, evaluate, or show what would be built."""
 
+import atexit
 import copy
 import json
 import logging
-import os
 import signal
+import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.plugins.environments import SLURMEnvironment
-from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from omegaconf import OmegaConf
 
 from timix_pl.config.compose import recompose
@@ -38,7 +39,8 @@ from timix_pl.config.parts import (
 )
 from timix_pl.config.run_dir import claimed, step_of, write_config
 from timix_pl.config.schema import RootConfig
-from timix_pl.core.errors import ConfigError, RunError, StoppedBySignal
+from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, LostRankError, RunError, StoppedBySignal
+from timix_pl.core.launched import launched
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.datamodule import PretrainDataModule
 from timix_pl.evaluation.tasks import run_tasks
@@ -55,8 +57,11 @@ from timix_pl.training.callbacks.summary import SummaryCallback
 from timix_pl.training.callbacks.throughput import ThroughputCallback
 from timix_pl.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from timix_pl.training.module import OptimSettings, PretrainModule
-from timix_pl.training.signals import STATUS_OF_A_STOPPED_RUN, StopSignals, silence_lightning
+from timix_pl.training.signals import StopSignals, silence_lightning
 from timix_pl.training.step_cost import count_flops
+
+HEARD_S = 15
+"""How long a rank that lost another one leaves it the word."""
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +76,44 @@ def train(cfg: RootConfig) -> EvaluationResult:
         KeyboardInterrupt: Ctrl-C.
         SystemExit: with status 75, where another signal stopped the run.
     """
+    match_launcher(cfg)
     with StopSignals(alone=_is_alone(cfg)) as signals, claimed(cfg) as checkpoint:
         return _train(cfg, checkpoint, signals)
+
+
+def match_launcher(cfg: RootConfig) -> None:
+    """Where torchrun or srun started this process beside others, take the numbers of machines and processes from them.
+
+    Raises:
+        ConfigError: the configuration names other numbers, or several machines of which nobody starts the others.
+    """
+    trainer, started = cfg.trainer, launched()
+    if started is None:
+        if trainer.num_nodes > 1:
+            raise ConfigError(
+                [
+                    f"trainer.num_nodes={trainer.num_nodes}, launcher.kind=local: only this machine's processes would be started; "
+                    "set launcher=torchrun on each machine or launcher=slurm, or start it with torchrun or srun"
+                ]
+            )
+        return
+    devices, uneven = divmod(started.num_ranks, started.num_nodes)
+    if uneven:
+        raise ConfigError([f"{started.by} started {started.num_ranks} processes on {started.num_nodes} machines; start as many on each"])
+    found = []
+    if trainer.devices not in (None, devices):
+        found.append(f"trainer.devices={trainer.devices}: {started.by} started {devices} on each machine; set it to that, or to null")
+    if trainer.num_nodes not in (1, started.num_nodes):
+        found.append(f"trainer.num_nodes={trainer.num_nodes}: {started.by} uses {started.num_nodes} machines; leave it out")
+    if found:
+        raise ConfigError(found)
+    trainer.devices, trainer.num_nodes = devices, started.num_nodes
 
 
 def _is_alone(cfg: RootConfig) -> bool:
     """Whether the run has one process, as far as is known before anything is built."""
     devices = cfg.trainer.devices or (torch.cuda.device_count() if cfg.trainer.accelerator != "cpu" else 1)
-    return max(devices, 1) * cfg.trainer.num_nodes * int(os.environ.get("WORLD_SIZE", 1)) == 1
+    return max(devices, 1) * cfg.trainer.num_nodes == 1
 
 
 def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> EvaluationResult:
@@ -125,13 +160,17 @@ def _fit(trainer: Trainer, module: PretrainModule, data: PretrainDataModule, che
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except StoppedBySignal as stopped:
         log.warning("stopped after step %d; the same command goes on from there", stopped.step)
-        if _started_by_rank_0(trainer):
+        if _the_status_is_of_rank_0(trainer):
             sys.exit(0)
         if signals.heard == signal.SIGINT:
             raise KeyboardInterrupt from stopped
         sys.exit(STATUS_OF_A_STOPPED_RUN)
     except SystemExit as error:  # what Lightning makes of KeyboardInterrupt
         raise KeyboardInterrupt from error
+    except Exception as error:
+        if trainer.world_size > 1:
+            _leave_the_word_to_the_first(trainer, error)
+        raise
     signals.training = False
 
 
@@ -150,15 +189,41 @@ def _announce(cfg: RootConfig, data: PretrainDataModule, checkpoint: Path | None
         log.info("going on from %s", checkpoint)
 
 
-def _started_by_rank_0(trainer: Trainer) -> bool:
-    """Whether Lightning started this process beside rank 0, which it kills when such a process fails; the status of rank 0 counts."""
-    strategy = trainer.strategy
-    return (
-        not trainer.is_global_zero
-        and isinstance(strategy, ParallelStrategy)
-        and strategy.cluster_environment is not None
-        and not strategy.cluster_environment.creates_processes_externally
-    )
+def _the_status_is_of_rank_0(trainer: Trainer) -> bool:
+    """Whether this rank was started, by Lightning or srun, beside a rank 0 whose status counts; its own would have the rest killed."""
+    started = launched()
+    return not trainer.is_global_zero and (started is None or started.by == "srun")
+
+
+def _leave_the_word_to_the_first(trainer: Trainer, error: Exception) -> None:
+    """After an error of one of several ranks: all end, and only the one that failed first tells why.
+
+    Raises:
+        LostRankError: the error is that another rank is gone.
+        SystemExit: likewise, in a process that Lightning started.
+    """
+    lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+    children = getattr(trainer.strategy.launcher, "procs", [])
+    if children:
+        atexit.register(_end, children, HEARD_S if lost else 1)
+    if not lost:
+        return
+    if launched() is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(HEARD_S)  # the launcher ends this process meanwhile
+    elif not children:
+        sys.exit(0)
+    raise LostRankError("another rank is gone; it tells why, here or in its own log") from error
+
+
+def _end(processes: list[subprocess.Popen[bytes]], patience_s: float) -> None:
+    """Ranks may hang in an exchange with one that is gone."""
+    until = time.monotonic() + patience_s
+    for process in processes:
+        try:
+            process.wait(max(until - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _last_evaluation(run_dir: Path) -> EvaluationResult:
@@ -271,9 +336,9 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
     for of_no_use_here in (
         "dataloader is not resumable",
         "does not have many workers",
+        "command is available on your system but is not used",  # srun
         "smaller than the logging interval",
         "treespec, LeafSpec",
-        "The `srun` command is available",
         "returned a view tensor",
     ):
         warnings.filterwarnings("ignore", f".*{of_no_use_here}.*")
@@ -289,12 +354,20 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
         limit_val_batches=0,
         logger=False,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(), *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])],
+        plugins=[AtomicCheckpointIO(), _cluster_environment()],
         log_every_n_steps=cfg.trainer.log_every_n_steps,
         use_distributed_sampler=False,
         enable_model_summary=False,
         enable_progress_bar=cfg.trainer.progress_bar,
     )
+
+
+def _cluster_environment() -> ClusterEnvironment:
+    """Named here, since Lightning takes any process of a SLURM job for one of srun's."""
+    started = launched()
+    if started is None:
+        return LightningEnvironment()
+    return TorchElasticEnvironment() if started.by == "torchrun" else SLURMEnvironment(auto_requeue=False)
 
 
 def _monitor(cfg: RootConfig, evaluation: EvaluationCallback) -> str | None:

@@ -27,7 +27,8 @@ sign or a comma needs double quotes inside single ones:
 timix-train experiment=demo 'evaluation.tasks=[retrieval,grounding]' 'data.phrase_template="a photo of a {}"'
 ```
 
-**Sweeps.** With `-m`, comma-separated values are swept over, every combination, one run after another; job number N writes to `run_dir/N`:
+**Sweeps.** With `-m`, comma-separated values are swept over, every combination, one run after another, or with
+`launcher=slurm` as one array; job number N writes to `run_dir/N`:
 
 ```bash
 timix-train -m experiment=demo mixing=timix,none seed=0,1
@@ -64,6 +65,7 @@ SECTIONS = {
     "evaluation": "Evaluation",
     "pictures": "Pictures",
     "logger": "Logger",
+    "launcher": "Launcher",
 }
 
 

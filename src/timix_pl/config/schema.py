@@ -35,6 +35,7 @@ Strategy = StrEnum("Strategy", ["ddp", "fsdp"])
 Prepare = StrEnum("Prepare", ["flickr8k"])
 Remote = StrEnum("Remote", ["cache", "range"])
 Mode = StrEnum("Mode", ["min", "max"])
+LauncherKind = StrEnum("LauncherKind", ["local", "torchrun", "slurm"])
 
 
 @dataclass
@@ -239,6 +240,30 @@ class LoggerConfig:
 
 
 @dataclass
+class LauncherConfig:
+    """Where a run's processes are started (``launcher=``)."""
+
+    kind: LauncherKind = option(
+        LauncherKind.local, "local: on this machine; torchrun: this node's share, under torchrun's agent; slurm: submit to SLURM."
+    )
+    rdzv_endpoint: str | None = option(None, "torchrun on several nodes: HOST:PORT of node 0, the same on every node.")
+    node_rank: int = option(0, "torchrun on several nodes: this node's number, from 0.")
+    partition: str | None = option(None, "slurm: partition; null: the cluster's default, here and below.")
+    account: str | None = option(None, "slurm: account.")
+    qos: str | None = option(None, "slurm: quality of service.")
+    time_min: int = option(240, "slurm: time limit, in minutes; a run that needs longer goes on after a requeue.")
+    gpus_per_node: int | None = option(None, "slurm: GPUs of each node; null: trainer.devices, none with trainer.accelerator=cpu.")
+    cpus_per_task: int | None = option(None, "slurm: CPU cores of each rank; its loader processes need one each.")
+    mem_gb: float | None = option(None, "slurm: memory of each node, in GB.")
+    signal_s: int = option(120, "slurm: seconds before the time limit at which the run saves a checkpoint and is requeued.")
+    max_requeues: int = option(100, "slurm: restarts of a job after which it is requeued no more.")
+    max_parallel: int | None = option(None, "slurm: jobs of a sweep that run at a time; null: as many as the cluster lets.")
+    setup: list[str] = option([], "slurm: shell commands before the run, e.g. 'module load cuda'.")
+    sbatch: list[str] = option([], "slurm: further options of sbatch, as it takes them, e.g. --constraint=a100 or --exclusive.")
+    wait: bool = option(False, "slurm: follow the job to its end; false: submit and return.")
+
+
+@dataclass
 class RootConfig:
     name: str = option("run", "Name of the run.")
     seed: int = option(0, "Seed of weights, order, augmentation and mixing.")
@@ -260,3 +285,4 @@ class RootConfig:
     evaluation: EvaluationConfig = option(EvaluationConfig, "Evaluation.")
     pictures: PicturesConfig = option(PicturesConfig, "Pictures in the report.")
     logger: LoggerConfig = option(LoggerConfig, "Logger.")
+    launcher: LauncherConfig = option(LauncherConfig, "Launcher.")

@@ -2,38 +2,65 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
 from timix_pl.config.compose import compose
-from timix_pl.config.options import as_typed
-from timix_pl.config.schema import Accelerator, RootConfig
+from timix_pl.config.schema import LauncherKind, RootConfig
 from timix_pl.core.errors import ConfigError
 
-ONE_DEVICE = (
-    "a sweep's jobs run one after another in one process, which uses one device; set trainer.devices=1, or start each job by itself"
-)
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep, or a run alone: the words that were typed, and the checked configuration that they make."""
+
+    words: list[str]
+    cfg: RootConfig
+
+    def in_run_dir(self) -> list[str]:
+        """The words that start it by itself, in its own folder."""
+        own = {"run_dir": self.cfg.run_dir, "logger.label": self.cfg.logger.label or ""}
+        escaped = {key: value.replace("\\", "\\\\").replace("'", "\\'") for key, value in own.items() if value}
+        return [*self.words, *(f"{key}='{value}'" for key, value in escaped.items())]
 
 
-def check_sweep(overrides: Sequence[str]) -> None:
-    """Compose and check every job of a sweep, as Hydra's own sweeper will make them.
+def sweep_jobs(overrides: Sequence[str]) -> list[Job]:
+    """Every job of a sweep, composed and checked; number N writes to ``run_dir/N``.
 
     Raises:
-        ConfigError: what is wrong with any of the jobs, each problem once; or several devices, which jobs in one process cannot share.
+        ConfigError: what is wrong with any of the jobs, each problem once; or jobs of one SLURM array that ask for different things.
     """
-    own_launcher = any(override.startswith("hydra/launcher=") for override in overrides)
-    found: list[str] = []
-    for job in jobs(overrides):
+    found = [
+        f"{override}: timix-train starts a sweep's jobs by itself; choose launcher=local, torchrun or slurm"
+        for override in overrides
+        if override.lstrip("+").startswith(("hydra/launcher=", "hydra/sweeper="))
+    ]
+    made: list[Job] = []
+    for number, words in enumerate(jobs(overrides)):
         try:
-            cfg = compose(job)
+            cfg = compose(words)
         except ConfigError as error:
             found += error.problems
         else:
-            if not own_launcher and _num_devices(cfg) > 1:
-                found.append(f"trainer.devices={as_typed(cfg.trainer.devices)}: {ONE_DEVICE}")
+            cfg.run_dir = f"{cfg.run_dir}/{number}"
+            cfg.logger.label = cfg.logger.label or " ".join(word for word in words if word not in overrides)
+            made.append(Job(words, cfg))
+    found += _array_problems([job.cfg for job in made])
     if found:
         raise ConfigError(list(dict.fromkeys(found)))
+    return made
+
+
+def _array_problems(cfgs: list[RootConfig]) -> list[str]:
+    asked = [(cfg.launcher, cfg.trainer.devices, cfg.trainer.num_nodes, cfg.trainer.accelerator) for cfg in cfgs]
+    if all(cfg.launcher.kind is not LauncherKind.slurm for cfg in cfgs) or all(one == asked[0] for one in asked):
+        return []
+    return [
+        "launcher.kind=slurm: a sweep is one array, whose jobs get the same from SLURM; "
+        "do not sweep over launcher.*, trainer.devices, trainer.num_nodes or trainer.accelerator, but submit these sweeps one by one"
+    ]
 
 
 def jobs(overrides: Sequence[str]) -> list[list[str]]:
@@ -54,16 +81,3 @@ def jobs(overrides: Sequence[str]) -> list[list[str]]:
         for override in parsed
     ]
     return [list(job) for job in itertools.product(*values)]
-
-
-def swept(overrides: Sequence[str], number: int) -> str:
-    """What tells job ``number`` of a sweep from the others."""
-    return " ".join(word for word in jobs(overrides)[number] if word not in overrides)
-
-
-def _num_devices(cfg: RootConfig) -> int:
-    if cfg.trainer.devices is None and cfg.trainer.accelerator is not Accelerator.cpu:
-        import torch
-
-        return torch.cuda.device_count()
-    return (cfg.trainer.devices or 1) * cfg.trainer.num_nodes

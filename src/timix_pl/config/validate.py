@@ -5,6 +5,7 @@ machine (whether a folder exists, whether the grid is large enough for the windo
 """
 
 import math
+import re
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from timix_pl.config.options import as_typed, nearest, schema_options
 from timix_pl.config.ranges import RANGES
-from timix_pl.config.schema import Compute, DataKind, Lam, MixingKind, RootConfig, ScheduleKind, Strategy, Targets
+from timix_pl.config.schema import Compute, DataKind, Lam, LauncherKind, MixingKind, RootConfig, ScheduleKind, Strategy, Targets
 from timix_pl.core.errors import DataError
 from timix_pl.data.shards import resolve_shards
 from timix_pl.models.architectures import known_architectures
@@ -75,6 +76,7 @@ def _independent_of_numbers(cfg: RootConfig) -> Iterator[str]:
     yield from _mixing(cfg)
     yield from _strategy(cfg)
     yield from _length(cfg)
+    yield from _launcher(cfg)
     yield from task_problems(cfg)
 
 
@@ -210,6 +212,25 @@ def _length(cfg: RootConfig) -> Iterator[str]:
             f"{_said(cfg, 'trainer.max_epochs')}: data=stream has no epochs; say with data.epoch_samples how many samples are one, or set "
             "trainer.max_steps, and trainer.max_epochs=null"
         )
+
+
+def _launcher(cfg: RootConfig) -> Iterator[str]:
+    launcher, trainer = cfg.launcher, cfg.trainer
+    if launcher.kind is LauncherKind.slurm:
+        if trainer.devices is None:
+            yield f"{_said(cfg, 'launcher.kind', 'trainer.devices')}: SLURM is told what to give; set trainer.devices to the GPUs of a node"
+        if launcher.signal_s >= launcher.time_min * 60:
+            yield f"{_said(cfg, 'launcher.signal_s', 'launcher.time_min')}: the warning must come after the start; raise the second"
+    if wrong := [option for option in launcher.sbatch if not option.startswith("--")]:
+        yield f"launcher.sbatch={as_typed(wrong)}: must be long options as sbatch takes them, e.g. '[\"--constraint=a100\",--exclusive]'"
+    if launcher.kind is LauncherKind.torchrun and trainer.num_nodes > 1:
+        if not re.fullmatch(r".+:\d+", launcher.rdzv_endpoint or ""):
+            yield (
+                f"{_said(cfg, 'launcher.rdzv_endpoint', 'trainer.num_nodes')}: the nodes must know where to meet; "
+                "set launcher.rdzv_endpoint=HOST:PORT of node 0, e.g. node0:29500, on every node"
+            )
+        if launcher.node_rank >= trainer.num_nodes:
+            yield f"{_said(cfg, 'launcher.node_rank', 'trainer.num_nodes')}: nodes are numbered from 0 to {trainer.num_nodes - 1}"
 
 
 def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:

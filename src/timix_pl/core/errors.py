@@ -29,12 +29,20 @@ class NonFiniteError(TimixError):
     """A loss or gradient became NaN or infinite; the weights were not touched."""
 
 
+STATUS_OF_A_STOPPED_RUN = 75
+"""EX_TEMPFAIL of sysexits.h: nothing is wrong, start it again."""
+
+
 class StoppedBySignal(Exception):
     """The run ended because it was told to, after ``step``, of which a checkpoint is saved. Nothing is wrong."""
 
     def __init__(self, step: int):
         self.step = step
         super().__init__(f"stopped after step {step}")
+
+
+class LostRankError(TimixError):
+    """An exchange between ranks failed, because another rank is gone; that one tells why."""
 
 
 class RunError(TimixError):

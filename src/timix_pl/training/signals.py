@@ -9,9 +9,9 @@ from typing import Any, Self
 
 from lightning.pytorch import Trainer
 
+from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-STATUS_OF_A_STOPPED_RUN = 75
-"""EX_TEMPFAIL of sysexits.h: nothing is wrong, start it again."""
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class StopSignals:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self.heard else handler)  # a launcher may end ranks that take longer than others
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         before, self.heard = self.heard, self.heard or number

@@ -49,8 +49,9 @@ def test_every_choice_composes(group, name, monkeypatch):
     monkeypatch.setenv("TIMIX_REAL_DATA", "real")
     shards = ["data.train_shards=a", "data.region_shards=b"] if group != "experiment" and name != "scenes" else []
     length = ["trainer.max_steps=1"] if group != "experiment" else []
-    cfg = compose([*shards, *length, f"{group}={name}"])
-    if group in ("data", "mixing", "loss", "logger"):
+    devices = ["trainer.devices=2"] if name == "slurm" else []
+    cfg = compose([*shards, *length, *devices, f"{group}={name}"])
+    if group in ("data", "mixing", "loss", "logger", "launcher"):
         assert getattr(cfg, group).kind == name
 
 

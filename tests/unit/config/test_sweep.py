@@ -4,7 +4,8 @@ import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from timix_pl.config.sweep import check_sweep, jobs
+from timix_pl.config.compose import compose
+from timix_pl.config.sweep import jobs, sweep_jobs
 from timix_pl.core.errors import ConfigError
 
 
@@ -22,21 +23,31 @@ def test_the_jobs_are_those_that_hydra_makes(overrides):
     assert jobs(overrides) == [list(job) for job in expected]
 
 
-def test_a_sound_sweep_passes():
-    assert check_sweep(["experiment=demo", "mixing=timix,none", "mixing.ratio=0,1"]) is None
+def test_each_job_has_a_folder_of_its_own_and_words_that_start_it_by_itself():
+    made = sweep_jobs(["experiment=demo", "mixing=timix,none", "run_dir='runs/it\\'s'"])
+    assert [job.cfg.run_dir for job in made] == ["runs/it's/0", "runs/it's/1"]
+    assert [compose(job.in_run_dir()) for job in made] == [job.cfg for job in made]
 
 
 def test_problems_of_any_job_are_told_once():
     with pytest.raises(ConfigError) as caught:
-        check_sweep(["experiment=demo", "mixing.ratio=0,1,2", "seed=0,1", "optim.lr=0"])
+        sweep_jobs(["experiment=demo", "mixing.ratio=0,1,2", "seed=0,1", "optim.lr=0"])
     assert sorted(problem.partition(":")[0] for problem in caught.value.problems) == ["mixing.ratio=2", "optim.lr=0"]
 
 
 def test_an_override_that_cannot_be_read_is_named():
     with pytest.raises(ConfigError, match="expected KEY=VALUE"):
-        check_sweep(["experiment=demo", "seed=0,1", "optim.lr"])
+        sweep_jobs(["experiment=demo", "seed=0,1", "optim.lr"])
 
 
-def test_jobs_in_one_process_cannot_have_several_devices():
-    with pytest.raises(ConfigError, match=r"trainer\.devices=2: .*trainer\.devices=1, or start each job by itself"):
-        check_sweep(["experiment=demo", "trainer.devices=2", "seed=0,1"])
+def test_hydras_own_launchers_are_refused():
+    with pytest.raises(ConfigError, match=r"hydra/launcher=joblib: .*choose launcher=local, torchrun or slurm"):
+        sweep_jobs(["experiment=demo", "hydra/launcher=joblib", "seed=0,1"])
+
+
+def test_the_jobs_of_an_array_ask_slurm_for_the_same():
+    sound = ["experiment=demo", "launcher=slurm", "trainer.devices=2"]
+    assert len(sweep_jobs([*sound, "seed=0,1"])) == 2
+    for differing in ("launcher.time_min=5,10", "trainer.devices=1,2"):
+        with pytest.raises(ConfigError, match=r"a sweep is one array.* one by one"):
+            sweep_jobs([*sound, differing])

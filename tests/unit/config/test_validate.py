@@ -64,6 +64,15 @@ def test_a_sound_configuration_has_no_problems(base):
         ),
         (SCENES, ["model.patch_dropout=1"], ["model.patch_dropout=1", "at least 0 and less than 1"]),
         (SCENES, ["trainer.max_steps=null"], ["trainer.max_steps and trainer.max_epochs are not set", "trainer.max_epochs=10"]),
+        (SCENES, ["launcher.kind=slurm"], ["launcher.kind=slurm, trainer.devices=null", "set trainer.devices"]),
+        (SCENES, ["launcher.kind=slurm", "trainer.devices=2", "launcher.time_min=2"], ["signal_s=120, launcher.time_min=2", "raise"]),
+        (SCENES, ["launcher.sbatch=[exclusive]"], ["launcher.sbatch=[exclusive]", "long options"]),
+        (SCENES, ["launcher.kind=torchrun", "trainer.num_nodes=2"], ["launcher.rdzv_endpoint=null", "HOST:PORT", "node0:29500"]),
+        (
+            SCENES,
+            ["launcher.kind=torchrun", "trainer.num_nodes=2", "launcher.rdzv_endpoint='a:1'", "launcher.node_rank=2"],
+            ["launcher.node_rank=2, trainer.num_nodes=2", "from 0 to 1"],
+        ),
         (SCENES, ["trainer.max_epochs=2"], ["trainer.max_steps=10, trainer.max_epochs=2", "only one"]),
         (
             SHARDS,

@@ -1,0 +1,128 @@
+"""Jobs for SLURM, submitted through submitit, which writes the batch script, the array and the log files."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from timix_pl.config.schema import Accelerator, LauncherConfig, RootConfig
+from timix_pl.config.sweep import Job
+from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, RunError
+
+POLL_S = 5
+UNFINISHED = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "RESIZING", "SUSPENDED", "STOPPED")
+
+
+def submit(jobs: Sequence[Job], folder: Path) -> None:
+    """Submit one job, or a sweep's as one array, and say how to watch them; with ``launcher.wait``, follow them to their ends.
+
+    Args:
+        jobs: they agree in what SLURM is asked for.
+        folder: of the batch script, the logs and submitit's own files; the cluster's nodes see it too.
+    Raises:
+        ConfigError: submitit is not installed, or there is no SLURM here.
+        RunError: SLURM refused the job; or, with ``launcher.wait``, a job failed.
+    """
+    cfg = jobs[0].cfg
+    executor = _executor(cfg, folder)
+    try:
+        if len(jobs) == 1:
+            ids = [executor.submit(become_a_rank, jobs[0].in_run_dir()).job_id]
+        else:
+            ids = [job.job_id for job in executor.map_array(become_a_rank, [job.in_run_dir() for job in jobs])]
+    except Exception as error:
+        if type(error).__name__ != "FailedJobError":
+            raise
+        raise RunError(f"launcher.kind=slurm: sbatch refused the job: {' '.join(str(error).split())}") from error
+    whole = ids[0].partition("_")[0]
+    for job_id, job in zip(ids, jobs, strict=True):
+        print(f"Job {job_id}: {job.cfg.run_dir}, log {folder}/{job_id}_0_log.err")
+    print(f"Watch: squeue -j {whole}; cancel: scancel {whole}", flush=True)
+    if cfg.launcher.wait:
+        _follow(whole, len(jobs))
+
+
+def become_a_rank(words: Sequence[str]) -> None:
+    """What each task of a job runs: the command itself takes the place of submitit, whose signal handlers would requeue a second time."""
+    os.execv(sys.executable, [sys.executable, "-m", "timix_pl.cli.train", *words, "launcher.kind=local"])
+
+
+def batch_parameters(cfg: RootConfig) -> dict[str, Any]:
+    """What the batch script asks SLURM for, in submitit's words."""
+    launcher, trainer = cfg.launcher, cfg.trainer
+    gpus = launcher.gpus_per_node
+    if gpus is None and trainer.accelerator is not Accelerator.cpu:
+        gpus = trainer.devices
+    return {
+        "job_name": cfg.name,
+        "partition": launcher.partition,
+        "account": launcher.account,
+        "qos": launcher.qos,
+        "time": launcher.time_min,
+        "nodes": trainer.num_nodes,
+        "ntasks_per_node": trainer.devices,
+        "gpus_per_node": gpus or None,
+        "cpus_per_task": launcher.cpus_per_task,
+        "mem": None if launcher.mem_gb is None else f"{launcher.mem_gb * 1024:.0f}MB",
+        "array_parallelism": launcher.max_parallel or 10_000,
+        "setup": launcher.setup,
+        "srun_args": [
+            "--kill-on-bad-exit=1",
+            "--open-mode=append",
+            *([f"--cpus-per-task={launcher.cpus_per_task}"] if launcher.cpus_per_task else []),
+        ],
+        "teardown": _requeue_lines(launcher),
+        "additional_parameters": {"requeue": True, "signal": f"USR1@{launcher.signal_s}"} | dict(map(_flag, launcher.sbatch)),
+    }
+
+
+def _flag(option: str) -> tuple[str, str | bool]:
+    name, _, value = option.removeprefix("--").partition("=")
+    return name, value or True
+
+
+def _requeue_lines(launcher: LauncherConfig) -> list[str]:
+    return [
+        "status=$?",
+        f"if [ $status -eq {STATUS_OF_A_STOPPED_RUN} ] && [ ${{SLURM_RESTART_COUNT:-0}} -lt {launcher.max_requeues} ]; then",
+        '  scontrol requeue "$SLURM_JOB_ID"',
+        "fi",
+        "exit $status",
+    ]
+
+
+def _executor(cfg: RootConfig, folder: Path) -> Any:
+    try:
+        from submitit import SlurmExecutor
+    except ImportError:
+        raise ConfigError(["launcher.kind=slurm: submitit is not installed; pip install 'timix-pl[slurm]'"]) from None
+    try:
+        executor = SlurmExecutor(folder)
+    except RuntimeError as error:
+        raise ConfigError(["launcher.kind=slurm: there is no srun here; start it on a node of the cluster that submits jobs"]) from error
+    executor._internal_update_parameters(**batch_parameters(cfg))
+    return executor
+
+
+def _follow(job_id: str, num_jobs: int) -> None:
+    """Tell every change of state until all jobs have ended."""
+    states: dict[str, str] = {}
+    while len(states) < num_jobs or any(state in UNFINISHED for state in states.values()):
+        time.sleep(POLL_S)
+        asked = subprocess.run(["scontrol", "show", "job", "--oneliner", job_id], capture_output=True, text=True)
+        if asked.returncode != 0:
+            raise RunError(f"job {job_id} can no longer be followed, but may go on: {asked.stderr.strip()}")
+        for line in asked.stdout.splitlines():
+            fields = dict(re.findall(r"(\w+)=(\S+)", line))
+            name = f"{job_id}_{fields['ArrayTaskId']}" if "ArrayTaskId" in fields else job_id
+            if num_jobs > 1 and not fields["ArrayTaskId"].isdigit():
+                continue  # the jobs of an array that wait together
+            if states.get(name) != fields["JobState"]:
+                states[name] = fields["JobState"]
+                print(f"Job {name}: {states[name]}", flush=True)
+    if failed := sorted(name for name, state in states.items() if state != "COMPLETED"):
+        raise RunError(f"{len(failed)} of {num_jobs} jobs did not complete: {', '.join(failed)}; their logs tell why")

@@ -1,0 +1,66 @@
+"""What is asked of SLURM. ``tests/slurm`` runs it on a real one."""
+
+import sys
+
+import pytest
+from submitit.slurm.slurm import _make_sbatch_string
+
+from timix_pl.config.compose import compose
+from timix_pl.config.sweep import Job
+from timix_pl.core.errors import ConfigError
+from timix_pl.launching.slurm import batch_parameters, submit
+
+DEMO = ["experiment=demo", "launcher=slurm"]
+
+
+def script(*words):
+    return _make_sbatch_string("COMMAND", "runs/x/slurm", **batch_parameters(compose([*DEMO, *words])))
+
+
+def test_the_batch_script_asks_for_what_was_configured():
+    lines = script(
+        "trainer=gpu",
+        "trainer.num_nodes=8",
+        "trainer.devices=4",
+        "data.global_batch_size=1024",
+        "launcher.partition=big",
+        "launcher.cpus_per_task=6",
+        "launcher.mem_gb=100",
+        "launcher.signal_s=90",
+        "launcher.max_requeues=3",
+        "launcher.setup=['module load cuda']",
+        'launcher.sbatch=["--constraint=a100",--exclusive]',
+    ).splitlines()
+    assert {
+        "#SBATCH --nodes=8",
+        "#SBATCH --ntasks-per-node=4",
+        "#SBATCH --gpus-per-node=4",
+        "#SBATCH --cpus-per-task=6",
+        "#SBATCH --mem=102400MB",
+        "#SBATCH --time=240",
+        "#SBATCH --partition=big",
+        "#SBATCH --signal=USR1@90",
+        "#SBATCH --requeue",
+        "#SBATCH --constraint=a100",
+        "#SBATCH --exclusive",
+        "#SBATCH --job-name=demo",
+        "module load cuda",
+        "if [ $status -eq 75 ] && [ ${SLURM_RESTART_COUNT:-0} -lt 3 ]; then",
+    } <= set(lines)
+    (srun,) = [line for line in lines if line.startswith("srun ")]
+    assert "--kill-on-bad-exit=1" in srun and "--cpus-per-task=6" in srun
+    assert lines.index(srun) < lines.index("status=$?")
+
+
+def test_a_run_on_the_cpu_asks_for_no_gpus():
+    assert "gpus" not in script("trainer=cpu")
+
+
+def test_without_submitit_or_slurm_the_way_out_is_told(tmp_path, monkeypatch):
+    job = Job(DEMO, compose(DEMO))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="there is no srun here"):
+        submit([job], tmp_path)
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(ConfigError, match=r"submitit is not installed; pip install 'timix-pl\[slurm\]'"):
+        submit([job], tmp_path)

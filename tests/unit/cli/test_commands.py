@@ -77,7 +77,7 @@ def test_a_flag_that_does_not_exist_is_explained(capsys):
 def test_a_flag_that_means_an_option_brings_the_option(capsys):
     for flag, option in (
         ("--dry-run", "dry_run=..."),
-        ("--batch-size", "data.global_batch_size=... or pta.batch_size=... or evaluation.batch_size=..."),
+        ("--batch-size", "data.global_batch_size=... or pta.batch_size=... or trainer.micro_batch_size=... or evaluation.batch_size=..."),
         ("--max-steps=5", "trainer.max_steps=..."),
         ("--optim.lr", "optim.lr=..."),
     ):

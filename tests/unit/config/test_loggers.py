@@ -3,6 +3,7 @@
 import json
 import logging
 import struct
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -76,8 +77,14 @@ class Arrived:
                 self.exit_code = record.exit.exit_code
 
 
-def arrived(run_dir):
-    return [Arrived(path) for path in sorted(run_dir.glob("wandb/offline-run-*/*.wandb"))]
+def arrived(run_dir, patience_s=10):
+    """What is in the files; wandb's own process may still be writing when its ``finish`` returns."""
+    until = time.monotonic() + patience_s
+    while True:
+        found = [Arrived(path) for path in sorted(run_dir.glob("wandb/offline-run-*/*.wandb"))]
+        if all(run.exit_code is not None for run in found) or time.monotonic() > until:
+            return found
+        time.sleep(0.05)
 
 
 def test_a_resumed_run_keeps_its_wandb_id_and_rows_that_come_again_are_taken(tmp_path):

@@ -14,7 +14,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "TIMIX_REAL_DATA" not in os.environ:
         reasons["real_data"] = "TIMIX_REAL_DATA is not set"
     if not torch.cuda.is_available():
-        reasons["gpu"] = "no GPU"
+        reasons["gpu"] = "needs a GPU"
     for item in items:
         for marker in item.iter_markers():
             if marker.name in reasons:

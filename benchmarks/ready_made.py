@@ -20,6 +20,7 @@ from timix_pl.training.module import OptimSettings, PretrainModule
 from timix_pl.training.objective import Objective
 from timix_pl.training.signals import silence_lightning
 
+PHRASES_PER_IMAGE = 3
 CAPTION = "a small red ring left of a striped blue square"
 PRECISIONS = {"fp32": "32-true", "amp_bf16": "bf16-mixed"}
 """open_clip's names, and Lightning's."""
@@ -34,7 +35,7 @@ class TimedBatches:
     def __init__(self, batch: Any, *, num_steps: int, warm_up: int, device: str = "cpu"):
         self.batch, self.num_steps, self.warm_up, self.device = batch, num_steps, warm_up, device
         self.num_batches = warm_up + num_steps + 1
-        self.num_samples, self.step_s = self.num_batches * len(batch[0]), 0.0
+        self.num_samples, self.step_s = self.num_batches, 0.0  # open_clip_train prints the share of the samples that is done
 
     def __len__(self) -> int:
         return self.num_batches
@@ -61,10 +62,19 @@ def random_images(count: int, size_px: tuple[int, int], device: str) -> torch.Te
     return images.pin_memory() if device == "cuda" else images
 
 
+def random_regions(model: DualEncoder, num_images: int, device: str) -> RegionBatch:
+    """Region images with phrases and random patch labels."""
+    num_phrases = num_images * PHRASES_PER_IMAGE
+    labels = torch.randint(0, 2, (num_phrases, model.patch_grid[0] * model.patch_grid[1])).float()
+    image_index = torch.arange(num_phrases) // PHRASES_PER_IMAGE
+    phrases = model.tokenizer([CAPTION] * num_phrases)
+    return RegionBatch(random_images(num_images, model.image_size_px, device), phrases, image_index, labels, [""] * num_images)
+
+
 def open_clip_step_s(
     architecture: str, batch_size: int, *, num_steps: int, warm_up: int, device: str = "cpu", precision: str = "fp32", fused: bool = False
 ) -> float:
-    """Seconds of a step of ``open_clip_train``, with the model and optimizer that its ``main`` makes and images as floats.
+    """Seconds of a step of ``open_clip_train``, with the settings, model and optimizer of its ``main`` and images as floats.
 
     Args:
         precision: ``fp32`` or ``amp_bf16``.
@@ -72,6 +82,8 @@ def open_clip_step_s(
     """
     words = {"model": architecture, "batch-size": batch_size, "precision": precision, "device": device, "warmup": 1}
     args = parse_args([word for key, value in words.items() for word in (f"--{key}", str(value))])
+    if device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True
     vars(args).update(distill=False, rank=0, local_rank=0, world_size=1, wandb=False)
     torch.manual_seed(0)
     model = open_clip.create_model(architecture, precision=precision, device=device, output_dict=True)
@@ -102,13 +114,18 @@ def step_s(
     warm_up: int,
     device: str = "cpu",
     precision: str = "fp32",
-    regions: RegionBatch | None = None,
+    num_regions: int = 0,
     callbacks: tuple[Callback, ...] = (),
     micro_batch_size: int | None = None,
 ) -> float:
-    """Seconds of a step of :class:`PretrainModule` under Lightning's Trainer, with images as bytes and open_clip's hyper-parameters."""
+    """Seconds of a step of :class:`PretrainModule` under Lightning's Trainer, with images as bytes and open_clip's hyper-parameters.
+
+    Args:
+        num_regions: images of a region batch in each step, with :data:`PHRASES_PER_IMAGE` phrases each.
+    """
     images = random_images(batch_size, model.image_size_px, device)
     pairs = Batch(images, model.tokenizer([CAPTION] * batch_size), [""] * batch_size, [CAPTION] * batch_size, 0, [])
+    regions = random_regions(model, num_regions, device) if num_regions else None
     batches = TimedBatches((pairs, regions), num_steps=num_steps, warm_up=warm_up, device=device)
     module = PretrainModule(
         model,

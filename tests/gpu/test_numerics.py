@@ -4,16 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 
 from tests.gpu.devices import DEVICES, moved
 from tests.tiny import GRID, random_pairs, random_regions, tiny_model
 from tests.unit.training.running import fit, ready_batches, training_module
 from timix_pl.mixing.groups import mixed_rows
+from timix_pl.mixing.mixup import Mixup
 from timix_pl.mixing.step import MixStep
 from timix_pl.mixing.timix import TiMix
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.objective import Objective
+from timix_pl.training.sharding import ShardedStrategy
 
 BATCH_SIZE = 16
 
@@ -60,3 +63,21 @@ def test_compiled_blocks_have_the_losses_of_eager_ones(device, checkpointing):
     for eager, of_compiled in zip(rows[False], rows[True], strict=True):
         for name in ("train/loss/total", "train/loss/mixed", "train/grad_norm"):
             assert of_compiled[name] == pytest.approx(eager[name], rel=1e-3), name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_shards_that_compute_in_bf16_follow_fp32(device):
+    """FSDP2 with one rank: its casts and its reductions, if not its exchanges."""
+    rows = []
+    for strategy in ("auto", ShardedStrategy(1, sharded_checkpoints=False, param_dtype=torch.bfloat16)):
+        model = tiny_model()
+        callbacks = [MixingCallback(Mixup(), ratio=0.5, group_size=4)]
+        try:
+            rows.append(fit(training_module(model), ready_batches(model, 3), callbacks=callbacks, accelerator=device, strategy=strategy))
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    for fp32, bf16 in zip(*rows, strict=True):
+        assert bf16["train/loss/total"] == pytest.approx(fp32["train/loss/total"], rel=0.02)
+        assert bf16["train/loss/total"] != fp32["train/loss/total"]

@@ -2,9 +2,9 @@
 
 ``step``: batches that are there already, so that nothing is loaded; open_clip_train's own loop, and ours under Lightning's Trainer.
 ``end_to_end``: its own main function and ``timix-train`` on the same shards, each in a process of its own; the figures are those that each
-logs after its warm-up. ``ranks``: ``timix-train`` with two processes and with one, the same global batch, one thread and one loader
-process for each rank. All in fp32, without mixing and without PTA. ``end_to_end`` needs webdataset 0.2.86, which ``make bench`` puts into
-a folder of its own.
+logs after its warm-up. ``all_cores``: the same with a thread on each core, beside the loader's processes. ``ranks``: ``timix-train`` with
+two processes and with one, the same global batch, one thread and one loader process for each rank. All in fp32, without mixing and PTA.
+open_clip's loader needs webdataset 0.2.86, which ``make bench`` puts into a folder of its own.
 
 make bench
 python -m benchmarks.training --compare step --architecture ViT-B-32 --batch-size 32
@@ -47,7 +47,17 @@ def plain_steps(options: argparse.Namespace) -> tuple[float, float]:
 
 def end_to_end(options: argparse.Namespace) -> tuple[float, float]:
     """Samples per second of theirs and ours in whole runs."""
-    return run_open_clip(options), run_timix(options, num_ranks=1, num_threads=options.threads, num_workers=options.workers)
+    return runs(options, options.threads)
+
+
+def all_cores(options: argparse.Namespace) -> tuple[float, float]:
+    """The same with a thread on each core, as both commands do unless they are told otherwise."""
+    return runs(options, os.cpu_count() or 1)
+
+
+def runs(options: argparse.Namespace, num_threads: int) -> tuple[float, float]:
+    """A run of theirs and one of ours."""
+    return run_open_clip(options, num_threads), run_timix(options, num_ranks=1, num_threads=num_threads, num_workers=options.workers)
 
 
 def ranks(options: argparse.Namespace) -> tuple[float, float]:
@@ -59,6 +69,7 @@ def ranks(options: argparse.Namespace) -> tuple[float, float]:
 COMPARISONS = {
     "step": (plain_steps, "a plain step, nothing loaded", ("open_clip_train", "timix-pl")),
     "end_to_end": (end_to_end, "a run that loads JPEGs", ("open_clip_train", "timix-pl")),
+    "all_cores": (all_cores, "with a thread on each core", ("open_clip_train", "timix-pl")),
     "ranks": (ranks, "two ranks beside one", ("one rank", "two ranks")),
 }
 
@@ -83,7 +94,7 @@ def run_timix(options: argparse.Namespace, *, num_ranks: int, num_threads: int, 
     return samples_per_s(options, step_s)
 
 
-def run_open_clip(options: argparse.Namespace) -> float:
+def run_open_clip(options: argparse.Namespace, num_threads: int) -> float:
     """Samples per second that ``open_clip_train`` logged between its warm-up and its end."""
     num_tars = len(list(Path(options.shards).glob("*.tar")))
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +113,7 @@ def run_open_clip(options: argparse.Namespace) -> float:
         }
         pairs = [word for key, value in words.items() for word in (f"--{key}", str(value))]
         command = [sys.executable, "-c", OPEN_CLIP, str(architectures.FOLDER), *pairs]
-        run(command, options.threads, path=str(options.open_clip_packages))
+        run(command, num_threads, path=str(options.open_clip_packages))
         log = Path(folder, "run/out.log").read_text()
     logged = re.findall(r"Train Epoch: 0 \[ *(\d+)/.* Batch \(t\): ([\d.]+)", log)
     return samples_per_s(options, {int(num_samples) // options.batch_size - 1: float(seconds) for num_samples, seconds in logged})
@@ -137,11 +148,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--compare", nargs="+", choices=list(COMPARISONS), default=list(COMPARISONS), help="default: all")
     parser.add_argument("--architecture", default="timix-tiny")
-    parser.add_argument("--batch-size", type=int, default=128, help="global batch size")
+    parser.add_argument("--batch-size", type=int, default=64, help="global batch size")
     parser.add_argument("--threads", type=int, default=1, help="of step and end_to_end")
     parser.add_argument("--workers", type=int, default=2, help="loader processes of end_to_end")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--num-steps", type=int, default=20, help="steps that count in each round; a multiple of --warm-up")
+    parser.add_argument("--num-steps", type=int, default=10, help="steps that count in each round; a multiple of --warm-up")
     parser.add_argument("--warm-up", type=int, default=10, help="steps before them")
     parser.add_argument("--num-shards", type=int, default=8)
     parser.add_argument("--samples-per-shard", type=int, default=400)

@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 OPEN_CLIP_PACKAGES := build/bench/open_clip_train
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slurm check lint typecheck format bench bench-data soak clean
+.PHONY: help setup demo test test-gpu test-slurm check lint typecheck format bench bench-data bench-gpu soak clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-slurm: setup ## Preempt, requeue and sweep on a real SLURM of one node, whi
 	@command -v slurmctld > /dev/null && command -v munged > /dev/null || { apt-get update && apt-get install -y --no-install-recommends slurm-wlm munge; }
 	TIMIX_TEST_SLURM=1 $(BIN)/pytest --quiet --capture=no tests/slurm
 
+test-gpu: setup ## Run the tests that need a GPU (without one they are skipped)
+	$(BIN)/pytest -rs tests/gpu
+
 check: lint typecheck ## Lint, check types and formatting
 	$(BIN)/ruff format --check .
 
@@ -45,9 +48,14 @@ format: setup ## Format the code and sort imports
 	$(BIN)/ruff check --select I --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## Measure the cost of a TiMix step against a plain one, and the start on a manifest of 5 billion samples
+bench: setup $(OPEN_CLIP_PACKAGES) ## Measure against open_clip, on the CPU: steps, whole runs, the loss; and TiMix against plain CLIP
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.loss --rounds 1
 	$(BIN)/python -m benchmarks.manifest
+
+bench-gpu: setup ## Measure against open_clip on a GPU, measure by measure (skipped where there is none)
+	$(BIN)/python -m benchmarks.gpu
 
 soak: setup ## Kill a run of two ranks 100 times and show that it lost nothing (about 40 minutes)
 	$(BIN)/python -m tests.soak.soak --kills 100

@@ -16,7 +16,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "TIMIX_TEST_SLURM" not in os.environ:
         reasons["slurm"] = "make test-slurm runs it"
     if not torch.cuda.is_available():
-        reasons["gpu"] = "no GPU"
+        reasons["gpu"] = "needs a GPU"
     for item in items:
         for marker in item.iter_markers():
             if marker.name in reasons:

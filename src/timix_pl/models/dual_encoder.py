@@ -266,8 +266,9 @@ class DualEncoder(nn.Module):
         """Patches that go through the blocks; of the rows on the CPU, or of all."""
         if dropout is None or not self.training:
             return None
-        keep = dropout.keep(num_rows, math.prod(self.patch_grid), kind)
-        return (keep if rows is None else keep[rows]).to(self.weights_like.device, non_blocking=True)
+        keep, device = dropout.keep(num_rows, math.prod(self.patch_grid), kind), self.weights_like.device
+        keep = keep if rows is None else keep[rows]
+        return (keep.pin_memory() if device.type == "cuda" else keep).to(device, non_blocking=True)
 
     @torch.no_grad()
     def _scores(

@@ -80,7 +80,7 @@ def accumulate(
         if last:
             passed_on += [(getattr(encoded, name) * gradients[name]).sum() for name in SHARED if name in leaves]
         if encoded.region_logits is not None and chunk.regions is not None:
-            num_phrases = sum_over_ranks(loss.new_tensor(float(len(chunk.regions.patch_labels))))
+            num_phrases = sum_over_ranks(loss.new_full((), len(chunk.regions.patch_labels)))
             term = objective.regions(encoded.region_logits, chunk.regions.patch_labels, num_phrases)
             passed_on.append(objective.pta_weight * term)
             terms["patch_text"] = term.detach()

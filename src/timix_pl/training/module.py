@@ -59,9 +59,13 @@ class MixNow(NamedTuple):
 
 
 class _Finished(NamedTuple):
-    """What the host looks at one step later: on how many ranks the step was not finite and how many were told to stop; and which it was."""
+    """What the host looks at one step later: on how many ranks the step was not finite and how many were told to stop; and which it was.
+
+    The two numbers are on their way to the host; ``there``: the event after which they are there, where they come from a GPU.
+    """
 
     num_bad_and_told: Float[Tensor, " 2"]
+    there: torch.cuda.Event | None
     step: int
     terms: dict[str, Tensor]
     grad_norm: Tensor
@@ -72,8 +76,9 @@ class PretrainModule(LightningModule):
     """Contrastive pre-training with text-aware mixing.
 
     The mixing callback sets :attr:`mixing` before each step. One step is one forward call of the model, one backward, one optimizer step.
-    A step whose loss or gradient is not finite on any rank changes no weight; the host learns of it one step later, so that it never waits
-    for the device. By the same exchange all ranks learn that one of them was told to stop (:attr:`all_stop`).
+    A step whose loss or gradient is not finite on any rank changes no weight; the host learns of it one step later, when the device has
+    the next gradients to work on, so that the device never waits for the host. By the same exchange all ranks learn that one of them was
+    told to stop (:attr:`all_stop`).
 
     Args:
         model: the dual encoder.
@@ -109,6 +114,7 @@ class PretrainModule(LightningModule):
         self.log_every_n_steps, self.micro_batch_size = log_every_n_steps, micro_batch_size
         self.mixing: MixNow | None = None
         self.num_skipped_steps = 0
+        self.logged_loss = math.nan
         self.told_to_stop, self.all_stop = told_to_stop, False
         self.idle_since_s = time.perf_counter()
         self._row: dict[str, Any] = {}
@@ -122,10 +128,10 @@ class PretrainModule(LightningModule):
 
     def training_step(self, batch: tuple[Batch, RegionBatch | None], batch_idx: int) -> None:
         """Encode, mix, compare, learn: one optimizer step."""
-        self.check_finite()
         pairs, regions = batch
         lr = self._set_learning_rate()
         encoded, output = self._gradients(pairs, regions)
+        self.check_finite()
         grad_norm = self._optimizer_step(output, pairs)
         if regions is not None:
             self._newest_region_values = self._region_values(encoded, output, regions)
@@ -175,7 +181,9 @@ class PretrainModule(LightningModule):
         rows, partners = mixed_rows(len(pairs.images), group_size, ratio, seed=self.seed, step=step, first=pairs.first)
         if not len(rows):
             return None
-        joined = self.model.tokenizer(MixGen.join(pairs.captions, rows, partners)).to(self.device) if mixer.joins_captions else None
+        joined = None
+        if mixer.joins_captions:
+            joined = self.model.tokenizer(MixGen.join(pairs.captions, rows, partners)).to(self.device, non_blocking=True)
         return MixStep(mixer, compute, rows, partners, self.seed, step, pairs.first, joined)
 
     def configure_model(self) -> None:
@@ -207,6 +215,8 @@ class PretrainModule(LightningModule):
         last, self._last = self._last, None
         if last is None:
             return
+        if last.there is not None:
+            last.there.synchronize()
         num_bad, num_told = last.num_bad_and_told.tolist()
         self.all_stop |= num_told > 0
         if not num_bad:
@@ -277,7 +287,11 @@ class PretrainModule(LightningModule):
         optimizer.step()
         optimizer.zero_grad()
         terms = {name: value.detach() for name, value in output.terms.items()}
-        self._last = _Finished(num_bad_and_told, self.global_step, terms, grad_norm, pairs.keys)
+        on_host, there = num_bad_and_told.to("cpu", non_blocking=True), None
+        if num_bad_and_told.is_cuda:
+            there = torch.cuda.Event()
+            there.record()
+        self._last = _Finished(on_host, there, self.global_step, terms, grad_norm, pairs.keys)
         return grad_norm
 
     def _untouched_parameters(self, encoded: Encoded) -> Tensor | float:
@@ -318,7 +332,6 @@ class PretrainModule(LightningModule):
             if encoded.plan.windows is not None:
                 values["train/mixing/side"] = float(encoded.plan.windows.side)
         self.note(values)
-        self.log("loss", output.loss.detach().reshape(()), prog_bar=True, logger=False)
 
     def logs_now(self) -> bool:
         """Whether the step that just finished is one to log."""
@@ -335,5 +348,6 @@ class PretrainModule(LightningModule):
         means = sum_over_ranks(torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.device).reshape(()) for v in row.values()]))
         if self.trainer.is_global_zero:
             metrics = dict(zip(row, (means / self.trainer.world_size).tolist(), strict=True))
+            self.logged_loss = metrics.get("train/loss/total", self.logged_loss)
             for logger in self.trainer.loggers:
                 logger.log_metrics({"consumed": self.consumed} | metrics, step=self.global_step)

@@ -50,7 +50,7 @@ class Objective:
         output = self.contrastive(encoded, first=first, gamma=gamma)
         if encoded.region_logits is None or regions is None:
             return output
-        num_phrases = sum_over_ranks(output.loss.new_tensor(float(len(regions.patch_labels))))
+        num_phrases = sum_over_ranks(output.loss.new_full((), len(regions.patch_labels)))
         term = self.regions(encoded.region_logits, regions.patch_labels, num_phrases)
         return LossOutput(output.loss + self.pta_weight * term, output.terms | {"patch_text": term})
 

@@ -56,9 +56,9 @@ def training_module(model, *, num_steps=4, objective=None, optim=None, **options
     return PretrainModule(model, objective or Objective(), optim, **(defaults | options))
 
 
-def trainer_for(max_steps, *, callbacks=(), logger=None, root: Path | None = None):
+def trainer_for(max_steps, *, callbacks=(), logger=None, root: Path | None = None, accelerator="cpu", **options):
     return Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
         devices=1,
         max_steps=max_steps,
         max_epochs=-1,
@@ -72,12 +72,13 @@ def trainer_for(max_steps, *, callbacks=(), logger=None, root: Path | None = Non
         log_every_n_steps=1,
         enable_model_summary=False,
         enable_progress_bar=False,
+        **options,
     )
 
 
-def fit(module, batches, *, callbacks=()):
+def fit(module, batches, *, callbacks=(), **options):
     """Train on all batches; returns the rows logged."""
-    trainer = trainer_for(len(batches), callbacks=callbacks)
+    trainer = trainer_for(len(batches), callbacks=callbacks, **options)
     trainer.fit(module, DataLoader(batches, batch_size=None))
     return trainer.loggers[0].rows
 

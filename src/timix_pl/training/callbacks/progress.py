@@ -1,7 +1,11 @@
 """A progress bar for a run that is one long pass."""
 
+from typing import Any
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
+
+from timix_pl.training.module import PretrainModule
 
 
 class StepProgressBar(TQDMProgressBar):
@@ -13,3 +17,8 @@ class StepProgressBar(TQDMProgressBar):
         self.train_progress_bar.initial = trainer.global_step
         self.train_progress_bar.reset(total=trainer.max_steps)
         self.train_progress_bar.set_description("Training")
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The loss of the last row of metrics. Lightning's own ``log`` would ask the device for it in every step, and wait."""
+        assert isinstance(pl_module, PretrainModule)
+        return {"loss": f"{pl_module.logged_loss:.3g}"}

@@ -32,6 +32,7 @@ def runs_on_two(folder, one):
         "resumed from one rank": train(folder, folder / "from_one", strategy=sharded(sharded_checkpoints=False), resume_from=one / halfway),
         "skipping": train(folder, folder / "skipping", strategy=sharded(), objective=InfiniteOnTheLastRank()),
         "unwritable": unwritable(folder),
+        "of another model": of_another_model(folder),
     }
 
 
@@ -52,6 +53,16 @@ def unwritable(folder):
     finally:
         dcp.FileSystemWriter.write_data = writer
     raise AssertionError("it was written")
+
+
+def of_another_model(folder):
+    path = folder / "another" / "step-00000002.ckpt"
+    save_folder({"state_dict": {"x": torch.ones(2)}, "optimizer_states": [{"state": {}, "param_groups": []}]}, path)
+    try:
+        train(folder, folder / "from_another", strategy=sharded(), resume_from=path)
+    except RunError as error:
+        return str(error)
+    raise AssertionError("it was loaded")
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +124,12 @@ def test_where_one_rank_cannot_write_all_are_told_and_the_old_checkpoint_stays(r
     for message, left, x in (of_rank["unwritable"] for of_rank in ranks):
         assert "best.ckpt cannot be written" in message and "no space left on device" in message
         assert left == ["best.ckpt"] and x.tolist() == [1, 1]
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_names(results):
+    *_, ranks = results
+    for of_rank in ranks:
+        assert "of its tensors do not fit this model: " in of_rank["of another model"]
 
 
 @pytest.mark.parametrize("damage", ["no marker", "cut off", "part missing"])

@@ -29,6 +29,7 @@ from timix_pl.config.parts import (
     build_strategy,
     check_batches,
     check_mixing_happens,
+    check_model,
     device_peak_flops,
     evaluation_set,
     lightning_precision,
@@ -50,6 +51,7 @@ from timix_pl.training.callbacks.audit import AuditCallback
 from timix_pl.training.callbacks.bad_samples import BadSamplesCallback
 from timix_pl.training.callbacks.checkpoints import CheckpointsCallback, newest_whole_checkpoint
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
+from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.callbacks.pictures import PicturesCallback
 from timix_pl.training.callbacks.profile import ProfileCallback
 from timix_pl.training.callbacks.progress import StepProgressBar
@@ -58,7 +60,7 @@ from timix_pl.training.callbacks.throughput import ThroughputCallback
 from timix_pl.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from timix_pl.training.module import OptimSettings, PretrainModule
 from timix_pl.training.signals import StopSignals, silence_lightning
-from timix_pl.training.step_cost import count_flops
+from timix_pl.training.step_cost import NO_FLOPS, StepFlops, count_flops
 
 HEARD_S = 15
 """How long a rank that lost another one leaves it the word."""
@@ -129,6 +131,7 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
     trainer = _build_trainer(prepared, model, data, run_dir)
     save_memory_and_time(cfg, model)
     check_batches(cfg, trainer.world_size)
+    check_model(cfg, model, trainer.world_size)
     module = PretrainModule(
         model,
         build_objective(cfg),
@@ -276,7 +279,7 @@ def load_weights(model: DualEncoder, path: Path) -> None:
         RunError: it cannot be read, or belongs to another model.
     """
     try:
-        state = read_checkpoint(path)["state_dict"]
+        state = read_checkpoint(path, optimizers=False)["state_dict"]
         model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
     except (RuntimeError, KeyError, OSError, EOFError) as error:
         raise RunError(f"{path}: not a checkpoint of this model: {str(error).splitlines()[0]}") from error
@@ -301,9 +304,7 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
     regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if cfg.pta.enabled else 0
     callbacks = [
         *([mixing] if mixing else []),
-        ThroughputCallback(peak_flops, count_flops(model, mixing.mixer if mixing else None, cfg.mixing.compute))
-        if peak_flops
-        else ThroughputCallback(),
+        ThroughputCallback(peak_flops, _step_flops(cfg, model, mixing)) if peak_flops else ThroughputCallback(),
         BadSamplesCallback(
             run_dir / "quarantine.jsonl", max_bad_frac=cfg.data.max_bad_frac, samples_per_step=cfg.data.global_batch_size + regions_per_step
         ),
@@ -368,6 +369,14 @@ def _cluster_environment() -> ClusterEnvironment:
     if started is None:
         return LightningEnvironment()
     return TorchElasticEnvironment() if started.by == "torchrun" else SLURMEnvironment(auto_requeue=False)
+
+
+def _step_flops(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None) -> StepFlops:
+    try:
+        return count_flops(model, mixing.mixer if mixing else None, cfg.mixing.compute)
+    except Exception as error:  # a tower may do on shapes alone what PyTorch cannot; that is no reason not to train it
+        log.warning("train/mfu is left out: the FLOPs of %s cannot be counted (%s)", cfg.model.architecture, error)
+        return NO_FLOPS
 
 
 def _monitor(cfg: RootConfig, evaluation: EvaluationCallback) -> str | None:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from timix_pl.config.schema import LoggerKind, RootConfig
-from timix_pl.core.errors import RunError
+from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, RunError
 from timix_pl.core.files import atomic_path
 from timix_pl.training.csv_logger import CsvLogger
 
@@ -45,6 +45,9 @@ def open_loggers(cfg: RootConfig, step: int) -> Iterator[list[Logger]]:
         try:
             yield [csv, wandb]
             status = 0
+        except SystemExit as stopped:
+            status = 0 if stopped.code == STATUS_OF_A_STOPPED_RUN else 1
+            raise
         finally:
             wandb.experiment.finish(status)
 

@@ -151,6 +151,26 @@ def check_batches(cfg: RootConfig, num_ranks: int) -> None:
         raise ConfigError(found)
 
 
+def check_model(cfg: RootConfig, model: DualEncoder, num_ranks: int) -> None:
+    """What the model rules out.
+
+    Raises:
+        ConfigError: batch normalisation, whose statistics are of what goes through at once; offloading without shards.
+    """
+    found = []
+    if any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        size = cfg.trainer.micro_batch_size
+        why = f"model.architecture={cfg.model.architecture} normalises over the batch"
+        if size is not None and size < cfg.data.global_batch_size // num_ranks:
+            found.append(f"trainer.micro_batch_size={size}: {why}, so that chunks would learn something else; set it to null")
+        if cfg.trainer.strategy == Strategy.fsdp and num_ranks > 1:
+            found.append(f"trainer.strategy=fsdp: {why}, with statistics that would differ between ranks; choose trainer=ddp")
+    if cfg.trainer.cpu_offload and num_ranks == 1:
+        found.append("trainer.cpu_offload=true: a single process is not sharded, and nothing is offloaded; set it to false")
+    if found:
+        raise ConfigError(found)
+
+
 def check_mixing_happens(cfg: RootConfig, max_steps: int) -> None:
     """A run that is to mix must come to it.
 

@@ -14,7 +14,7 @@ from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import RunError
 from timix_pl.core.files import atomic_path
 from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint, step_checkpoints
-from timix_pl.training.checkpoint_io import plain_values, remove
+from timix_pl.training.checkpoint_io import plain_values, tidy
 
 MAY_CHANGE = (
     "run_dir", "resume", "dry_run", "profile", "real_data_dir", "checkpoint", "evaluation", "logger", "pictures",
@@ -66,8 +66,7 @@ def claimed(cfg: RootConfig) -> Iterator[Path | None]:
             if cfg.resume == "never":
                 raise RunError(f"resume=never, but run_dir={folder} holds a run already; choose another run_dir, or resume=auto to go on")
             _check_same_run(cfg, folder / "config.yaml")
-        for left_by_a_kill in (folder / "checkpoints").glob(".*.tmp"):
-            remove(left_by_a_kill)
+        tidy(folder / "checkpoints")
         yield _checkpoint(cfg, folder / "checkpoints")
 
 

@@ -1,6 +1,7 @@
 """A sweep's jobs, known and checked before the first one starts."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,13 @@ class Job:
     def in_run_dir(self) -> list[str]:
         """The words that start it by itself, in its own folder."""
         own = {"run_dir": self.cfg.run_dir, "logger.label": self.cfg.logger.label or ""}
-        escaped = {key: value.replace("\\", "\\\\").replace("'", "\\'") for key, value in own.items() if value}
-        return [*self.words, *(f"{key}='{value}'" for key, value in escaped.items())]
+        return [*self.words, *(f"{key}={_quoted(value)}" for key, value in own.items() if value)]
+
+
+def _quoted(text: str) -> str:
+    """As Hydra reads it back: backslashes count before a quote, and OmegaConf's before an interpolation."""
+    escaped = re.sub(r"(\\*)(\$\{)", r"\1\1\\\2", text)
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), escaped) + "'"
 
 
 def sweep_jobs(overrides: Sequence[str]) -> list[Job]:

@@ -62,7 +62,8 @@ def max_over_ranks(x: Tensor) -> Tensor:
     """The largest of all ranks, element by element, of a detached tensor."""
     x = x.detach().clone()
     if world_size() > 1:
-        dist.all_reduce(x, dist.ReduceOp.MAX)
+        with EXCHANGES.running(x.device):
+            dist.all_reduce(x, dist.ReduceOp.MAX)
     return x
 
 
@@ -70,8 +71,7 @@ def logsumexp_over_ranks(x: Tensor) -> Tensor:
     """Elementwise, of a detached tensor that is finite on one rank at least; -inf adds nothing."""
     if world_size() == 1:
         return x
-    highest = x.clone()
-    dist.all_reduce(highest, dist.ReduceOp.MAX)
+    highest = max_over_ranks(x)
     return highest + sum_over_ranks((x - highest).exp()).log()
 
 

@@ -294,7 +294,8 @@ class DualEncoder(nn.Module):
             return None
         rows = mix.rows.to(x.device, non_blocking=True)
         if patch_features is None:
-            features = self.image(x[rows], start=self.mixing_level, stop=self.image.block).patch_features
+            with torch.random.fork_rng([x.device] if x.is_cuda else []):  # an accumulation's second pass draws the same without scoring
+                features = self.image(x[rows], start=self.mixing_level, stop=self.image.block).patch_features
         else:
             features = patch_features[rows]
         scores = self._scores(features, pooled_text[rows])

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from timix_pl.core.distributed import gather_objects, rank
 from timix_pl.core.errors import RunError
-from timix_pl.core.files import atomic_path
 
 MARKER, PLAIN_VALUES = "whole.json", "plain_values.pt"
 """Files of a folder: the sizes of all the others, written last; and all that is not a weight or a tensor of the optimizer."""
@@ -33,11 +32,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             RunError: the disk is full, or the folder cannot be written to.
         """
         target = Path(path)
+        temporary = target.with_name(f".{target.name}.tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(target) as temporary:
-                _write(checkpoint, temporary)
+            _write(checkpoint, temporary)
+            _put(temporary, target)
         except (OSError, RuntimeError) as error:
+            remove(temporary)
             raise _unwritable(target, str(error)) from error
 
     def load_checkpoint(self, path: str | os.PathLike, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
@@ -67,9 +68,11 @@ def save_folder(checkpoint: Mapping[str, Any], path: Path) -> None:
         if rank() == 0:
             _write(rest, temporary / PLAIN_VALUES)
             sizes = {file.name: file.stat().st_size for file in temporary.iterdir()}
-            (temporary / MARKER).write_text(json.dumps(sizes))
-            remove(path)
-            temporary.rename(path)
+            with (temporary / MARKER).open("w") as file:
+                json.dump(sizes, file)
+                file.flush()
+                os.fsync(file.fileno())
+            _put(temporary, path)
     except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
         problem = str(error)
         if rank() == 0:
@@ -104,19 +107,27 @@ def plain_values(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: not a whole checkpoint: {str(error).splitlines()[0]}") from error
 
 
-def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """All of a checkpoint, file or folder, on this rank alone."""
+def stored_tensors(path: Path) -> dict[str, Any]:
+    """Size and type of each tensor in a folder."""
+    return dict(dcp.FileSystemReader(path).read_metadata().state_dict_metadata)
+
+
+def read_checkpoint(path: Path, map_location: Any = "cpu", *, optimizers: bool = True) -> dict[str, Any]:
+    """All of a checkpoint, file or folder, on this rank alone. ``optimizers=False``: of a folder, leave out their tensors."""
     if not path.is_dir():
         return torch.load(path, map_location=map_location, weights_only=True, mmap=True)
     checkpoint = plain_values(path) | {"state_dict": {}}
     for optimizer in checkpoint.get("optimizer_states", []):
         optimizer["state"] = {}
-    reader = dcp.FileSystemReader(path)
-    stored: dict[str, Any] = reader.read_metadata().state_dict_metadata
-    tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in stored.items()}
+    stored = stored_tensors(path)
+    tensors = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in stored.items()
+        if optimizers or name.startswith("state_dict/")
+    }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        dcp.load(tensors, storage_reader=reader, no_dist=True)
+        dcp.load(tensors, checkpoint_id=path, no_dist=True)
     for name, tensor in tensors.items():
         kind, _, place = name.partition("/")
         if kind == "state_dict":
@@ -125,6 +136,28 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
             number, parameter, key = place.split("/")
             checkpoint["optimizer_states"][int(number)]["state"].setdefault(int(parameter), {})[key] = tensor
     return checkpoint
+
+
+def tidy(folder: Path) -> None:
+    """Put a folder of checkpoints in order after a kill: what was about to be replaced comes back, what was not finished goes."""
+    for aside in folder.glob(".*.old"):
+        path = folder / aside.name.removeprefix(".").removesuffix(".old")
+        if path.exists():
+            remove(aside)
+        else:
+            aside.rename(path)
+    for unfinished in folder.glob(".*.tmp"):
+        remove(unfinished)
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Rename over what is there. A folder cannot be renamed over, nor a file by one: it is moved aside first."""
+    aside = path.with_name(f".{path.name}.old")
+    if path.exists() and (path.is_dir() or temporary.is_dir()):
+        remove(aside)
+        path.rename(aside)
+    temporary.replace(path)
+    remove(aside)
 
 
 def remove(path: Path) -> None:

@@ -1,6 +1,6 @@
 """FSDP2: every rank holds a share of the weights, gradients and optimizer state, and the whole of a layer only while it computes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
 from timix_pl.core.distributed import rank
+from timix_pl.core.errors import RunError
 from timix_pl.models.dual_encoder import DualEncoder
-from timix_pl.training.checkpoint_io import named_tensors, plain_values, read_checkpoint, save_folder
+from timix_pl.training.checkpoint_io import named_tensors, plain_values, read_checkpoint, save_folder, stored_tensors
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -77,18 +78,24 @@ class ShardedStrategy(ModelParallelStrategy):
 
         Returns:
             What else the checkpoint holds.
+        Raises:
+            RunError: it is of another model.
         """
         assert self.lightning_module is not None
         path, weights = Path(checkpoint_path), self.lightning_module.state_dict()
         parameters = [[parameter for group in optimizer.param_groups for parameter in group["params"]] for optimizer in self.optimizers]
         if path.is_dir():
             checkpoint = plain_values(path)
+            stored = stored_tensors(path)
             for saved, sharded in zip(checkpoint["optimizer_states"], parameters, strict=True):
                 saved["state"] = {number: _empty_state(parameter) for number, parameter in enumerate(sharded)}
-            dcp.load(named_tensors(checkpoint | {"state_dict": weights}), checkpoint_id=path)
+            wanted = named_tensors(checkpoint | {"state_dict": weights})
+            _check_same(path, {name: entry.size for name, entry in stored.items()}, wanted)
+            dcp.load(wanted, checkpoint_id=path)
         else:
             checkpoint = read_checkpoint(path)
             whole = checkpoint.pop("state_dict")
+            _check_same(path, {name: value.shape for name, value in whole.items()}, weights)
             for name, weight in weights.items():
                 weight.copy_(_share(whole[name], weight))
             for saved, sharded in zip(checkpoint["optimizer_states"], parameters, strict=True):
@@ -103,6 +110,15 @@ class ShardedStrategy(ModelParallelStrategy):
             return state
         whole = tree_map_only(DTensor, lambda shard: shard.full_tensor().cpu(), state)
         return whole if rank() == 0 else {}
+
+
+def _check_same(path: Path, stored: Mapping[str, torch.Size], wanted: Mapping[str, Tensor]) -> None:
+    needed = {name: tensor.shape for name, tensor in wanted.items()}
+    if differing := sorted(name for name in stored.keys() | needed.keys() if stored.get(name) != needed.get(name)):
+        listed = ", ".join(f"{name} is {tuple(stored.get(name, ()))} there, {tuple(needed.get(name, ()))} here" for name in differing[:3])
+        raise RunError(
+            f"resume={path}: {len(differing)} of its tensors do not fit this model: {listed}; resume with the model that wrote it"
+        )
 
 
 def _empty_state(parameter: Tensor) -> dict[str, Tensor]:

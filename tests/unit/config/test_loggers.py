@@ -155,6 +155,14 @@ def test_without_an_answer_of_the_server_a_run_goes_on_offline(tmp_path, monkeyp
     assert [row["x"] for row in arrived(tmp_path / "run")[0].rows] == [1.0]
 
 
+def test_a_run_that_was_told_to_stop_did_not_fail(tmp_path):
+    (tmp_path / "run").mkdir()
+    for status in (75, 2):
+        with pytest.raises(SystemExit), open_loggers(config(), 0):
+            raise SystemExit(status)
+    assert sorted(run.exit_code for run in arrived(tmp_path / "run")) == [0, 1]
+
+
 def test_without_a_login_a_run_that_is_to_upload_is_refused(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(wandb, "init", lambda **_: (_ for _ in ()).throw(wandb.errors.UsageError("No API key configured.")))

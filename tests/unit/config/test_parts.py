@@ -15,6 +15,7 @@ from timix_pl.config.parts import (
     build_evaluators,
     build_model,
     build_stream,
+    check_model,
     device_peak_flops,
     evaluation_set,
     precision_of,
@@ -110,6 +111,20 @@ def test_what_saves_time_and_memory_comes_from_the_configuration(monkeypatch):
     monkeypatch.setenv("CXX", "no-compiler")
     with pytest.raises(ConfigError, match=r"trainer\.compile=true: there is no C\+\+ compiler no-compiler"):
         save_memory_and_time(cfg, model)
+
+
+def test_what_batch_normalisation_rules_out_is_refused():
+    cfg = config("trainer.micro_batch_size=2", "trainer.strategy=fsdp", "data.global_batch_size=8")
+    check_model(cfg, torch.nn.LayerNorm(3), 2)
+    with pytest.raises(ConfigError) as caught:
+        check_model(cfg, torch.nn.BatchNorm2d(3), 2)
+    check_model(config(), torch.nn.BatchNorm2d(3), 2)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["trainer.micro_batch_size=2", "trainer.strategy=fsdp"]
+
+
+def test_one_process_has_nothing_to_offload():
+    with pytest.raises(ConfigError, match=r"trainer\.cpu_offload=true: a single process is not sharded"):
+        check_model(config("trainer.cpu_offload=true", "trainer.strategy=fsdp"), torch.nn.LayerNorm(3), 1)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,13 @@
 import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from timix_pl.config.compose import compose
-from timix_pl.config.sweep import jobs, sweep_jobs
+from timix_pl.config.schema import LoggerConfig, RootConfig
+from timix_pl.config.sweep import Job, jobs, sweep_jobs
 from timix_pl.core.errors import ConfigError
 
 
@@ -27,6 +31,14 @@ def test_each_job_has_a_folder_of_its_own_and_words_that_start_it_by_itself():
     made = sweep_jobs(["experiment=demo", "mixing=timix,none", "run_dir='runs/it\\'s'"])
     assert [job.cfg.run_dir for job in made] == ["runs/it's/0", "runs/it's/1"]
     assert [compose(job.in_run_dir()) for job in made] == [job.cfg for job in made]
+
+
+@settings(deadline=None)
+@given(st.text("ab\\'\"$ {}=,[]:/", min_size=1, max_size=12))
+def test_a_folder_and_a_label_of_any_name_come_through(text):
+    job = Job([], RootConfig(run_dir=f"{text}/0", logger=LoggerConfig(label=text)))
+    read = {override.key_or_group: override.value() for override in OverridesParser.create().parse_overrides(job.in_run_dir())}
+    assert OmegaConf.to_container(OmegaConf.create(read), resolve=True) == {"run_dir": f"{text}/0", "logger.label": text}
 
 
 def test_problems_of_any_job_are_told_once():

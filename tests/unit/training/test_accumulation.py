@@ -13,7 +13,7 @@ from timix_pl.mixing.mixgen import MixGen
 from timix_pl.mixing.mixup import Mixup
 from timix_pl.mixing.step import MixStep
 from timix_pl.mixing.timix import TiMix
-from timix_pl.training.accumulation import Chunk, accumulate, split
+from timix_pl.training.accumulation import Chunk, _joined, accumulate, split
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.module import OptimSettings
 from timix_pl.training.objective import Objective
@@ -110,17 +110,20 @@ def with_dropout():
     model = tiny_model(seed=1)
     model.text.tower.ln_final = nn.Sequential(model.text.tower.ln_final, nn.Dropout(0.4))
     model.image.tower.ln_post = nn.Sequential(model.image.tower.ln_post, nn.Dropout(0.4))
+    for block in model.image.tower.transformer.resblocks:
+        block.mlp.append(nn.Dropout(0.4))
     return model
 
 
-def test_dropout_draws_the_same_in_both_passes():
+@pytest.mark.parametrize(("mixer", "compute"), [("none", "extra"), ("timix", "extra"), ("timix", "replace"), ("mixgen", "extra")])
+def test_dropout_draws_the_same_in_both_passes(mixer, compute):
     """Against the graph of all chunks at once, which needs no second pass."""
     reference, model = with_dropout(), with_dropout()
-    objective = Objective(pta_weight=0.0)
-    encoded = [encoder(reference)(chunk) for chunk in chunks_of(reference, "none", "extra", 2)]
-    features = {name: torch.cat([getattr(part, name) for part in encoded]) for name in ("image_features", "text_features")}
-    objective.contrastive(encoded[-1]._replace(**features), first=0).loss.backward()
-    in_chunks(model, objective, chunks_of(model, "none", "extra", 2))
+    objective = Objective(pta_weight=0.0, targets="one_hot")
+    chunks = chunks_of(reference, mixer, compute, 2)
+    whole = _joined([encoder(reference)(chunk._replace(regions=None)) for chunk in chunks], [chunk.pairs.first for chunk in chunks])
+    objective.contrastive(whole, first=0, gamma=0.7).loss.backward()
+    in_chunks(model, objective, chunks_of(model, mixer, compute, 2))
     wanted, found = gradients(reference), gradients(model)
     for name in wanted.keys() - {name for name in wanted if name.startswith("pta.")}:
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=1e-6, msg=name)

@@ -3,6 +3,7 @@
 import copy
 import csv
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from timix_pl.mixing.timix import TiMix
 from timix_pl.training.callbacks.checkpoints import CheckpointsCallback, newest_whole_checkpoint
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.callbacks.mixing import MixingCallback
-from timix_pl.training.checkpoint_io import AtomicCheckpointIO
+from timix_pl.training.checkpoint_io import AtomicCheckpointIO, tidy
 from timix_pl.training.csv_logger import CsvLogger
 from timix_pl.training.module import OptimSettings
 
@@ -45,6 +46,45 @@ def test_writing_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         io.save_checkpoint({"x": torch.zeros(3)}, path)
     assert io.load_checkpoint(path)["x"].tolist() == [1, 1, 1]
     assert names(path.parent) == ["step.ckpt"]
+
+
+def test_a_file_takes_the_place_of_a_folder_of_the_same_name(tmp_path):
+    """A run that was sharded goes on on one device: its best.ckpt was a folder."""
+    (tmp_path / "best.ckpt").mkdir()
+    (tmp_path / "best.ckpt" / "shard").write_text("old")
+    AtomicCheckpointIO().save_checkpoint({"x": torch.ones(3)}, tmp_path / "best.ckpt")
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["x"].tolist() == [1, 1, 1]
+    assert names(tmp_path) == ["best.ckpt"]
+
+
+def test_after_a_kill_between_two_renames_the_old_checkpoint_comes_back(tmp_path, monkeypatch):
+    (tmp_path / "best.ckpt").mkdir()
+    (tmp_path / "best.ckpt" / "shard").write_text("old")
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(Path, "replace", killed)
+        AtomicCheckpointIO().save_checkpoint({"x": torch.ones(3)}, tmp_path / "best.ckpt")
+    assert not (tmp_path / "best.ckpt").exists()
+    tidy(tmp_path)
+    assert (tmp_path / "best.ckpt" / "shard").read_text() == "old" and names(tmp_path) == ["best.ckpt"]
+
+
+def test_after_a_kill_behind_both_renames_the_new_checkpoint_stays(tmp_path):
+    for name in ("best.ckpt", ".best.ckpt.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "shard").write_text(name)
+    (tmp_path / ".step-00000002.ckpt.tmp").write_text("unfinished")
+    tidy(tmp_path)
+    assert (tmp_path / "best.ckpt" / "shard").read_text() == "best.ckpt" and names(tmp_path) == ["best.ckpt"]
+
+
+def test_ranks_that_found_different_checkpoints_do_not_train(tmp_path, monkeypatch):
+    monkeypatch.setattr("timix_pl.training.callbacks.checkpoints.gather_objects", lambda step: [step, 4])
+    with pytest.raises(RunError, match=r"different checkpoints of .*, after steps 0, 4: the file system"):
+        run(tiny_model(), 1, [checkpoints(tmp_path)])
 
 
 def test_loading_runs_no_code(tmp_path):

@@ -56,6 +56,16 @@ class CheckpointsCallback(Checkpoint):
         self.best = -math.inf
         self._saved_at = time.monotonic()
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ranks that look for the newest checkpoint each on their own must have found the same."""
+        assert isinstance(pl_module, PretrainModule)
+        steps = gather_objects(pl_module.global_step)
+        if len(set(steps)) > 1:
+            raise RunError(
+                f"the ranks went on from different checkpoints of {self.folder}, after steps {', '.join(map(str, sorted(set(steps))))}: "
+                "the file system shows them different files. Start again, or name one with resume="
+            )
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Save what is due. Lightning runs checkpoint callbacks last, so that evaluations are in.
 

@@ -29,7 +29,15 @@ def folder(tmp_path: Path) -> Path:
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     shards = ["data.train_shards=train", "data.region_shards=regions"]
     command = [sys.executable, *words, *WORDS, *(word for word in words if word.startswith("trainer.devices")), *shards]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background jobs ignore Ctrl-C
+    )
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -55,6 +63,17 @@ def test_one_ranks_error_ends_all_with_its_message(how: str, folder: Path) -> No
     assert "Traceback" not in said or how == "torchrun"
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+
+
+def test_a_rank_that_is_killed_is_named(folder: Path) -> None:
+    process = start(folder, "timix-train", "trainer.devices=2", "run_dir=run", ENDLESS)
+    wait_until_it_trains(process, folder / "run")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (rank_1,) = [int(child) for child in children if b"\0LOCAL_RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes()]
+    os.kill(rank_1, signal.SIGKILL)
+    status, _, said = end(process)
+    assert status == 137, said
+    assert "timix-train: error: rank 1 was ended by SIGKILL, often for want of memory; the run goes on from its last checkpoint" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])

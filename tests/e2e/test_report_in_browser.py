@@ -68,7 +68,7 @@ def test_an_error_and_an_outside_address_would_be_noticed(browser, tmp_path):
 def test_the_report_opens_without_a_word_on_the_console_and_fetches_nothing(browser, report):
     dom, console, requests = browser.open(report)
     assert console == requests == []
-    assert dom.count("<figure") == 17 + 4 + 4  # charts, mixed pairs, heat maps
+    assert dom.count("<figure") == 18 + 4 + 4  # charts, mixed pairs, heat maps
     assert dom.count("<polyline") > 20
     assert "41.2%" in dom and dom.rstrip().endswith("</html>")
 

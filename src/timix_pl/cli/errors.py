@@ -15,7 +15,10 @@ RANK_0_TELLS_S = 5
 
 @contextmanager
 def clean_exit(command: str) -> Iterator[None]:
-    """End with status 2 and the message on a ``TimixError``, with status 130 on Ctrl-C. TIMIX_TRACEBACK=1 shows the stack trace."""
+    """End with status 2, or the error's own, and the message on a ``TimixError``; with status 130 on Ctrl-C.
+
+    TIMIX_TRACEBACK=1 shows the stack trace.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -29,7 +32,7 @@ def clean_exit(command: str) -> Iterator[None]:
             raise
         message = _message(error) if isinstance(error, TimixError) else f"error: {error}"
         print(f"{command}: {f'rank {rank}: ' * (rank > 0)}{message}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(getattr(error, "status", 2))
 
 
 def _message(error: TimixError) -> str:

@@ -48,6 +48,8 @@ def _split(words: Sequence[str]) -> tuple[Path, list[str]]:
     checkpoint, overrides = "", []
     for word in words:
         key, _, value = word.partition("=")
+        if key == word:
+            raise ConfigError([f"{word}: options are written KEY=VALUE; a run directory or a checkpoint is checkpoint={word}"])
         if key == "checkpoint":
             checkpoint = value
         elif key == "evaluation":

@@ -3,13 +3,16 @@
 import logging
 import sys
 
+from tqdm import tqdm
+
 
 class _Stderr(logging.StreamHandler):
-    """Writes to what ``sys.stderr`` is at the time."""
+    """Writes to what ``sys.stderr`` is at the time, above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
-        super().emit(record)
+        with tqdm.external_write_mode(self.stream):
+            super().emit(record)
 
 
 def show_logs() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +14,7 @@ from timix_pl.cli.arguments import parse, parser
 from timix_pl.cli.errors import clean_exit
 from timix_pl.config.folder import groups
 from timix_pl.config.options import schema_options
-from timix_pl.core.errors import ConfigError
+from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError
 from timix_pl.core.launched import launched
 
 if TYPE_CHECKING:
@@ -83,8 +86,9 @@ def _start(jobs: list[Job], *, sweep: bool) -> None:
     if found := dict.fromkeys(problem for cfg in training for problem in [*_twice_launched(cfg, sweep), *shard_problems(cfg)]):
         raise ConfigError(list(found))
     if not training or (first.launcher.kind is LauncherKind.local and not sweep):
-        for cfg in cfgs:
-            _run(cfg)
+        with _nothing_to_save():
+            for cfg in cfgs:
+                _run(cfg)
     elif first.launcher.kind is LauncherKind.slurm:
         from timix_pl.launching.slurm import submit
 
@@ -112,6 +116,20 @@ def _twice_launched(cfg: RootConfig, sweep: bool) -> list[str]:
     if cfg.launcher.kind != "local":
         return [f"launcher.kind={cfg.launcher.kind}: {started.by} started this process already; leave it out"]
     return []
+
+
+@contextmanager
+def _nothing_to_save() -> Iterator[None]:
+    """What means "save and stop" during training ends the command at once while PyTorch is still being imported, to be started again."""
+    if threading.current_thread() is not threading.main_thread():  # no other can listen
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: sys.exit(STATUS_OF_A_STOPPED_RUN)) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(cfg: RootConfig) -> None:

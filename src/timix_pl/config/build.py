@@ -64,6 +64,8 @@ from timix_pl.training.step_cost import NO_FLOPS, StepFlops, count_flops
 
 HEARD_S = 15
 """How long a rank that lost another one leaves it the word."""
+KILLED_S = 0.5
+"""How long a killed process may take to be known as such."""
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +164,8 @@ def _fit(trainer: Trainer, module: PretrainModule, data: PretrainDataModule, che
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except StoppedBySignal as stopped:
-        log.warning("stopped after step %d; the same command goes on from there", stopped.step)
+        if trainer.is_global_zero:
+            log.warning("stopped after step %d; the same command goes on from there", stopped.step)
         if _the_status_is_of_rank_0(trainer):
             sys.exit(0)
         if signals.heard == signal.SIGINT:
@@ -216,6 +219,13 @@ def _leave_the_word_to_the_first(trainer: Trainer, error: Exception) -> None:
         time.sleep(HEARD_S)  # the launcher ends this process meanwhile
     elif not children:
         sys.exit(0)
+    time.sleep(KILLED_S)
+    for number, child in enumerate(children, 1):
+        if (status := child.poll() or 0) < 0:
+            name, why = signal.Signals(-status).name, ", often for want of memory" if status == -signal.SIGKILL else ""
+            raise LostRankError(
+                f"rank {number} was ended by {name}{why}; the run goes on from its last checkpoint", 128 - status
+            ) from error
     raise LostRankError("another rank is gone; it tells why, here or in its own log") from error
 
 

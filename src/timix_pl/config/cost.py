@@ -38,16 +38,28 @@ def describe_cost(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | 
             *_parameters(model),
             "FLOPs of one pair in a training step, forward and backward",
             *_rows("GFLOP", {name: part * count / whole.num_pairs / 1e9 for name, part, count in zip(_PARTS, flops, average, strict=True)}),
-            f"Memory of a device, estimated, at {per_rank.num_pairs:,} pairs of each step on each of {num_ranks} (GB of 10^9 bytes)",
+            f"Memory of a device, estimated: {_precision_and_split(cfg, num_ranks)}, {per_rank.num_pairs:,} pairs a step (GB: 10^9 bytes)",
             *_rows("GB", _memory(cfg, model, mixing, per_rank, num_ranks)),
-            "  not counted: the loss's features and tiles, operators' passing needs, the allocator's waste, CUDA itself (about half a GB)",
+            "  not counted: the loss's features and tiles, what exists for a moment (with fsdp, all weights in evaluations), the allocator",
             "Time, estimated",
-            *_time(cfg, flops.of(average), num_ranks),
+            *_time(cfg, _recomputed(cfg, per_rank) * flops.of(average), num_ranks),
         ]
     )
 
 
 _PARTS = ("image and caption", "mixed images", "region images up to pta.block", "phrases, at most")
+
+
+def _precision_and_split(cfg: RootConfig, num_ranks: int) -> str:
+    known = " (auto: without a GPU here)" if cfg.trainer.precision == Precision.auto and not torch.cuda.is_available() else ""
+    split = f", {cfg.trainer.strategy} on {num_ranks} devices" if num_ranks > 1 else ""
+    return f"{precision_of(cfg)}{known}{split}"
+
+
+def _recomputed(cfg: RootConfig, shape: StepShape) -> float:
+    """Work of a step, of what it would be if nothing were computed twice: forward passes are a third of it."""
+    again = cfg.trainer.gradient_checkpointing + ((cfg.trainer.micro_batch_size or shape.num_pairs) < shape.num_pairs)
+    return (3 + again) / 3
 
 
 def _step_shape(cfg: RootConfig, num_ranks: int) -> StepShape:

@@ -42,7 +42,11 @@ class StoppedBySignal(Exception):
 
 
 class LostRankError(TimixError):
-    """An exchange between ranks failed, because another rank is gone; that one tells why."""
+    """An exchange between ranks failed, because another rank is gone; that one tells why, if it could. ``status``: of the command."""
+
+    def __init__(self, message: str, status: int = 2):
+        self.status = status
+        super().__init__(message)
 
 
 class RunError(TimixError):

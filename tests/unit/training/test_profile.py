@@ -61,7 +61,7 @@ def test_a_traced_run_learns_the_same_and_nothing_is_left_behind(tmp_path):
 def test_a_run_that_ends_before_says_that_nothing_was_traced(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "timix_pl"):
         traced(tmp_path, 7, 9)
-    assert "profile=[7,9]: this start had only 5 steps, so nothing was traced" in caplog.text
+    assert "profile=[7,9]: this start ended after step 5, so no step was traced" in caplog.text
     assert not (tmp_path / "profile").exists()
 
 

@@ -59,7 +59,7 @@ class ProfileCallback(Callback):
         """A run that is shorter leaves what there is."""
         self._end()
         if self._num_steps < self.first and trainer.is_global_zero:
-            log.warning("profile=[%d,%d]: this start had only %d steps, so nothing was traced", self.first, self.last, self._num_steps)
+            log.warning("profile=[%d,%d]: this start ended after step %d, so no step was traced", self.first, self.last, self._num_steps)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Likewise."""
@@ -93,6 +93,8 @@ class ProfileCallback(Callback):
         tracing.close()
 
     def _write(self, profiler: profile, on_gpu: bool) -> None:
+        if self._num_steps < self.first:
+            return
         self.trace_dir.mkdir(parents=True, exist_ok=True)
         trace, table = self.trace_dir / "rank0.pt.trace.json.gz", self.trace_dir / "rank0.operators.txt"
         profiler.export_chrome_trace(str(trace))

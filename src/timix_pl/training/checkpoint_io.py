@@ -156,7 +156,12 @@ def _put(temporary: Path, path: Path) -> None:
     if path.exists() and (path.is_dir() or temporary.is_dir()):
         remove(aside)
         path.rename(aside)
-    temporary.replace(path)
+    try:
+        temporary.replace(path)
+    except OSError:
+        if aside.exists():
+            aside.rename(path)
+        raise
     remove(aside)
 
 

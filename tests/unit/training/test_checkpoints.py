@@ -72,6 +72,18 @@ def test_after_a_kill_between_two_renames_the_old_checkpoint_comes_back(tmp_path
     assert (tmp_path / "best.ckpt" / "shard").read_text() == "old" and names(tmp_path) == ["best.ckpt"]
 
 
+def test_where_the_second_rename_fails_the_old_checkpoint_is_put_back(tmp_path, monkeypatch):
+    (tmp_path / "best.ckpt").mkdir()
+
+    def fails(*args):
+        raise OSError("stale file handle")
+
+    with monkeypatch.context() as context, pytest.raises(RunError, match=r"best.ckpt cannot be written .stale file handle"):
+        context.setattr(Path, "replace", fails)
+        AtomicCheckpointIO().save_checkpoint({"x": torch.ones(3)}, tmp_path / "best.ckpt")
+    assert (tmp_path / "best.ckpt").is_dir() and names(tmp_path) == ["best.ckpt"]
+
+
 def test_after_a_kill_behind_both_renames_the_new_checkpoint_stays(tmp_path):
     for name in ("best.ckpt", ".best.ckpt.old"):
         (tmp_path / name).mkdir()

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.distributed.spawn import run_on_ranks
 from tests.distributed.test_objective import MIXERS, averaged, share_of_pairs, share_of_regions
 from tests.tiny import random_pairs, random_regions, tiny_model
+from tests.unit.training.test_accumulation import CASES as STEPS
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.mixing.groups import mixed_rows
 from timix_pl.mixing.mixgen import MixGen
@@ -22,17 +23,6 @@ from timix_pl.training.objective import Objective
 from timix_pl.training.sharding import ShardedStrategy
 
 G, GROUP, NUM_IMAGES, NUM_PHRASES = 16, 2, 4, 7
-STEPS = [
-    ("none", "extra", "self", "info_nce"),
-    ("none", "extra", "self", "siglip"),
-    ("timix", "extra", "self", "info_nce"),
-    ("timix", "extra", "one_hot", "info_nce"),
-    ("timix", "replace", "one_hot", "info_nce"),
-    ("timix", "extra", "self", "siglip"),
-    ("cutmix", "extra", "self", "info_nce"),
-    ("mixup", "replace", "one_hot", "info_nce"),
-    ("mixgen", "extra", "one_hot", "info_nce"),
-]
 CASES = list(itertools.product(STEPS, ("ddp", "fsdp"), (1, 4)))
 
 

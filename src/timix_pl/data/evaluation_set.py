@@ -67,13 +67,7 @@ class EvaluationSet(Dataset[EvaluationItem]):
         except BadSampleError as error:
             where = ": ".join(self._reader.name(number))
             raise BadSampleError(f"{where}: {error}; mend or remove it, evaluation leaves nothing out") from error
-        height, width = self._size
-        factor = max(height / image.height, width / image.width)
-        size = max(round(image.width * factor), width), max(round(image.height * factor), height)
-        left, top = (size[0] - width) // 2, (size[1] - height) // 2
-        resized = image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
-        crop = Crop(left / size[0], top / size[1], (left + width) / size[0], (top + height) / size[1])
-        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+        pixels, crop = centre_crop(image, self._size)
         regions = tuple(crop_regions(usable_regions(sample.regions)[0], crop))
         return EvaluationItem(sample.key, pixels, sample.captions, regions, sample.extra)
 
@@ -84,3 +78,18 @@ class EvaluationSet(Dataset[EvaluationItem]):
         """
         numbers = np.linspace(0, len(self) - 1, min(len(self), _MAX_LOOKED_AT), dtype=int).tolist()
         return any(usable_regions(self._reader.regions(number))[0] for number in numbers)
+
+
+def centre_crop(image: Image.Image, size_px: tuple[int, int]) -> tuple[UInt8[Tensor, "3 H W"], Crop]:
+    """The image's centre after its shorter side was resized by PIL (bicubic), and where it lies in the image.
+
+    Args:
+        size_px: height and width of the crop.
+    """
+    height, width = size_px
+    factor = max(height / image.height, width / image.width)
+    size = max(round(image.width * factor), width), max(round(image.height * factor), height)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    resized = image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
+    crop = Crop(left / size[0], top / size[1], (left + width) / size[0], (top + height) / size[1])
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous(), crop

@@ -1,6 +1,6 @@
 """Peak memory of retrieval among 100,000 images and 500,000 captions, with random features; the ranking of a few queries, extrapolated.
 
-    python -m benchmarks.retrieval_memory [IMAGES] [CAPTIONS_PER_IMAGE] [QUERIES]
+python -m benchmarks.retrieval_memory [IMAGES] [CAPTIONS_PER_IMAGE] [QUERIES]
 """
 
 import resource
@@ -66,7 +66,9 @@ def main(num_images: int = 100_000, captions_per_image: int = 5, num_queries: in
         start = time.perf_counter()
         shared_ranking(queries[:num_queries], candidates, labels[:num_queries], candidate_labels, 10, CPU)
         seconds = (time.perf_counter() - start) / num_queries * len(queries)
-        print(f"after ranking {name}: {peak_gb():.2f} GB at most; {seconds / 60:.0f} minutes for all {len(queries):,} queries, extrapolated")
+        print(
+            f"after ranking {name}: {peak_gb():.2f} GB at most; {seconds / 60:.0f} minutes for all {len(queries):,} queries, extrapolated"
+        )
 
 
 if __name__ == "__main__":

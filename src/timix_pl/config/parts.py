@@ -18,6 +18,7 @@ from timix_pl.core.errors import ConfigError
 from timix_pl.core.randomness import seed_of
 from timix_pl.data.datamodule import PretrainDataModule
 from timix_pl.data.evaluation_set import EvaluationSet
+from timix_pl.data.image_folder import ImageFolder
 from timix_pl.data.remote import RemoteAccess
 from timix_pl.data.resampled import ResampledShards
 from timix_pl.data.training_set import Augmentation, SampleStream
@@ -283,6 +284,20 @@ def evaluation_set(cfg: RootConfig, name: str, model: DualEncoder) -> Evaluation
         max_image_px=cfg.data.max_image_px,
         max_image_mb=cfg.data.max_image_mb,
         access=remote_access(cfg),
+    )
+
+
+def labelled_set(cfg: RootConfig, name: str, model: DualEncoder) -> EvaluationSet | ImageFolder | None:
+    """``evaluation_set`` of labelled images, which may also be a folder whose sub-folders are the classes."""
+    shards = getattr(cfg.data, f"{name}_shards")
+    if not is_image_folder(shards):
+        return evaluation_set(cfg, name, model)
+    return ImageFolder(
+        shards,
+        model.image_size_px,
+        key=f"data.{name}_shards",
+        max_image_px=cfg.data.max_image_px,
+        max_image_mb=cfg.data.max_image_mb,
     )
 
 

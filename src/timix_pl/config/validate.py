@@ -15,11 +15,12 @@ from timix_pl.config.options import as_typed, nearest, schema_options
 from timix_pl.config.ranges import RANGES
 from timix_pl.config.schema import Compute, DataKind, Lam, LauncherKind, MixingKind, RootConfig, ScheduleKind, Strategy, Targets
 from timix_pl.core.errors import DataError
-from timix_pl.data.shards import resolve_shards
+from timix_pl.data.shards import is_image_folder, resolve_shards
 from timix_pl.models.architectures import known_architectures
 
-TASKS = ("retrieval", "zero_shot", "grounding")
-SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards")
+TASKS = ("retrieval", "zero_shot", "grounding", "carry_over", "linear_probe", "knn")
+SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards", "probe_train_shards")
+LABELLED_SHARDS = ("zero_shot_shards", "probe_train_shards")
 
 
 def problems(cfg: RootConfig) -> list[str]:
@@ -38,6 +39,8 @@ def shard_problems(cfg: RootConfig) -> list[str]:
         spec = getattr(cfg.data, name)
         if spec is None or cfg.data.prepare is not None or "://" in str(spec) or "pipe:" in str(spec):
             continue
+        if name in LABELLED_SHARDS and is_image_folder(spec):
+            continue
         try:
             resolve_shards(spec, f"data.{name}")
         except DataError as error:
@@ -52,6 +55,14 @@ def task_problems(cfg: RootConfig) -> list[str]:
         for task in cfg.evaluation.tasks
         if task not in TASKS
     ]
+
+
+def _class_names(cfg: RootConfig) -> Iterator[str]:
+    for key, ready_made in (("classes", ("imagenet",)), ("templates", ("openai_imagenet", "simple"))):
+        value = getattr(cfg.evaluation, key)
+        if value is not None and value not in ready_made and not value.endswith((".json", ".txt")):
+            rule = f"must be a .json or .txt file, {' or '.join(ready_made)}{nearest(value, ready_made)}"
+            yield f"{_said(cfg, f'evaluation.{key}')}: {rule}"
 
 
 def _said(cfg: RootConfig, *keys: str) -> str:
@@ -78,6 +89,7 @@ def _independent_of_numbers(cfg: RootConfig) -> Iterator[str]:
     yield from _length(cfg)
     yield from _launcher(cfg)
     yield from task_problems(cfg)
+    yield from _class_names(cfg)
 
 
 def _run(cfg: RootConfig) -> Iterator[str]:

@@ -3,7 +3,6 @@
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -19,19 +18,10 @@ log = logging.getLogger(__name__)
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
-def is_image_folder(spec: Any) -> bool:
-    """Whether a configuration value names a local folder with sub-folders and without tars."""
-    if not isinstance(spec, str | Path) or not (path := Path(spec).expanduser()).is_dir():
-        return False
-    with os.scandir(path) as entries:
-        kinds = {"folder" if entry.is_dir() else "tar" for entry in entries if entry.is_dir() or entry.name.endswith(".tar")}
-    return kinds == {"folder"}
-
-
 class ImageFolder(Dataset[EvaluationItem]):
-    """The images of ``FOLDER/CLASS/.../NAME.jpg``, class by class. ``extra["label"]`` is the place of CLASS in ``class_folders``, sorted by name.
+    """The images of ``FOLDER/CLASS/.../NAME.jpg``, class by class.
 
-    Images are found and numbered as by torchvision's ``ImageFolder``, and prepared as by ``EvaluationSet``. Hidden folders are passed over.
+    ``extra["label"]`` is the place of CLASS among ``class_folders``, which are sorted by name. Images are found and numbered as by torchvision's ``ImageFolder``, and prepared as by ``EvaluationSet``. Hidden folders are passed over.
 
     Args:
         folder: ``key`` is the configuration key it came from, for messages.
@@ -62,7 +52,7 @@ class ImageFolder(Dataset[EvaluationItem]):
             images = [file for file in files if file.lower().endswith(IMAGE_EXTENSIONS)]
             if not images:
                 raise DataError(
-                    f"{key}={folder}: the class folder {name} has no images ({', '.join(IMAGE_EXTENSIONS)}). Remove it, or restore its images."
+                    f"{key}={folder}: the class folder {name} has no images ({', '.join(IMAGE_EXTENSIONS)}). Restore them, or remove it."
                 )
             num_others += len(files) - len(images)
             self._paths += images

@@ -72,9 +72,9 @@ class Retrieval:
         for fold in images.chunk(self.num_folds):
             first, stop = int(fold[0]), int(fold[-1]) + 1
             texts = slice(*torch.searchsorted(image_of_text, torch.tensor([first, stop])).tolist())
-            in_fold = image_features[first:stop], text_features[texts]
-            image_to_text = shared_ranking(*in_fold, fold, image_of_text[texts], MAP_AT, device)
-            text_to_image = shared_ranking(*reversed(in_fold), image_of_text[texts], fold, MAP_AT, device)
+            of_images, of_texts = image_features[first:stop], text_features[texts]
+            image_to_text = shared_ranking(of_images, of_texts, fold, image_of_text[texts], MAP_AT, device)
+            text_to_image = shared_ranking(of_texts, of_images, image_of_text[texts], fold, MAP_AT, device)
             metrics.append(retrieval_metrics(image_to_text, text_to_image))
             chance.append(retrieval_chance(captions_per_image[first:stop]))
         return named(self.name, _mean(metrics), _mean(chance))

@@ -42,7 +42,9 @@ def over_ranks(num_tasks: int, work: Callable[[range], list[Result]]) -> list[Re
 def over_queries(num_queries: int, work: Callable[[slice], Result]) -> list[Result]:
     """What ``work`` makes of every 1,024 queries, in order, on every rank; the ranks share the work."""
     starts = range(0, num_queries, QUERIES_PER_TASK)
-    return over_ranks(len(starts), lambda share: [work(slice(start, start + QUERIES_PER_TASK)) for start in starts[share.start : share.stop]])
+    return over_ranks(
+        len(starts), lambda share: [work(slice(start, start + QUERIES_PER_TASK)) for start in starts[share.start : share.stop]]
+    )
 
 
 def shared_positive_ranks(

@@ -49,7 +49,9 @@ class ZeroShot:
             )
         for template in templates:
             if "{}" not in template:
-                raise DataError(f"Template {template!r} has no {{}} where the class name belongs; mend it in classes.json or evaluation.templates.")
+                raise DataError(
+                    f"Template {template!r} has no {{}} where the class name belongs; mend it in classes.json or evaluation.templates."
+                )
         self.dataset = dataset
         self.captions = [template.replace("{}", class_name) for class_name in classes for template in templates]
         self.classes = list(classes)

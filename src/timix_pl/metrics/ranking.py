@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def positive_ranks(
@@ -67,6 +68,11 @@ def count_before_best_positive(scores: Float[Tensor, "Q C"], is_positive: Bool[T
     return (~(scores < best_positive) & ~is_positive).sum(dim=1)
 
 
+def class_ranks(scores: Float[Tensor, "N C"], labels: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+    """The rank of each row's true class among all classes, from 1; ties are broken against the model."""
+    return 1 + count_before_best_positive(scores, F.one_hot(labels, scores.shape[1]).bool())
+
+
 def average_precision_at_k(scores: Float[Tensor, "Q C"], is_positive: Bool[Tensor, "Q C"], k: int) -> Float[Tensor, " Q"]:
     """Of each row the mean of the precisions at its positives' ranks; a positive behind rank k counts as 0. In fp64.
 
@@ -91,3 +97,16 @@ def average_precision_at_k(scores: Float[Tensor, "Q C"], is_positive: Bool[Tenso
 def top_k_share(ranks: Int[Tensor, " Q"], k: int) -> float:
     """The share of queries whose best positive is among the first k candidates."""
     return (ranks <= k).double().mean().item()
+
+
+def roc_auc(positive_scores: Float[Tensor, " n"], negative_scores: Float[Tensor, " m"]) -> float:
+    """Area under the ROC curve: the share of pairs of a positive and a negative of which the positive scores higher; ties count half.
+
+    A positive whose score is NaN is below all, a negative above all.
+
+    Source: the Mann-Whitney statistic (Hanley and McNeil 1982), which scikit-learn's ``roc_auc_score`` equals.
+    """
+    positives = positive_scores.double().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    negatives = negative_scores.double().nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf).sort().values
+    num_below = torch.searchsorted(negatives, positives) + torch.searchsorted(negatives, positives, right=True)
+    return num_below.double().mean().item() / (2 * len(negatives))

@@ -64,8 +64,10 @@ def _rank_chance(num_candidates: int, queries_by_num_positives: Counter[int]) ->
 
 
 def _chance_of_average_precision(num_candidates: int, num_positives: int) -> float:
-    """Expected AP at ``MAP_AT`` of a random order: candidate i is positive with probability c / M, and then each of the i - 1 before it with
-    probability (c - 1) / (M - 1)."""
+    """Expected average precision at ``MAP_AT`` of a random order.
+
+    Candidate i is positive with probability c / M, and then each of the i - 1 before it with probability (c - 1) / (M - 1).
+    """
     share_of_others = (num_positives - 1) / max(num_candidates - 1, 1)
     precisions = sum((1 + (i - 1) * share_of_others) / i for i in range(1, min(MAP_AT, num_candidates) + 1))
     return num_positives / num_candidates * precisions / min(num_positives, MAP_AT)

@@ -21,6 +21,7 @@ from timix_pl.data.evaluation_set import EvaluationSet
 from timix_pl.data.image_folder import ImageFolder
 from timix_pl.data.remote import RemoteAccess
 from timix_pl.data.resampled import ResampledShards
+from timix_pl.data.shards import is_image_folder
 from timix_pl.data.training_set import Augmentation, SampleStream
 from timix_pl.mixing.cutmix import CutMix
 from timix_pl.mixing.mixgen import MixGen

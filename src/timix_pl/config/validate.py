@@ -61,7 +61,7 @@ def _class_names(cfg: RootConfig) -> Iterator[str]:
     for key, ready_made in (("classes", ("imagenet",)), ("templates", ("openai_imagenet", "simple"))):
         value = getattr(cfg.evaluation, key)
         if value is not None and value not in ready_made and not value.endswith((".json", ".txt")):
-            rule = f"must be a .json or .txt file, {' or '.join(ready_made)}{nearest(value, ready_made)}"
+            rule = f"must be a .json or .txt file, or {' or '.join(ready_made)}{nearest(value, ready_made)}"
             yield f"{_said(cfg, f'evaluation.{key}')}: {rule}"
 
 

@@ -25,5 +25,7 @@ def test_votes_are_those_of_scikit_learn(seed):
 def test_all_vote_where_there_are_fewer_than_k():
     train, labels, test = case(0, num_train=3)
     votes = knn_votes(*map(torch.tensor, (test, train, labels)), 6, temperature=1.0)
-    expected = [[sum(np.exp(row @ other) for other, label in zip(train, labels, strict=True) if label == c) for c in range(6)] for row in test]
+    expected = [
+        [sum(np.exp(row @ other) for other, label in zip(train, labels, strict=True) if label == c) for c in range(6)] for row in test
+    ]
     np.testing.assert_allclose(votes, expected)

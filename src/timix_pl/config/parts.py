@@ -47,8 +47,9 @@ def prepare_data(cfg: RootConfig) -> None:
         parameters: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(data.scenes))  # type: ignore[assignment]
         folder = Path(data.cache_dir) / f"scenes-{seed_of(json.dumps(parameters, sort_keys=True)) & 0xFFFFFFFF:08x}"
         make_scenes(folder, **parameters)
-        data.train_shards, data.val_shards = str(folder / "train"), str(folder / "val")
-        data.region_shards, data.zero_shot_shards = str(folder / "regions"), str(folder / "zero_shot")
+        for key, split in (("train", "train"), ("val", "val"), ("region", "regions"), ("zero_shot", "zero_shot")):
+            if getattr(data, f"{key}_shards") is None:  # an evaluation may have been given other data
+                setattr(data, f"{key}_shards", str(folder / split))
     elif data.prepare is not None:
         from data_pipelines import prepare_flickr8k
 

@@ -49,15 +49,14 @@ def shard_problems(cfg: RootConfig) -> list[str]:
 
 
 def task_problems(cfg: RootConfig) -> list[str]:
-    """Names in ``evaluation.tasks`` that are no evaluation task."""
-    return [
-        f"{_said(cfg, 'evaluation.tasks')}: there is no task '{task}'{nearest(task, TASKS)}; choose from {', '.join(TASKS)}"
-        for task in cfg.evaluation.tasks
-        if task not in TASKS
-    ]
+    """What is wrong with the options of evaluations."""
+    return [*_evaluation(cfg), *_ranges(cfg, "evaluation.")]
 
 
-def _class_names(cfg: RootConfig) -> Iterator[str]:
+def _evaluation(cfg: RootConfig) -> Iterator[str]:
+    for task in cfg.evaluation.tasks:
+        if task not in TASKS:
+            yield f"{_said(cfg, 'evaluation.tasks')}: there is no task '{task}'{nearest(task, TASKS)}; choose from {', '.join(TASKS)}"
     for key, ready_made in (("classes", ("imagenet",)), ("templates", ("openai_imagenet", "simple"))):
         value = getattr(cfg.evaluation, key)
         if value is not None and value not in ready_made and not value.endswith((".json", ".txt")):
@@ -73,10 +72,10 @@ def _value(cfg: RootConfig, key: str) -> Any:
     return reduce(getattr, key.split("."), cfg)
 
 
-def _ranges(cfg: RootConfig) -> Iterator[str]:
+def _ranges(cfg: RootConfig, beginning: str = "") -> Iterator[str]:
     for key, allowed in RANGES.items():
         value = _value(cfg, key)
-        if value is not None and value not in allowed:
+        if key.startswith(beginning) and value is not None and value not in allowed:
             yield f"{_said(cfg, key)}: must be {allowed}; the default is {schema_options()[key].default_text}"
 
 
@@ -88,8 +87,7 @@ def _independent_of_numbers(cfg: RootConfig) -> Iterator[str]:
     yield from _strategy(cfg)
     yield from _length(cfg)
     yield from _launcher(cfg)
-    yield from task_problems(cfg)
-    yield from _class_names(cfg)
+    yield from _evaluation(cfg)
 
 
 def _run(cfg: RootConfig) -> Iterator[str]:

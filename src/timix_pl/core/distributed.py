@@ -95,7 +95,7 @@ def gather_rows(parts: list[Tensor], device: torch.device) -> Tensor:
         device: what the process group exchanges tensors on.
     """
     rows_of_rank = gather_objects(sum(len(part) for part in parts))
-    like = next(x for x in gather_objects(parts[0][:0] if parts else None) if x is not None)
+    like = next(x for x in gather_objects(parts[0][:0].clone() if parts else None) if x is not None)
     rows = like.new_empty(sum(rows_of_rank), *like.shape[1:])
     start = sum(rows_of_rank[: rank()])
     parts.reverse()

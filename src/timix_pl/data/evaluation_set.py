@@ -30,6 +30,17 @@ class EvaluationItem(NamedTuple):
     extra: dict[str, Any]
 
 
+def centre_crop(image: Image.Image, size_px: tuple[int, int]) -> tuple[UInt8[Tensor, "3 H W"], Crop]:
+    """The shorter side of an RGB image resized by PIL (bicubic), the centre cut out; and where that lies in the image."""
+    height, width = size_px
+    factor = max(height / image.height, width / image.width)
+    size = max(round(image.width * factor), width), max(round(image.height * factor), height)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    resized = image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
+    crop = Crop(left / size[0], top / size[1], (left + width) / size[0], (top + height) / size[1])
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous(), crop
+
+
 class EvaluationSet(Dataset[EvaluationItem]):
     """Samples of shards: shorter side resized by PIL (bicubic), centre crop.
 
@@ -78,18 +89,3 @@ class EvaluationSet(Dataset[EvaluationItem]):
         """
         numbers = np.linspace(0, len(self) - 1, min(len(self), _MAX_LOOKED_AT), dtype=int).tolist()
         return any(usable_regions(self._reader.regions(number))[0] for number in numbers)
-
-
-def centre_crop(image: Image.Image, size_px: tuple[int, int]) -> tuple[UInt8[Tensor, "3 H W"], Crop]:
-    """The image's centre after its shorter side was resized by PIL (bicubic), and where it lies in the image.
-
-    Args:
-        size_px: height and width of the crop.
-    """
-    height, width = size_px
-    factor = max(height / image.height, width / image.width)
-    size = max(round(image.width * factor), width), max(round(image.height * factor), height)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    resized = image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
-    crop = Crop(left / size[0], top / size[1], (left + width) / size[0], (top + height) / size[1])
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous(), crop

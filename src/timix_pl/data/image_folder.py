@@ -21,7 +21,8 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".t
 class ImageFolder(Dataset[EvaluationItem]):
     """The images of ``FOLDER/CLASS/.../NAME.jpg``, class by class.
 
-    ``extra["label"]`` is the place of CLASS among ``class_folders``, which are sorted by name. Images are found and numbered as by torchvision's ``ImageFolder``, and prepared as by ``EvaluationSet``. Hidden folders are passed over.
+    ``extra["label"]`` is the place of CLASS among ``class_folders``, which are sorted by name. Images are found and numbered as by
+    torchvision's ``ImageFolder``, and prepared as by ``EvaluationSet``. Hidden folders are passed over.
 
     Args:
         folder: ``key`` is the configuration key it came from, for messages.

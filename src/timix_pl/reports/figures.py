@@ -30,9 +30,9 @@ class Figure:
 
     @property
     def times_chance(self) -> float | None:
-        """How many times better than chance; None where chance is unknown or a division by zero."""
+        """How many times better than chance; None where chance is unknown, zero or negative."""
         better, worse = (self.chance, self.value) if lower_is_better(self.name) else (self.value, self.chance)
-        return better / worse if better is not None and worse else None
+        return better / worse if better is not None and worse is not None and better >= 0 < worse else None
 
     @property
     def value_text(self) -> str:

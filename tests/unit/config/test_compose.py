@@ -156,6 +156,8 @@ def test_a_run_is_composed_again_from_its_own_file(tmp_path):
         recompose(saved, ["data.val_shard=x"])
     with pytest.raises(ConfigError, match="there is no task 'grunding'; nearest: grounding"):
         recompose(saved, ["evaluation.tasks=[grunding]"])
+    with pytest.raises(ConfigError, match=r"evaluation\.classes=imagnet: must be (.|\n)*evaluation\.retrieval_folds=0: must be at least 1"):
+        recompose(saved, ["evaluation.classes=imagnet", "evaluation.retrieval_folds=0", "optim.lr=0"])
     with pytest.raises(RunError, match="does not exist"):
         recompose(tmp_path / "other" / "config.yaml")
 

@@ -12,7 +12,7 @@ GRID, PATCH_PX = 4, 2
 
 
 class SpotModel(nn.Module):
-    """An image shows one white patch; its caption is the patch's number. Similarity is the brightness there; ``trust`` scales the scores."""
+    """An image shows one white patch, a caption is a patch's number. Similarity is the brightness there; so is the score, times trust."""
 
     def __init__(self, trust=1.0):
         super().__init__()

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import label_ranking_average_precision_score, roc_auc_score
+from sklearn.metrics import label_ranking_average_precision_score
 
-from timix_pl.metrics.ranking import average_precision_at_k, class_ranks, positive_ranks, rank_positives, roc_auc, top_k_share
+from timix_pl.metrics.ranking import average_precision_at_k, class_ranks, positive_ranks, rank_positives, top_k_share
 
 
 def ranks_by_hand(scores, query_labels, candidate_labels):
@@ -76,18 +76,6 @@ def test_nan_scores_count_as_misses_in_the_average_precision():
 
 def test_class_ranks_count_ties_against_the_model():
     assert class_ranks(torch.tensor([[1.0, 3.0, 3.0], [5.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), torch.tensor([1, 0, 2])).tolist() == [2, 1, 3]
-
-
-@pytest.mark.parametrize("decimals", [1, 9])
-def test_roc_auc_is_that_of_scikit_learn(decimals):
-    draw = np.random.default_rng(0)
-    positive, negative = draw.normal(0.5, 1, 300).round(decimals), draw.normal(size=200).round(decimals)
-    expected = roc_auc_score([1] * 300 + [0] * 200, np.concatenate([positive, negative]))
-    assert roc_auc(torch.tensor(positive), torch.tensor(negative)) == pytest.approx(expected)
-
-
-def test_roc_auc_of_nan_is_no_gain():
-    assert roc_auc(torch.tensor([torch.nan, 1.0]), torch.tensor([0.0, torch.nan])) == 1 / 4
 
 
 def test_a_model_that_tells_nothing_apart_finds_nothing():

@@ -50,7 +50,7 @@ def test_linear_probe_is_that_of_scikit_learn_with_the_penalty_chosen_on_the_sam
     fitted, validation = (part.numpy() for part in split_by_key([one.key for one in TRAIN]))
 
     def fit(value, part):
-        return LogisticRegression(C=value, max_iter=10000, tol=1e-8).fit(rows[part], labels[part])
+        return LogisticRegression(C=value, max_iter=2000, tol=1e-6).fit(rows[part], labels[part])
 
     chosen = search_inverse_penalty(lambda values: [fit(value, fitted).score(rows[validation], labels[validation]) for value in values])
     reference = fit(chosen, slice(None)).predict(test_rows)

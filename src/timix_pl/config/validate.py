@@ -20,6 +20,8 @@ from timix_pl.models.architectures import known_architectures
 
 TASKS = ("retrieval", "zero_shot", "grounding")
 SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards")
+OF_TORCHRUN = ("launcher.rdzv_endpoint", "launcher.node_rank")
+"""Of the options of launchers; the others are slurm's."""
 
 
 def problems(cfg: RootConfig) -> list[str]:
@@ -216,21 +218,34 @@ def _length(cfg: RootConfig) -> Iterator[str]:
 
 def _launcher(cfg: RootConfig) -> Iterator[str]:
     launcher, trainer = cfg.launcher, cfg.trainer
+    yield from _of_another_launcher(cfg)
     if launcher.kind is LauncherKind.slurm:
         if trainer.devices is None:
             yield f"{_said(cfg, 'launcher.kind', 'trainer.devices')}: SLURM is told what to give; set trainer.devices to the GPUs of a node"
         if launcher.signal_s >= launcher.time_min * 60:
             yield f"{_said(cfg, 'launcher.signal_s', 'launcher.time_min')}: the warning must come after the start; raise the second"
-    if wrong := [option for option in launcher.sbatch if not option.startswith("--")]:
-        yield f"launcher.sbatch={as_typed(wrong)}: must be long options as sbatch takes them, e.g. '[\"--constraint=a100\",--exclusive]'"
-    if launcher.kind is LauncherKind.torchrun and trainer.num_nodes > 1:
-        if not re.fullmatch(r".+:\d+", launcher.rdzv_endpoint or ""):
+        if wrong := [option for option in launcher.sbatch if not option.startswith("--")]:
+            yield f"launcher.sbatch={as_typed(wrong)}: must be long options as sbatch takes them, e.g. '[\"--constraint=a100\",--exclusive]'"
+    if launcher.kind is LauncherKind.torchrun:
+        if trainer.num_nodes > 1 and not re.fullmatch(r".+:\d+", launcher.rdzv_endpoint or ""):
             yield (
                 f"{_said(cfg, 'launcher.rdzv_endpoint', 'trainer.num_nodes')}: the nodes must know where to meet; "
                 "set launcher.rdzv_endpoint=HOST:PORT of node 0, e.g. node0:29500, on every node"
             )
         if launcher.node_rank >= trainer.num_nodes:
-            yield f"{_said(cfg, 'launcher.node_rank', 'trainer.num_nodes')}: nodes are numbered from 0 to {trainer.num_nodes - 1}"
+            last = trainer.num_nodes - 1
+            yield f"{_said(cfg, 'launcher.node_rank', 'trainer.num_nodes')}: nodes are numbered from 0 to {last}; raise the second"
+
+
+def _of_another_launcher(cfg: RootConfig) -> Iterator[str]:
+    """Options that were set and that the launcher does not use."""
+    options = {key: option for key, option in schema_options().items() if key.startswith("launcher.") and key != "launcher.kind"}
+    changed = [key for key, option in options.items() if _value(cfg, key) != option.default]
+    for owner in (LauncherKind.torchrun, LauncherKind.slurm):
+        keys = [key for key in changed if (key in OF_TORCHRUN) == (owner is LauncherKind.torchrun)]
+        if keys and cfg.launcher.kind is not owner:
+            unset = " ".join(f"{key}={options[key].default_text}" for key in keys)
+            yield f"{_said(cfg, *keys, 'launcher.kind')}: for launcher={owner} alone; choose that, or leave it at {unset}"
 
 
 def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:

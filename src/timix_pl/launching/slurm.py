@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from timix_pl.config.schema import Accelerator, LauncherConfig, RootConfig
-from timix_pl.config.sweep import Job
+from timix_pl.config.sweep import Job, words_of_a_rank
 from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, RunError
 
 POLL_S = 5
@@ -48,7 +48,7 @@ def submit(jobs: Sequence[Job], folder: Path) -> None:
 
 def become_a_rank(words: Sequence[str]) -> None:
     """What each task of a job runs: the command itself takes the place of submitit, whose signal handlers would requeue a second time."""
-    os.execv(sys.executable, [sys.executable, "-m", "timix_pl.cli.train", *words, "launcher.kind=local"])
+    os.execv(sys.executable, [sys.executable, "-m", "timix_pl.cli.train", *words_of_a_rank(words)])
 
 
 def batch_parameters(cfg: RootConfig) -> dict[str, Any]:

@@ -66,7 +66,23 @@ def test_a_sound_configuration_has_no_problems(base):
         (SCENES, ["trainer.max_steps=null"], ["trainer.max_steps and trainer.max_epochs are not set", "trainer.max_epochs=10"]),
         (SCENES, ["launcher.kind=slurm"], ["launcher.kind=slurm, trainer.devices=null", "set trainer.devices"]),
         (SCENES, ["launcher.kind=slurm", "trainer.devices=2", "launcher.time_min=2"], ["signal_s=120, launcher.time_min=2", "raise"]),
-        (SCENES, ["launcher.sbatch=[exclusive]"], ["launcher.sbatch=[exclusive]", "long options"]),
+        (SCENES, ["launcher.kind=slurm", "trainer.devices=2", "launcher.sbatch=[exclusive]"], ["sbatch=[exclusive]", "long options"]),
+        (
+            SCENES,
+            ["launcher.kind=slurm", "trainer.devices=2", "launcher.node_rank=1"],
+            ["launcher.node_rank=1, launcher.kind=slurm: for launcher=torchrun alone", "choose that", "launcher.node_rank=0"],
+        ),
+        (
+            SCENES,
+            ["launcher.partition=gpu", "launcher.wait=true", "launcher.setup=[a]"],
+            [
+                "launcher.partition=gpu, launcher.setup=[a], launcher.wait=true, launcher.kind=local: for launcher=slurm alone",
+                "choose that",
+                "launcher.partition=null launcher.setup=[] launcher.wait=false",
+            ],
+        ),
+        (SCENES, ["launcher.kind=torchrun", "launcher.qos=x"], ["launcher.qos=x, launcher.kind=torchrun: for launcher=slurm alone"]),
+        (SCENES, ["launcher.kind=torchrun", "launcher.node_rank=1"], ["launcher.node_rank=1, trainer.num_nodes=1", "from 0 to 0", "raise"]),
         (SCENES, ["launcher.kind=torchrun", "trainer.num_nodes=2"], ["launcher.rdzv_endpoint=null", "HOST:PORT", "node0:29500"]),
         (
             SCENES,

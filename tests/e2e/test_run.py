@@ -221,11 +221,17 @@ def test_bad_samples_are_written_down_and_too_many_stop_the_run(tmp_path: Path, 
     assert "data.max_bad_frac=0.001" in said and "quarantine.jsonl" in said
 
 
-def test_a_start_that_failed_leaves_the_folder_free(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = arguments(shards, tmp_path / "run", "trainer.max_steps=1", "evaluation.tasks=[]", "resume=never")
+def test_a_start_that_failed_leaves_nothing_behind(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = arguments(shards, tmp_path / "runs" / "new", "trainer.max_steps=1", "evaluation.tasks=[]", "resume=never")
     refusal([*words, "pta.block=9"], capsys)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "new").mkdir()
+    refusal([*words, "pta.block=9"], capsys)
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "new"]
     train([*words, "pta.block=1"])
-    assert [row["step"] for row in rows(tmp_path / "run")] == ["1"]
+    assert [row["step"] for row in rows(tmp_path / "runs" / "new")] == ["1"]
+    assert (tmp_path / "runs" / "new" / ".lock").exists()
 
 
 def test_steps_asked_for_are_traced_and_mfu_is_logged_where_the_peak_is_known(

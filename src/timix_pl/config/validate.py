@@ -225,7 +225,7 @@ def _launcher(cfg: RootConfig) -> Iterator[str]:
         if launcher.signal_s >= launcher.time_min * 60:
             yield f"{_said(cfg, 'launcher.signal_s', 'launcher.time_min')}: the warning must come after the start; raise the second"
         if wrong := [option for option in launcher.sbatch if not option.startswith("--")]:
-            yield f"launcher.sbatch={as_typed(wrong)}: must be long options as sbatch takes them, e.g. '[\"--constraint=a100\",--exclusive]'"
+            yield f"launcher.sbatch={as_typed(wrong)}: must be long options, as sbatch takes them, e.g. '[--exclusive]'"
     if launcher.kind is LauncherKind.torchrun:
         if trainer.num_nodes > 1 and not re.fullmatch(r".+:\d+", launcher.rdzv_endpoint or ""):
             yield (

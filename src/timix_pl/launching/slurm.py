@@ -1,17 +1,20 @@
 """Jobs for SLURM, submitted through submitit, which writes the batch script, the array and the log files."""
 
+import io
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 from timix_pl.config.schema import Accelerator, LauncherConfig, RootConfig
 from timix_pl.config.sweep import Job, words_of_a_rank
 from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, RunError
+from timix_pl.core.files import missing_folders, remove_empty
 
 POLL_S = 5
 UNFINISHED = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "RESIZING", "SUSPENDED", "STOPPED")
@@ -29,14 +32,19 @@ def submit(jobs: Sequence[Job], folder: Path) -> None:
     """
     cfg = jobs[0].cfg
     executor = _executor(cfg, folder)
+    made, before = missing_folders(folder), set(folder.glob("*"))
     try:
-        if len(jobs) == 1:
-            ids = [executor.submit(become_a_rank, jobs[0].in_run_dir()).job_id]
-        else:
-            ids = [job.job_id for job in executor.map_array(become_a_rank, [job.in_run_dir() for job in jobs])]
+        with redirect_stderr(io.StringIO()):  # submitit prints there what its error says too
+            if len(jobs) == 1:
+                ids = [executor.submit(become_a_rank, jobs[0].in_run_dir()).job_id]
+            else:
+                ids = [job.job_id for job in executor.map_array(become_a_rank, [job.in_run_dir() for job in jobs])]
     except Exception as error:
         if type(error).__name__ != "FailedJobError":
             raise
+        for path in set(folder.glob("*")) - before:
+            path.unlink()
+        remove_empty(made)
         raise RunError(f"launcher.kind=slurm: sbatch refused the job: {' '.join(str(error).split())}") from error
     whole = ids[0].partition("_")[0]
     for job_id, job in zip(ids, jobs, strict=True):

@@ -159,7 +159,7 @@ def test_every_choice_trains(words: list[str], shards: Path, tmp_path: Path) -> 
             ["trainer.accelerator=gpu", "no GPU", "trainer.accelerator=cpu"],
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
         ),
-        (["pta.block=9"], ["pta.block=9", "another"]),
+        (["pta.block=9"], ["pta.block=9", "4 blocks"]),
         (["model.image_size_px=8"], ["mixing.min_side", "1 x 1", "too small"]),
         (["mixing.group_size=3"], ["mixing.group_size=3", "8"]),
         (["data.global_batch_size=1"], ["data.global_batch_size=1", "at least 2"]),

@@ -268,12 +268,18 @@ def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
     )
 
 
+def micro_batch_sizes(cfg: RootConfig, per_rank: int) -> list[int]:
+    """What ``trainer.micro_batch_size`` may be where a rank's batch holds ``per_rank`` pairs, the smallest first."""
+    group = cfg.mixing.group_size if _mixes(cfg) else 1
+    return [size for size in range(group, per_rank + 1, group) if per_rank % size == 0]
+
+
 def _micro_batch_problems(cfg: RootConfig, per_rank: int) -> Iterator[str]:
     size, group = cfg.trainer.micro_batch_size, cfg.mixing.group_size if _mixes(cfg) else 1
-    if size is None or size >= per_rank or (per_rank % size == 0 and size % group == 0):
+    fitting = micro_batch_sizes(cfg, per_rank)
+    if size is None or size >= per_rank or size in fitting:
         return
-    fitting = [divisor for divisor in range(group, per_rank + 1, group) if per_rank % divisor == 0]
-    way_out = f"e.g. trainer.micro_batch_size={min(fitting, key=lambda divisor: abs(divisor - size))}" if fitting else "set it to null"
+    way_out = f"e.g. trainer.micro_batch_size={min(fitting, key=lambda fits: abs(fits - size))}" if fitting else "set it to null"
     rule = f"divide the batch of a rank, {per_rank}" + (f", and be a multiple of mixing.group_size={group}" if group > 1 else "")
     yield f"{_said(cfg, 'trainer.micro_batch_size')}: must {rule}; {way_out}"
 

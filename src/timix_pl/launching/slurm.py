@@ -11,7 +11,8 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from timix_pl.config.schema import Accelerator, LauncherConfig, RootConfig
+from timix_pl.config.resources import gpus_per_node
+from timix_pl.config.schema import LauncherConfig, RootConfig
 from timix_pl.config.sweep import Job, words_of_a_rank
 from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, RunError
 from timix_pl.core.files import missing_folders, remove_empty
@@ -62,9 +63,6 @@ def become_a_rank(words: Sequence[str]) -> None:
 def batch_parameters(cfg: RootConfig) -> dict[str, Any]:
     """What the batch script asks SLURM for, in submitit's words."""
     launcher, trainer = cfg.launcher, cfg.trainer
-    gpus = launcher.gpus_per_node
-    if gpus is None and trainer.accelerator is not Accelerator.cpu:
-        gpus = trainer.devices
     return {
         "job_name": cfg.name,
         "partition": launcher.partition,
@@ -73,7 +71,7 @@ def batch_parameters(cfg: RootConfig) -> dict[str, Any]:
         "time": launcher.time_min,
         "nodes": trainer.num_nodes,
         "ntasks_per_node": trainer.devices,
-        "gpus_per_node": gpus or None,
+        "gpus_per_node": gpus_per_node(cfg),
         "cpus_per_task": launcher.cpus_per_task,
         "mem": None if launcher.mem_gb is None else f"{launcher.mem_gb * 1024:.0f}MB",
         "array_parallelism": launcher.max_parallel or 10_000,

@@ -132,18 +132,14 @@ class ImageTower(nn.Module):
         parameter = next(self.tower.parameters())
         training = self.tower.training
         self.tower.eval()
+        images = torch.zeros(1, 3, *image_size_px, device=parameter.device, dtype=parameter.dtype)
         try:
             if self.block < 1:
                 raise IndexError(self.block)
             with torch.no_grad():
-                images = torch.zeros(1, 3, *image_size_px, device=parameter.device, dtype=parameter.dtype)
                 output = self.tower.forward_intermediates(images, indices=[self.block - 1])
-        except (AssertionError, IndexError, ValueError) as error:
-            raise ModelError(f"pta.block={self.block}: the image tower has no such block (they count from 1); choose another") from error
-        except (AttributeError, RuntimeError, TypeError) as error:
-            raise ModelError(
-                f"model.architecture: patch features cannot be read from {type(self.tower).__name__} ({error}); choose a vision transformer"
-            ) from error
+        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise ModelError(self._why_not(images)) from error
         finally:
             self.tower.train(training)
         _, channels, rows, columns = output["image_intermediates"][0].shape
@@ -153,6 +149,23 @@ class ImageTower(nn.Module):
                 "choose a multiple of the patch size"
             )
         return (rows, columns), channels
+
+    def _why_not(self, images: Float[Tensor, "1 3 H W"]) -> str:
+        """Why there are no patch features after ``block``."""
+        name = type(self.tower).__name__
+        try:
+            with torch.no_grad():
+                depth = len(self.tower.forward_intermediates(images)["image_intermediates"])
+        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+            return f"model.architecture: patch features cannot be read from {name}; choose a vision transformer"
+        if not 1 <= self.block <= depth:
+            return (
+                f"pta.block={self.block}: the image tower has {depth} blocks, counted from 1; choose one of them, at most pta.block={depth}"
+            )
+        return (
+            f"pta.block={self.block}: patch features cannot be read from {name} after this block; take its last one, pta.block={depth}, "
+            "or choose a vision transformer for model.architecture"
+        )
 
 
 def _patch_px(tower: Any, block: int) -> tuple[int, int] | None:

@@ -123,7 +123,7 @@ def _way_to_fit(
         yield f"{begin}{elsewhere} or data.global_batch_size"
         return
     now = cfg.trainer.micro_batch_size or int(shape.num_pairs)
-    for size in reversed(micro_batch_sizes(cfg, int(shape.num_pairs))):
+    for size in reversed(micro_batch_sizes(int(shape.num_pairs), cfg.mixing.group_size if mixing else 1)):
         if size < now:
             chunked = dataclasses.replace(cfg, trainer=dataclasses.replace(cfg.trainer, micro_batch_size=size))
             takes_gb = sum(_memory(chunked, model, mixing, shape, num_ranks)[0].values())

@@ -249,39 +249,51 @@ def _of_another_launcher(cfg: RootConfig) -> Iterator[str]:
 
 
 def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
-    """Batch sizes and group sizes that do not divide among ``ranks`` processes, or leave one too little."""
-    for key in ("data.global_batch_size", "pta.batch_size") if cfg.pta.enabled else ("data.global_batch_size",):
-        size = _value(cfg, key)
-        if size % ranks:
-            yield f"{_said(cfg, key)}: must be a multiple of the number of ranks, {ranks}; e.g. {key}={math.ceil(size / ranks) * ranks}"
-    if cfg.pta.enabled and cfg.pta.negative_frac > 0 and cfg.pta.batch_size < 2:
-        yield f"{_said(cfg, 'pta.negative_frac', 'pta.batch_size')}: negatives are phrases of another image; set pta.batch_size=2 or more"
-    per_rank = cfg.data.global_batch_size // ranks
-    yield from _micro_batch_problems(cfg, per_rank)
-    if not _mixes(cfg) or per_rank % cfg.mixing.group_size == 0:
-        return
-    divisor = math.gcd(per_rank, cfg.mixing.group_size)
-    way_out = f"mixing.group_size={divisor}" if divisor > 1 else f"data.global_batch_size={cfg.mixing.group_size * ranks}"
-    yield (
-        f"{_said(cfg, 'mixing.group_size', 'data.global_batch_size')}: the group size must divide the batch of a rank, {per_rank}; "
-        f"e.g. {way_out}"
-    )
+    """Batch sizes and group sizes that do not divide among ``ranks`` processes, or leave one too little. What is proposed fits together."""
+    if cfg.pta.enabled:
+        if cfg.pta.batch_size % ranks:
+            yield _not_shared(cfg, "pta.batch_size", ranks, ranks)
+        if cfg.pta.negative_frac > 0 and cfg.pta.batch_size < 2:
+            said = _said(cfg, "pta.negative_frac", "pta.batch_size")
+            yield f"{said}: negatives are phrases of another image; set pta.batch_size={max(2, ranks)} or more"
+    size, group = cfg.data.global_batch_size, cfg.mixing.group_size if _mixes(cfg) else 1
+    if size % ranks:
+        yield _not_shared(cfg, "data.global_batch_size", ranks, ranks * group)
+        size = _rounded_up(size, ranks * group)
+    elif size // ranks % group:
+        said, per_rank = _said(cfg, "mixing.group_size", "data.global_batch_size"), size // ranks
+        divisor = math.gcd(per_rank, group)
+        if round(cfg.mixing.ratio * divisor) < 2:
+            size = _rounded_up(size, ranks * group)
+            way_out = f"data.global_batch_size={size}"
+        else:
+            group = divisor
+            way_out = f"mixing.group_size={group}"
+        yield f"{said}: the group size must divide the batch of a rank, {per_rank}; e.g. {way_out}"
+    yield from _micro_batch_problems(cfg, size // ranks, group)
 
 
-def micro_batch_sizes(cfg: RootConfig, per_rank: int) -> list[int]:
-    """What ``trainer.micro_batch_size`` may be where a rank's batch holds ``per_rank`` pairs, the smallest first."""
-    group = cfg.mixing.group_size if _mixes(cfg) else 1
+def _not_shared(cfg: RootConfig, key: str, ranks: int, divisor: int) -> str:
+    proposed = _rounded_up(_value(cfg, key), divisor)
+    return f"{_said(cfg, key)}: must be a multiple of the number of ranks, {ranks}; e.g. {key}={proposed}"
+
+
+def _rounded_up(size: int, divisor: int) -> int:
+    return math.ceil(size / divisor) * divisor
+
+
+def micro_batch_sizes(per_rank: int, group: int) -> list[int]:
+    """What ``trainer.micro_batch_size`` may be where a rank's batch holds ``per_rank`` pairs in groups of ``group``, the smallest first."""
     return [size for size in range(group, per_rank + 1, group) if per_rank % size == 0]
 
 
-def _micro_batch_problems(cfg: RootConfig, per_rank: int) -> Iterator[str]:
-    size, group = cfg.trainer.micro_batch_size, cfg.mixing.group_size if _mixes(cfg) else 1
-    fitting = micro_batch_sizes(cfg, per_rank)
+def _micro_batch_problems(cfg: RootConfig, per_rank: int, group: int) -> Iterator[str]:
+    size, fitting = cfg.trainer.micro_batch_size, micro_batch_sizes(per_rank, group)
     if size is None or size >= per_rank or size in fitting:
         return
-    way_out = f"e.g. trainer.micro_batch_size={min(fitting, key=lambda fits: abs(fits - size))}" if fitting else "set it to null"
     rule = f"divide the batch of a rank, {per_rank}" + (f", and be a multiple of mixing.group_size={group}" if group > 1 else "")
-    yield f"{_said(cfg, 'trainer.micro_batch_size')}: must {rule}; {way_out}"
+    nearest_fitting = min(fitting, key=lambda fits: abs(fits - size))
+    yield f"{_said(cfg, 'trainer.micro_batch_size')}: must {rule}; e.g. trainer.micro_batch_size={nearest_fitting}"
 
 
 def _mixing_numbers(cfg: RootConfig) -> Iterator[str]:

@@ -104,6 +104,6 @@ def test_a_tower_whose_inner_blocks_cannot_be_read_says_which_can():
     with pytest.raises(ModelError) as caught:
         DualEncoder.create("RN50", device="meta", pta_block=2)
     assert str(caught.value) == (
-        "pta.block=2: patch features cannot be read from ModifiedResNet after this block; take its last one, pta.block=5, or choose a vision "
-        "transformer for model.architecture"
+        "pta.block=2: patch features cannot be read from ModifiedResNet after this block; take its last one, pta.block=5, or choose "
+        "a vision transformer for model.architecture"
     )

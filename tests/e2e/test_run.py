@@ -165,6 +165,10 @@ def test_every_choice_trains(words: list[str], shards: Path, tmp_path: Path) -> 
         (["data.global_batch_size=1"], ["data.global_batch_size=1", "at least 2"]),
         (["resume=never"], ["run_dir", "resume"]),
         (["optim.lr=0.1"], ["another configuration", "optim.lr=0.1 here, 0.0005 there", "run_dir"]),
+        (
+            ["model.text_pretrained=false", "model.context_length=20"],
+            ["another configuration", "model.text_pretrained=false here, true there", "model.context_length=20 here, null there"],
+        ),
         (["mixing.ratoi=1", "optim.lr=fast", "mixing.gamma=-1"], ["mixing.ratio", "optim.lr", "mixing.gamma=-1"]),
     ],
     ids=lambda value: " ".join(value),

@@ -1,6 +1,7 @@
 """What a run asks SLURM for."""
 
 from timix_pl.config.schema import Accelerator, RootConfig
+from timix_pl.core.words import counted
 
 
 def gpus_per_node(cfg: RootConfig) -> int | None:
@@ -14,9 +15,9 @@ def describe_resources(cfg: RootConfig) -> str:
     """The resources in words; what is left to the cluster's defaults is left out."""
     launcher, trainer = cfg.launcher, cfg.trainer
     tasks, gpus = trainer.devices, gpus_per_node(cfg)
-    nodes = f"{trainer.num_nodes} node{'s' * (trainer.num_nodes != 1)}, each with {tasks} task{'s' * (tasks != 1)}"
+    nodes = f"{counted(trainer.num_nodes, 'node')}, each with {counted(tasks or 1, 'task')}"
     rest = {
-        "time limit": f"{launcher.time_min} minutes",
+        "time limit": counted(launcher.time_min, "minute"),
         "partition": launcher.partition,
         "account": launcher.account,
         "quality of service": launcher.qos,
@@ -25,6 +26,6 @@ def describe_resources(cfg: RootConfig) -> str:
         "further": " ".join(launcher.sbatch) or None,
     }
     return (
-        f"SLURM is asked for {nodes}{f' and {gpus} GPU' + 's' * (gpus != 1) if gpus else ''}; "
+        f"SLURM is asked for {nodes}{' and ' + counted(gpus, 'GPU') if gpus else ''}; "
         f"{', '.join(f'{name}: {value}' for name, value in rest.items() if value is not None)}"
     )

@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
+from timix_pl.config.options import as_typed
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import RunError
 from timix_pl.core.files import atomic_path, missing_folders, remove_empty
@@ -110,7 +111,7 @@ def _check_same_run(cfg: RootConfig, saved: Path) -> None:
     new = flat(cfg)
     differing = [key for key in new if old.get(key) != new[key] and not key.startswith(MAY_CHANGE)]
     if differing:
-        listed = "; ".join(f"{key}={new[key]} here, {old.get(key)} there" for key in differing)
+        listed = "; ".join(f"{key}={as_typed(new[key])} here, {as_typed(old.get(key))} there" for key in differing)
         raise RunError(
             f"run_dir={saved.parent} belongs to another configuration: {listed}. Choose another run_dir, or set these as they were"
         )

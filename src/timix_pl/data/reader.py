@@ -90,6 +90,11 @@ class ShardReader:
         index, _, row = self._find(number)
         return index.path.name, str(index.keys[row])
 
+    def folder(self, number: int) -> str:
+        """The folder or URL that a sample's shard lies in."""
+        path = self._entry(self._shard_of(number)).path
+        return path.url.rpartition("/")[0] if isinstance(path, RemoteShard) else str(path.parent)
+
     def regions(self, number: int) -> tuple[Region, ...]:
         """The regions of a sample, without reading its image; none where its JSON is not what it should be."""
         index, file, row = self._find(number)

@@ -15,6 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from timix_pl.config.options import as_typed
 from timix_pl.config.schema import Accelerator, RootConfig
 from timix_pl.config.sweep import words_of_a_rank
 from timix_pl.core.errors import RunError
@@ -57,7 +58,7 @@ def run_under_torchrun(cfg: RootConfig, words: Sequence[str]) -> int:
             status = max(failure.exitcode for failure in error.failures.values())  # negative: ended by the agent, after another failed
             return status if status >= 0 else 128 - status
         except (DistError, RendezvousError) as error:
-            raise RunError(f"launcher.rdzv_endpoint={cfg.launcher.rdzv_endpoint}: the nodes did not meet: {error}") from error
+            raise RunError(f"launcher.rdzv_endpoint={as_typed(cfg.launcher.rdzv_endpoint)}: the nodes did not meet: {error}") from error
     return 0
 
 

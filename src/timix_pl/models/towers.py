@@ -128,7 +128,7 @@ class ImageTower(nn.Module):
     def _probe(self, image_size_px: tuple[int, int]) -> tuple[tuple[int, int], int]:
         patch_px = _patch_px(self.tower, self.block)
         if patch_px and (image_size_px[0] % patch_px[0] or image_size_px[1] % patch_px[1]):
-            raise ModelError(f"model.image_size_px={image_size_px}: not a multiple of the patch size {patch_px}; choose one")
+            raise ModelError(f"model.image_size_px={_by(image_size_px)}: not a multiple of the patch size {_by(patch_px)}; choose one")
         parameter = next(self.tower.parameters())
         training = self.tower.training
         self.tower.eval()
@@ -145,7 +145,7 @@ class ImageTower(nn.Module):
         _, channels, rows, columns = output["image_intermediates"][0].shape
         if image_size_px[0] % rows or image_size_px[1] % columns:
             raise ModelError(
-                f"model.image_size_px={image_size_px}: not a multiple of the grid of {rows} x {columns} patches; "
+                f"model.image_size_px={_by(image_size_px)}: not a multiple of the grid of {rows} x {columns} patches; "
                 "choose a multiple of the patch size"
             )
         return (rows, columns), channels
@@ -159,13 +159,16 @@ class ImageTower(nn.Module):
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError):
             return f"model.architecture: patch features cannot be read from {name}; choose a vision transformer"
         if not 1 <= self.block <= depth:
-            return (
-                f"pta.block={self.block}: the image tower has {depth} blocks, counted from 1; choose one of them, at most pta.block={depth}"
-            )
+            return f"pta.block={self.block}: the image tower has {depth} blocks, counted from 1; choose one, at most pta.block={depth}"
         return (
             f"pta.block={self.block}: patch features cannot be read from {name} after this block; take its last one, pta.block={depth}, "
             "or choose a vision transformer for model.architecture"
         )
+
+
+def _by(size_px: Sequence[int]) -> str:
+    """A side, or height x width where they differ."""
+    return " x ".join(map(str, dict.fromkeys(size_px)))
 
 
 def _patch_px(tower: Any, block: int) -> tuple[int, int] | None:
@@ -323,7 +326,8 @@ def create_open_clip(
     except Exception as error:  # open_clip, transformers and torch raise many kinds, assertions among them
         reason = " ".join(f"{error or type(error).__name__}".split())[:_MAX_REASON]
         raise ModelError(
-            f"model.architecture={architecture}, model.pretrained={pretrained}, model.text_model={text_model}: cannot be loaded: {reason}"
+            f"model.architecture={architecture}{f', model.pretrained={pretrained}' if pretrained else ''}"
+            f"{f', model.text_model={text_model}' if text_model else ''}: cannot be loaded: {reason}"
         ) from error
     return model, tokenizer
 

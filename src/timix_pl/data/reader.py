@@ -93,7 +93,12 @@ class ShardReader:
     def folder(self, number: int) -> str:
         """The folder or URL that a sample's shard lies in."""
         path = self._entry(self._shard_of(number)).path
-        return path.url.rpartition("/")[0] if isinstance(path, RemoteShard) else str(path.parent)
+        return str(path.url if isinstance(path, RemoteShard) else path).rpartition("/")[0]
+
+    def captions(self, number: int) -> tuple[str, ...]:
+        """The captions of a sample, without reading its image."""
+        index, file, row = self._find(number)
+        return make_sample("", "", b"", "", self._member(file, index, row, TEXT), self._member(file, index, row, JSON)).captions
 
     def regions(self, number: int) -> tuple[Region, ...]:
         """The regions of a sample, without reading its image; none where its JSON is not what it should be."""

@@ -114,7 +114,10 @@ class SampleStream:
                 shard, key = self.reader.name(chosen)
                 where = {"stream": self._key, "position": position, "folder": self.reader.folder(chosen), "shard": shard, "key": key}
                 problems.append(where | {"reason": str(error), "outcome": "replaced"})
-        raise DataError(f"{self._key}: {_MAX_REPLACEMENTS} samples in a row cannot be used; the last reason: {problems[-1]['reason']}")
+        raise DataError(
+            f"{self._key}: {_MAX_REPLACEMENTS} samples in a row cannot be used; the last reason: {problems[-1]['reason']}. "
+            "'timix-data inspect SHARDS' shows what shards hold; mend them, or name others"
+        )
 
 
 class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):

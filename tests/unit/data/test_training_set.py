@@ -195,7 +195,7 @@ def test_shards_with_nothing_usable_end_in_an_error(tmp_path):
     with ShardWriter(tmp_path / "shards") as writer:
         for number in range(3):
             writer.write(f"s{number}", b"broken", "jpg", captions=["a"])
-    with pytest.raises(DataError, match=r"data\.train_shards: 100 samples in a row.*cannot be decoded"):
+    with pytest.raises(DataError, match=r"data\.train_shards: 100 samples in a row.*cannot be decoded.*timix-data inspect"):
         training_set(tmp_path / "shards")[0]
 
 

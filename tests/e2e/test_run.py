@@ -17,6 +17,7 @@ from PIL import Image
 from tests.tiny import write_shards
 from timix_pl.cli.evaluate import main as evaluate
 from timix_pl.cli.train import main as train
+from timix_pl.config import build
 from timix_pl.data.index import write_manifest
 
 SMALL = [
@@ -250,6 +251,19 @@ def test_steps_asked_for_are_traced_and_mfu_is_logged_where_the_peak_is_known(
     with gzip.open(run / "profile" / "rank0.pt.trace.json.gz") as file:
         assert {event["name"] for event in json.load(file)["traceEvents"] if event["name"].startswith("step ")} == {"step 5"}
     assert f"{run}/profile/rank0.pt.trace.json.gz: open it at https://ui.perfetto.dev" in caplog.text
+
+
+def test_a_model_whose_flops_cannot_be_counted_trains_without_mfu(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise RuntimeError("not on shapes alone")
+
+    monkeypatch.setattr(build, "count_flops", fails)
+    train(arguments(shards, tmp_path / "run", "trainer.max_steps=2", "evaluation.tasks=[]", "trainer.peak_tflops=0.1"))
+    assert "train/mfu is left out: the FLOPs of timix-tiny cannot be counted (not on shapes alone)" in caplog.text
+    (*_, row) = rows(tmp_path / "run")
+    assert row["step"] == "2" and float(row["train/loss/total"]) > 0 and not row.get("train/mfu")
 
 
 def test_a_finished_run_shows_its_results_again(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,6 @@ from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint
 from timix_pl.training.checkpoint_io import read_checkpoint, save_folder
 from timix_pl.training.sharding import ShardedStrategy
 
-
 VARIANTS = {
     "bf16 weights": {"precision": "bf16-true"},
     "patch dropout": {"patch_dropout": 0.25},

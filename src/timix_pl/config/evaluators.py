@@ -38,6 +38,7 @@ def _retrieval(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> 
     found = evaluation_set(cfg, "val", model)
     if found is None:
         return "data.val_shards is not set"
+    found.check_captions()
     return Retrieval(found, captions_per_image=cfg.evaluation.captions_per_image, num_folds=cfg.evaluation.retrieval_folds, **loading)
 
 

@@ -133,7 +133,9 @@ def _section(key: str) -> str:
 
 
 def _message(override: str, error: Exception) -> str:
-    key, value, override = _key(override), override.partition("=")[2], override.removeprefix("++")
+    key, value = _key(override), override.partition("=")[2]
+    if key in schema_options():
+        override = override.removeprefix("++")
     if isinstance(error, OverrideParseException):
         if not value:
             return f"{override}: expected KEY=VALUE"

@@ -96,6 +96,8 @@ RANGES = {
     "checkpoint.keep_last": COUNT,
     "evaluation.every_n_steps": COUNT,
     "evaluation.batch_size": COUNT,
+    "evaluation.mi_pairs": Range(2),
+    "evaluation.num_train_pairs": Range(2),
     "launcher.node_rank": NOT_NEGATIVE,
     "launcher.time_min": COUNT,
     "launcher.gpus_per_node": NOT_NEGATIVE,

@@ -76,6 +76,7 @@ class DataConfig:
     region_shards: Any = option(None, "Images with boxes and phrases that teach PTA, given like train_shards.")
     zero_shot_shards: Any = option(None, "Labelled images with a classes.json beside them, for zero-shot classification.")
     grounding_shards: Any = option(None, "Images with boxes to judge PTA; null takes val_shards where it has boxes.")
+    noise_shards: Any = option(None, "Held-out pairs of which it is known how well they match, for evaluation.tasks=[noise].")
     prepare: Prepare | None = option(None, "flickr8k: first turn the published files in real_data_dir into shards in cache_dir.")
     cache_dir: str = option("data", "Folder for data that timix-pl makes: the generated scenes, the prepared shards.")
     remote: Remote = option(
@@ -220,6 +221,13 @@ class EvaluationConfig:
     tasks: list[str] = option(["retrieval", "zero_shot", "grounding"], "What to evaluate; tasks without data are left out, and said so.")
     every_n_steps: int | None = option(1000, "Evaluate every n steps and at the end; null: at the end only.")
     batch_size: int = option(128, "Images per forward pass of an evaluation, per rank.")
+    mi_pairs: int = option(128, "mutual_information, noise: pairs per batch; the bound and the losses depend on it.")
+    num_train_pairs: int = option(2048, "mutual_information, noise: size of the fixed sample of training pairs.")
+    noise_field: str = option(
+        "misalignment.kind",
+        "noise: field of a sample's JSON that is true, or a word other than none, where the caption is misaligned, or a score of the match.",
+    )
+    noise_min_score: float | None = option(None, "noise: where the field is a score, pairs below this are misaligned.")
 
 
 @dataclass

@@ -18,8 +18,8 @@ from timix_pl.core.errors import DataError
 from timix_pl.data.shards import resolve_shards
 from timix_pl.models.architectures import known_architectures
 
-TASKS = ("retrieval", "zero_shot", "grounding")
-SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards")
+TASKS = ("retrieval", "zero_shot", "grounding", "noise", "mutual_information")
+SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards", "noise_shards")
 
 
 def problems(cfg: RootConfig) -> list[str]:

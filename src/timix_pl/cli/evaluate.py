@@ -94,8 +94,8 @@ def _split(words: Sequence[str]) -> tuple[Path, dict[str, str] | None, list[str]
             raise ConfigError([f"{word}: {ON_RANKS}"])
         else:
             overrides.append(word)
-    checkpoint = Path(given.pop("checkpoint"))
-    if checkpoint == Path():
+    checkpoint = Path(named := given.pop("checkpoint"))
+    if not named:
         raise ConfigError(["checkpoint= is missing: name a run directory or a checkpoint, e.g. checkpoint=runs/demo"])
     if not checkpoint.exists():
         raise ConfigError([f"checkpoint={checkpoint}: there is no such run directory or checkpoint. {nearest_path(checkpoint)}"])

@@ -268,7 +268,7 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
     Raises:
         RunError: there is no checkpoint.
     """
-    run_dir, cfg, path = weights_of(checkpoint, overrides)
+    cfg, path = read_run(checkpoint, overrides)
     prepare_data(cfg)
     model = build_model(cfg)
     step = load_weights(model, path)
@@ -280,14 +280,15 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
         except EvaluationError as raised:
             result, error = raised.result, raised
     done = [evaluator for evaluator in evaluators if error is None or evaluator.name not in error.problems]
-    return Evaluated(run_dir, path, step, about_evaluations(done, cfg, overrides), result, error)
+    return Evaluated(path.parent.parent, path, step, about_evaluations(done, cfg, overrides), result, error)
 
 
-def weights_of(checkpoint: Path, overrides: Sequence[str] = ()) -> tuple[Path, RootConfig, Path]:
-    """The run's folder, its configuration with ``overrides``, and the checkpoint that a run directory stands for, or is given.
+def read_run(checkpoint: Path, overrides: Sequence[str] = ()) -> tuple[RootConfig, Path]:
+    """The configuration of a run, and the checkpoint: that named, or of a run directory the newest that is whole.
 
     Raises:
-        RunError: there is none.
+        RunError: there is no configuration or no checkpoint.
+        ConfigError: wrong overrides.
     """
     is_run = checkpoint.is_dir() and checkpoint.suffix != ".ckpt"
     run_dir = checkpoint if is_run else checkpoint.parent.parent
@@ -295,7 +296,7 @@ def weights_of(checkpoint: Path, overrides: Sequence[str] = ()) -> tuple[Path, R
     path = newest_whole_checkpoint(run_dir / "checkpoints")[0] if is_run else checkpoint
     if path is None:
         raise RunError(f"checkpoint={checkpoint}: no checkpoint there; give a run directory, or a .ckpt file")
-    return run_dir, cfg, path
+    return cfg, path
 
 
 def load_weights(model: DualEncoder, path: Path) -> int:

@@ -30,7 +30,7 @@ def compose(overrides: Sequence[str] = ()) -> RootConfig:
 
 
 def tasks_override(word: str) -> str:
-    """``evaluation=[retrieval,grounding]`` as ``evaluation.tasks=...``; any other word, a choice of the group ``evaluation`` too, as it is."""
+    """``evaluation=[retrieval,grounding]`` as ``evaluation.tasks=...``; other words, choices of that group too, as they are."""
     key, _, value = word.partition("=")
     names = [name.strip() for name in value.strip("[]").split(",")]
     is_list = key == "evaluation" and (value.startswith("[") or set(names) <= set(TASKS))

@@ -87,7 +87,7 @@ def about_evaluations(evaluators: Sequence[Evaluator], cfg: RootConfig, override
     given = [word for word in overrides if not word.startswith("evaluation.tasks=")]
     sets = {evaluator.name: [part for part in vars(evaluator).values() if isinstance(part, Dataset)] for evaluator in evaluators}
     return {
-        name: {"num_samples": sum(len(part) for part in parts), "data": shards, "overrides": given}  # type: ignore[arg-type]
+        name: {"num_samples": sum(map(len, parts)), "data": shards, "overrides": given}  # type: ignore[arg-type]
         for name, parts in sets.items()
     }
 

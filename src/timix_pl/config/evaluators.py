@@ -70,9 +70,7 @@ def _noise(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Eval
         train = None
     if held_out is None and train is None:
         return "data.noise_shards is not set and data=stream has no fixed sample of training pairs"
-    return Noise(
-        held_out, train, field=field, min_score=cfg.evaluation.noise_min_score, num_pairs=cfg.evaluation.mi_pairs, **loading
-    )
+    return Noise(held_out, train, field=field, min_score=cfg.evaluation.noise_min_score, num_pairs=cfg.evaluation.mi_pairs, **loading)
 
 
 def _mutual_information(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:

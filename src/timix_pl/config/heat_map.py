@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timix_pl.config.build import load_weights, weights_of
+from timix_pl.config.build import load_weights, read_run
 from timix_pl.config.parts import build_model
 from timix_pl.core.errors import DataError, ModelError, RunError
 from timix_pl.core.files import atomic_path, nearest_path
@@ -60,7 +60,7 @@ def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = N
         ModelError: the model has no PTA head.
         RunError: there is no checkpoint, or ``out`` has no folder.
     """
-    run_dir, cfg, path = weights_of(checkpoint, overrides)
+    cfg, path = read_run(checkpoint, overrides)
     if not cfg.pta.enabled:
         raise ModelError(f"checkpoint={checkpoint}: the run had pta.enabled=false, so the model has no PTA head and draws no heat maps")
     if not image.is_file():
@@ -78,8 +78,9 @@ def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = N
     tokens = model.tokenizer([cfg.data.phrase_template.replace("{}", text)])
     probabilities = model.patch_scores(pixels[None], tokens)[0].float().sigmoid()
     if out is None:
-        (run_dir / FOLDER).mkdir(exist_ok=True)
-        out = run_dir / FOLDER / f"{image.stem}-{re.sub(r'[^a-z0-9]+', '-', text.lower()).strip('-')[:60] or 'text'}.png"
+        folder = path.parent.parent / FOLDER
+        folder.mkdir(exist_ok=True)
+        out = folder / f"{image.stem}-{re.sub(r'[^a-z0-9]+', '-', text.lower()).strip('-')[:60] or 'text'}.png"
     with atomic_path(out) as temporary:
         heat_picture(pixels.permute(1, 2, 0).numpy(), probabilities.numpy()).save(temporary, "PNG")
     return DrawnHeatMap(out, path, step, probabilities, crop)

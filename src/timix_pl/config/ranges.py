@@ -98,6 +98,7 @@ RANGES = {
     "evaluation.batch_size": COUNT,
     "evaluation.mi_pairs": Range(2),
     "evaluation.num_train_pairs": Range(2),
+    "evaluation.noise_min_score": NOT_NEGATIVE,
     "launcher.node_rank": NOT_NEGATIVE,
     "launcher.time_min": COUNT,
     "launcher.gpus_per_node": NOT_NEGATIVE,

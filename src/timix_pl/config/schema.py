@@ -225,7 +225,7 @@ class EvaluationConfig:
     num_train_pairs: int = option(2048, "mutual_information, noise: size of the fixed sample of training pairs.")
     noise_field: str = option(
         "misalignment.kind",
-        "noise: field of a sample's JSON that is true, or a word other than none, where the caption is misaligned, or a score of the match.",
+        "noise: field of a sample's JSON: true, or a word other than none, where the caption is misaligned; or a score of the match.",
     )
     noise_min_score: float | None = option(None, "noise: where the field is a score, pairs below this are misaligned.")
 

@@ -8,8 +8,8 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.evaluation_set import EvaluationItem
-from timix_pl.evaluation.model import evaluating
-from timix_pl.evaluation.pairs import EncodedPairs, PairEncoder, encode_pairs
+from timix_pl.evaluation.model import DualEncoderLike, evaluating
+from timix_pl.evaluation.pairs import EncodedPairs, encode_pairs
 from timix_pl.evaluation.results import named
 from timix_pl.metrics.contrastive import binary_entropy, mixed_losses
 from timix_pl.mixing.step import Mixer
@@ -45,7 +45,7 @@ class MutualInformation:
         self.held_out, self.train, self.mixer = held_out, train, mixer
         self.num_pairs, self.batch_size, self.num_workers, self.name = num_pairs, batch_size, num_workers, name
 
-    def run(self, model: PairEncoder, device: torch.device) -> EvaluationResult:
+    def run(self, model: device: torch.device) -> EvaluationResult:
         """The bounds, what they can reach at most, and by how much those of training pairs lie above; the same on every rank.
 
         Args:
@@ -54,7 +54,7 @@ class MutualInformation:
             DataError: a set has fewer than ``num_pairs`` pairs, an image has no caption, or cannot be read.
         """
         clean, mixed, entropies = {}, {}, []
-        with evaluating(model):  # type: ignore[arg-type]
+        with evaluating(model):
             for set_name, dataset in (("held_out", self.held_out), ("train", self.train)):
                 if dataset is None:
                     continue
@@ -73,7 +73,7 @@ class MutualInformation:
                 metrics["gap_mixed"] = mixed["train_mixed"] - mixed["held_out_mixed"]
         return named(self.name, metrics, chance)
 
-    def _encoded(self, model: PairEncoder, dataset: Dataset[EvaluationItem], device: torch.device, set_name: str) -> list[EncodedPairs]:
+    def _encoded(self, model: dataset: Dataset[EvaluationItem], device: torch.device, set_name: str) -> list[EncodedPairs]:
         return encode_pairs(
             model,
             dataset,

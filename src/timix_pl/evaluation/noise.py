@@ -9,8 +9,8 @@ from torch.utils.data import Dataset
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.evaluation_set import EvaluationItem
-from timix_pl.evaluation.model import evaluating
-from timix_pl.evaluation.pairs import PairEncoder, encode_pairs
+from timix_pl.evaluation.model import DualEncoderLike, evaluating
+from timix_pl.evaluation.pairs import encode_pairs
 from timix_pl.evaluation.results import named
 from timix_pl.metrics.grounding import average_precision
 from timix_pl.metrics.separation import roc_auc
@@ -45,7 +45,7 @@ class Noise:
         self.held_out, self.train, self.field, self.min_score = held_out, train, field, min_score
         self.num_pairs, self.batch_size, self.num_workers, self.name = num_pairs, batch_size, num_workers, name
 
-    def run(self, model: PairEncoder, device: torch.device) -> EvaluationResult:
+    def run(self, model: device: torch.device) -> EvaluationResult:
         """Of each set, how well a low similarity tells misaligned pairs, and both kinds' losses; the same on every rank.
 
         Args:
@@ -53,8 +53,9 @@ class Noise:
         Raises:
             DataError: a sample lacks the field, all samples are of one kind, there are fewer than ``num_pairs``, or one cannot be read.
         """
-        metrics, chance = {}, {}
-        with evaluating(model):  # type: ignore[arg-type]
+        metrics: dict[str, float] = {}
+        chance: dict[str, float] = {}
+        with evaluating(model):
             for set_name, dataset in (("held_out", self.held_out), ("train", self.train)):
                 if dataset is not None:
                     of_set, chance_of_set = self._of_set(model, dataset, device, set_name)
@@ -63,11 +64,11 @@ class Noise:
         return named(self.name, metrics, chance)
 
     def _of_set(
-        self, model: PairEncoder, dataset: Dataset[EvaluationItem], device: torch.device, set_name: str
+        self, model: dataset: Dataset[EvaluationItem], device: torch.device, set_name: str
     ) -> tuple[dict[str, float], dict[str, float]]:
         what = {"held_out": "data.noise_shards", "train": "the sample of data.train_shards"}[set_name]
-        options = {"num_pairs": self.num_pairs, "batch_size": self.batch_size, "num_workers": self.num_workers}
-        batches = encode_pairs(model, dataset, device, what=what, **options)
+        num_pairs, batch_size, num_workers = self.num_pairs, self.batch_size, self.num_workers
+        batches = encode_pairs(model, dataset, device, num_pairs=num_pairs, batch_size=batch_size, num_workers=num_workers, what=what)
         misaligned = torch.tensor([self._is_misaligned(key, extra, what) for pairs in batches for key, extra in pairs.extra])
         if misaligned.all() or not misaligned.any():
             kind = "misaligned" if misaligned.all() else "aligned"

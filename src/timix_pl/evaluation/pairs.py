@@ -1,30 +1,20 @@
 """Pairs in batches of a fixed number, as the contrastive loss sees them."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import permutation, seed_of
 from timix_pl.data.evaluation_set import EvaluationItem
 from timix_pl.evaluation.batches import EvaluationBatch, map_batches
+from timix_pl.evaluation.model import DualEncoderLike
 from timix_pl.metrics.contrastive import pair_losses
 from timix_pl.mixing.groups import mixed_rows
 from timix_pl.mixing.step import Mixer, MixStep
-
-
-class PairEncoder(Protocol):
-    """The part of ``timix_pl.models.dual_encoder.DualEncoder`` that this file uses; a call returns its ``Encoded``."""
-
-    tokenizer: Callable[[list[str]], Int[Tensor, "B T"]]
-
-    def modules(self) -> Iterator[nn.Module]: ...
-
-    def __call__(self, images: Tensor, tokens: Tensor, *, mix: MixStep | None) -> Any: ...
 
 
 class Mixed(NamedTuple):
@@ -70,7 +60,7 @@ class _Shuffled(Dataset[EvaluationItem]):
 
 
 def encode_pairs(
-    model: PairEncoder,
+    model: DualEncoderLike,
     dataset: Dataset[EvaluationItem],
     device: torch.device,
     *,
@@ -106,7 +96,7 @@ def encode_pairs(
             torch.cat([pairs.image_features for pairs in encoded]),
             torch.cat([pairs.text_features for pairs in encoded]),
             encoded[0].logit_scale,
-            None if encoded[0].mixed is None else Mixed(*map(torch.cat, zip(*(pairs.mixed for pairs in encoded if pairs.mixed)))),  # noqa: B905
+            None if encoded[0].mixed is None else Mixed(*map(torch.cat, zip(*(pairs.mixed or () for pairs in encoded), strict=True))),
             list(zip(batch.keys, batch.extra, strict=True)),
         )
 
@@ -114,7 +104,7 @@ def encode_pairs(
 
 
 def _encode_part(
-    model: PairEncoder, batch: EvaluationBatch, rows: Int[Tensor, " k"], device: torch.device, mixer: Mixer | None
+    model: DualEncoderLike, batch: EvaluationBatch, rows: Int[Tensor, " k"], device: torch.device, mixer: Mixer | None
 ) -> EncodedPairs:
     first = int(rows[0])
     tokens = model.tokenizer([batch.captions[row][0] for row in rows.tolist()]).to(device)

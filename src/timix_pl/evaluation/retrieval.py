@@ -10,6 +10,7 @@ from timix_pl.data.evaluation_set import EvaluationItem
 from timix_pl.evaluation.batches import EvaluationBatch, map_batches
 from timix_pl.evaluation.model import DualEncoderLike, encode_texts, evaluating
 from timix_pl.evaluation.results import named
+from timix_pl.evaluation.retrieval_examples import retrieval_examples
 from timix_pl.evaluation.sharing import shared_positive_ranks
 from timix_pl.metrics.retrieval import retrieval_chance, retrieval_metrics
 
@@ -47,7 +48,8 @@ class Retrieval:
             encoded = map_batches(self.dataset, encode, batch_size=self.batch_size, num_workers=self.num_workers)
             image_features = torch.cat([features for features, _ in encoded])
             captions_of_image = [captions for _, batch in encoded for captions in batch]
-            text_features = encode_texts(model, [c for captions in captions_of_image for c in captions], self.batch_size, device)
+            captions = [caption for captions in captions_of_image for caption in captions]
+            text_features = encode_texts(model, captions, self.batch_size, device)
 
             captions_per_image = [len(captions) for captions in captions_of_image]
             images = torch.arange(len(image_features))
@@ -55,7 +57,9 @@ class Retrieval:
             image_to_text_ranks = shared_positive_ranks(image_features, text_features, images, image_of_text, device)
             text_to_image_ranks = shared_positive_ranks(text_features, image_features, image_of_text, images, device)
 
-        return named(self.name, retrieval_metrics(image_to_text_ranks, text_to_image_ranks), retrieval_chance(captions_per_image))
+        ranks = image_to_text_ranks, text_to_image_ranks
+        examples = retrieval_examples(self.dataset, captions, image_of_text, image_features, text_features, *ranks)
+        return named(self.name, retrieval_metrics(*ranks), retrieval_chance(captions_per_image), examples)
 
 
 def _require_captions(batch: EvaluationBatch) -> None:

@@ -25,7 +25,9 @@ _LEARNING = (
     _Spec("Zero-shot classification", ("zero_shot/*",), percent=True),
     _Spec("Grounding, per phrase", ("grounding/pointing", "grounding/localisation"), percent=True),
     _Spec("Grounding, per patch", ("grounding/patch_*",), percent=True),
-    _Spec("Mutual information, clean pairs", tuple(f"mutual_information/{n}" for n in ("held_out", "train", "ceiling")), "lower bound, nats"),
+    _Spec(
+        "Mutual information, clean pairs", tuple(f"mutual_information/{n}" for n in ("held_out", "train", "ceiling")), "lower bound, nats"
+    ),
     _Spec(
         "Mutual information, mixed images",
         tuple(f"mutual_information/{n}" for n in ("held_out_mixed", "train_mixed", "ceiling_mixed")),
@@ -33,7 +35,11 @@ _LEARNING = (
     ),
     _Spec("Mutual information, gap", ("mutual_information/gap*",), "training pairs above held-out pairs, nats"),
     _Spec("Noise: misaligned pairs told apart", ("noise/*/roc_auc", "noise/*/average_precision"), percent=True),
-    _Spec("Noise: loss of training pairs", ("noise/train/loss_*aligned",), "InfoNCE of a pair, nats; misaligned ones that come down are learned"),
+    _Spec(
+        "Noise: loss of training pairs",
+        ("noise/train/loss_*aligned",),
+        "InfoNCE of a pair, nats; misaligned ones that come down are learned",
+    ),
     _Spec("Noise: loss of held-out pairs", ("noise/held_out/loss_*aligned",), "InfoNCE of a pair, nats"),
     _Spec("PTA on training batches", ("train/pta/*",), "patches called relevant, against the boxes", percent=True),
 )

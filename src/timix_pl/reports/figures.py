@@ -44,7 +44,7 @@ class Figure:
 
     @property
     def chance_text(self) -> str:
-        return "-" if self.chance is None else value_text(self.name, self.chance)
+        return "-" if self.chance is None else value_text(self.name, self.chance).removesuffix(" nats")
 
     @property
     def times_text(self) -> str:
@@ -68,7 +68,7 @@ class Unit(Enum):
     number = auto()
 
 
-_NUMBERS = ("bleu", "rouge", "meteor", "cider", "spice", "similarity", "drop", "ece", "calibration")
+_NUMBERS = ("bleu", "rouge", "cider", "similarity", "drop", "calibration", "brier")
 """What the parts of a metric's name hold that is no share: scores of captions, cosines, differences, errors of calibration."""
 
 
@@ -83,17 +83,23 @@ def unit(name: str) -> Unit:
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether a lower value of a metric is better: ranks, losses, drops, errors, and the gap between training and held-out pairs.
-
-    The loss of misaligned pairs is better high, and so is its distance from that of aligned ones.
+    """Whether a metric is a rank, an error, a loss, the gap between training and held-out pairs, or what blanking an unimportant part of an
+    image costs. The loss of misaligned pairs is better high, and so is its distance from that of aligned ones.
     """
-    if name.endswith(("loss_misaligned", "loss_gap")):
-        return False
-    return unit(name) is Unit.rank or not {"loss", "drop", "ece", "calibration", "gap"}.isdisjoint(re.split(r"[/_]", name))
+    return name.endswith(("_rank", "_error", "_brier_score", "drop_least", "/loss", "loss_aligned", "information/gap", "/gap_mixed"))
 
 
-_WORDS = {"info_nce": "InfoNCE", "siglip": "SigLIP", "patch_text": "patch-text", "patch_ap": "patch AP", "zero_shot": "zero-shot", "roc_auc": "ROC AUC"}
-_WORDS |= {"vqa": "VQA", "cider": "CIDEr", "rouge_l": "ROUGE-L", "held_out": "held-out", "knn": "kNN"} | {f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)}
+_WORDS = {
+    "info_nce": "InfoNCE",
+    "siglip": "SigLIP",
+    "patch_text": "patch-text",
+    "patch_ap": "patch AP",
+    "zero_shot": "zero-shot",
+    "roc_auc": "ROC AUC",
+}
+_WORDS |= {"vqa": "VQA", "cider_d": "CIDEr-D", "rouge_l": "ROUGE-L", "held_out": "held-out", "knn": "kNN"} | {
+    f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)
+}
 _WORDS |= {"data_wait_frac": "waiting for data", "optimizer_frac": "optimizer", "collectives_frac": "collectives"}
 
 

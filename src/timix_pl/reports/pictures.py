@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 _PIXELATED_BELOW_PX = 160
 _HEAT_PICTURE_PX = 448
+_THUMBNAIL_PX = 128
 _INFERNO = np.array([(0, 4, 40), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)])  # at 0, 1/4, ..., 1
 
 
@@ -34,6 +35,20 @@ def picture(path: Path) -> Picture:
         width, height = image.size
         mime = Image.MIME[image.format or "PNG"]
     return Picture(_data_uri(path.read_bytes(), mime), width, height, max(width, height) < _PIXELATED_BELOW_PX)
+
+
+def thumbnail(path: Path) -> Picture:
+    """An image of at most 128 pixels a side, as a JPEG: a page may hold a hundred.
+
+    Raises:
+        OSError: the file is missing or no image.
+    """
+    buffer = io.BytesIO()
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+        small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+        small.save(buffer, "JPEG", quality=88, subsampling=0)
+        return Picture(_data_uri(buffer.getvalue(), "image/jpeg"), *small.size, False)
 
 
 def heat_uri(scores: np.ndarray) -> str:

@@ -45,7 +45,7 @@ class MutualInformation:
         self.held_out, self.train, self.mixer = held_out, train, mixer
         self.num_pairs, self.batch_size, self.num_workers, self.name = num_pairs, batch_size, num_workers, name
 
-    def run(self, model: device: torch.device) -> EvaluationResult:
+    def run(self, model: DualEncoderLike, device: torch.device) -> EvaluationResult:
         """The bounds, what they can reach at most, and by how much those of training pairs lie above; the same on every rank.
 
         Args:
@@ -73,7 +73,7 @@ class MutualInformation:
                 metrics["gap_mixed"] = mixed["train_mixed"] - mixed["held_out_mixed"]
         return named(self.name, metrics, chance)
 
-    def _encoded(self, model: dataset: Dataset[EvaluationItem], device: torch.device, set_name: str) -> list[EncodedPairs]:
+    def _encoded(self, model: DualEncoderLike, dataset: Dataset[EvaluationItem], device: torch.device, set_name: str) -> list[EncodedPairs]:
         return encode_pairs(
             model,
             dataset,

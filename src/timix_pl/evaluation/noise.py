@@ -13,7 +13,7 @@ from timix_pl.evaluation.model import DualEncoderLike, evaluating
 from timix_pl.evaluation.pairs import encode_pairs
 from timix_pl.evaluation.results import named
 from timix_pl.metrics.grounding import average_precision
-from timix_pl.metrics.separation import roc_auc
+from timix_pl.metrics.ranking import roc_auc
 
 
 class Noise:
@@ -45,7 +45,7 @@ class Noise:
         self.held_out, self.train, self.field, self.min_score = held_out, train, field, min_score
         self.num_pairs, self.batch_size, self.num_workers, self.name = num_pairs, batch_size, num_workers, name
 
-    def run(self, model: device: torch.device) -> EvaluationResult:
+    def run(self, model: DualEncoderLike, device: torch.device) -> EvaluationResult:
         """Of each set, how well a low similarity tells misaligned pairs, and both kinds' losses; the same on every rank.
 
         Args:
@@ -64,7 +64,7 @@ class Noise:
         return named(self.name, metrics, chance)
 
     def _of_set(
-        self, model: dataset: Dataset[EvaluationItem], device: torch.device, set_name: str
+        self, model: DualEncoderLike, dataset: Dataset[EvaluationItem], device: torch.device, set_name: str
     ) -> tuple[dict[str, float], dict[str, float]]:
         what = {"held_out": "data.noise_shards", "train": "the sample of data.train_shards"}[set_name]
         num_pairs, batch_size, num_workers = self.num_pairs, self.batch_size, self.num_workers
@@ -80,7 +80,7 @@ class Noise:
         of_losses = misaligned[: len(losses)]
         unlike = -torch.cat([pairs.similarities for pairs in batches])
         aligned, wrong = losses[~of_losses].mean().item(), losses[of_losses].mean().item()
-        metrics = {"roc_auc": roc_auc(unlike, misaligned), "average_precision": average_precision(unlike, misaligned)}
+        metrics = {"roc_auc": roc_auc(unlike[misaligned], unlike[~misaligned]), "average_precision": average_precision(unlike, misaligned)}
         metrics |= {"loss_aligned": aligned, "loss_misaligned": wrong, "loss_gap": wrong - aligned}
         chance = {"roc_auc": 0.5, "average_precision": misaligned.double().mean().item(), "loss_gap": 0.0}
         return metrics, chance | dict.fromkeys(("loss_aligned", "loss_misaligned"), math.log(self.num_pairs))

@@ -36,6 +36,14 @@ def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+SAYS_HOW_MANY = """\
+from timix_pl.config import build
+from timix_pl.core.distributed import world_size
+run_tasks = build.run_tasks
+build.run_tasks = lambda *given: print(f"one of {world_size()} ranks", file=sys.stderr) or run_tasks(*given)
+"""
+
+
 def found(run: Path) -> dict:
     return json.loads((run / "evaluate/evaluation.json").read_text())
 
@@ -80,9 +88,12 @@ def test_two_ranks_under_torchrun_give_the_figures_of_one(run: Path, tmp_path: P
     evaluate(words)
     alone, said = found(run)["metrics"], capsys.readouterr().out
     (run / "evaluate/evaluation.json").unlink()
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", str(write_scripts(tmp_path) / "timix-evaluate")]
+    script = write_scripts(tmp_path) / "timix-evaluate"
+    script.write_text(script.read_text().replace("if __name__", f"{SAYS_HOW_MANY}if __name__"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", str(script)]
     done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("one of 2 ranks") == 2
     assert found(run)["metrics"] == alone
     assert done.stdout == said  # once, though two ranks ran
 

@@ -87,11 +87,14 @@ class Blend:
         return 0.7 * images[plan.rows] + 0.3 * images[plan.partners]
 
 
-def test_the_bound_of_mixed_images_is_log_k_less_one_less_their_cross_entropy(model):
+@pytest.mark.parametrize("num_parts", [1, 2])
+def test_the_bound_of_mixed_images_is_log_k_less_one_less_their_cross_entropy(num_parts, model):
     dataset, mixer = pairs(13), Blend()
-    metrics, chance, _ = MutualInformation(dataset, None, mixer=mixer, num_pairs=6, batch_size=6).run(model, CPU)
+    metrics, chance, _ = MutualInformation(dataset, None, mixer=mixer, num_pairs=6, batch_size=6 // num_parts).run(model, CPU)
+    parts = [torch.stack(plan) + 6 // num_parts * (number % num_parts) for number, plan in enumerate(mixer.plans)]
     losses = []
-    for batch, (rows, partners) in zip(batches(dataset, 6), mixer.plans[:2], strict=True):
+    for number, batch in enumerate(batches(dataset, 6)):
+        rows, partners = torch.cat(parts[number * num_parts : (number + 1) * num_parts], dim=1)
         assert sorted(rows.tolist()) == sorted(partners.tolist()) == list(range(6)) and (rows != partners).all()
         x = model.normalise(torch.stack([item.image for item in batch]))
         with torch.no_grad():

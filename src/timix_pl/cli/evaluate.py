@@ -14,7 +14,7 @@ HEAT_MAP = "heat_map"
 NEEDED = {"image": "name a photo, e.g. image=dog.jpg", "text": "say what to look for, e.g. 'text=a dog'"}
 ON_RANKS = "timix-evaluate works on the ranks that torchrun starts: torchrun --nproc-per-node N $(which timix-evaluate) checkpoint=..."
 DETAILS = """\
-options:
+what to evaluate:
   checkpoint=PATH       a run directory (its newest checkpoint is taken) or a .ckpt file in one
   evaluation=TASKS      one or more of retrieval, zero_shot, grounding, noise and
                         mutual_information, in brackets; without it, what the

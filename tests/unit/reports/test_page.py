@@ -278,3 +278,13 @@ def test_a_broken_file_of_what_was_evaluated_afterwards_is_named(run_dir):
     (run_dir / "evaluate").mkdir()
     (run_dir / "evaluate/evaluation.json").write_text('{"step": 3}')
     assert "evaluate/evaluation.json is left out: KeyError" in _report(run_dir).text
+
+
+def test_bounds_are_drawn_below_their_ceiling(run_dir):
+    names = ("held_out", "train", "ceiling", "held_out_mixed", "train_mixed", "ceiling_mixed", "gap", "gap_mixed")
+    header, values = ",".join(f"mutual_information/{name}" for name in names), "0.4,0.5,4.852,0.2,0.3,4.3,0.1,0.1"
+    (run_dir / "metrics.csv").write_text(f"step,{header}\n5,{values}\n10,{values}\n")
+    page = _report(run_dir)
+    assert page.count("polyline") == 6
+    assert "lower bound, nats, at most 4.852 held-out 0.4 train 0.5" in page.text
+    assert "lower bound, nats, at most 4.300" in page.text

@@ -159,16 +159,28 @@ def _confusion(folder: Path, entry: dict[str, Any]) -> Confusion:
 
 
 def _answered(folder: Path, entry: dict[str, Any]) -> Answered:
-    right_answers = [str(answer) for answer in entry["right_answers"]]
-    choices = [_found(folder, choice, right=choice["text"] in right_answers) for choice in entry.get("choices") or []]
+    right_answers = [str(answer) for answer in _first(entry, "right_answers", "answers")]
+    choices = [{"text": _first(choice, "text", "choice"), "score": choice["score"]} for choice in entry.get("choices") or []]
     return Answered(
-        thumbnail(folder / entry["image"]), str(entry["question"]), str(entry["answer"]), right_answers, bool(entry["right"]), choices
+        thumbnail(folder / entry["image"]),
+        str(entry["question"]),
+        str(_first(entry, "answer", "chosen", "given")),
+        right_answers,
+        bool(entry["right"]),
+        [_found(folder, choice, right=choice["text"] in right_answers) for choice in choices],
     )
+
+
+def _first(entry: dict[str, Any], *keys: str) -> Any:
+    """The value of the first of these keys that the entry has."""
+    return entry[next((key for key in keys if key in entry), keys[0])]
 
 
 def _captioned(folder: Path, entry: dict[str, Any]) -> Captioned:
     references = [str(reference) for reference in entry["references"]]
-    return Captioned(thumbnail(folder / entry["image"]), str(entry["caption"]), references, f"{float(entry['score']):.2f}")
+    return Captioned(
+        thumbnail(folder / entry["image"]), str(entry["caption"]), references, f"{float(_first(entry, 'score', 'cider_d')):.2f}"
+    )
 
 
 _KINDS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], Shown]]] = {

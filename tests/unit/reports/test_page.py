@@ -288,3 +288,14 @@ def test_bounds_are_drawn_below_their_ceiling(run_dir):
     assert page.count("polyline") == 6
     assert "lower bound, nats, at most 4.852 held-out 0.4 train 0.5" in page.text
     assert "lower bound, nats, at most 4.300" in page.text
+
+
+def test_answers_may_be_given_or_chosen(run_dir):
+    write_examples(run_dir)
+    asked = {"image": "image-0.png", "question": "what?", "answers": ["a ring"], "right": True}
+    chosen = asked | {"chosen": "a ring", "choices": [{"choice": "a ring", "score": 0.75}, {"choice": "a star", "score": 0.25}]}
+    (run_dir / "examples/vqa.json").write_text(json.dumps([chosen, asked | {"given": "rings", "right": False}]))
+    captioned = {"image": "image-1.png", "caption": "a ring", "references": ["rings"], "cider_d": 2.345}
+    (run_dir / "examples/captioning.json").write_text(json.dumps([captioned]))
+    text = _report(run_dir).text
+    assert "✓ a ring a ring 0.75 ✓ a star 0.25" in text and "✗ rings people said: a ring" in text and "score 2.35" in text

@@ -146,6 +146,36 @@ def write_pictures(folder: Path, number: int, caption: str | None = None) -> Non
     (folder / "heat_maps.json").write_text(json.dumps(heat_maps))
 
 
+def write_examples(folder: Path, *, text: str = "a small red ring", num_classes: int = 4, step: int = 0) -> None:
+    """Examples of every kind, as evaluations leave them in ``folder/examples``."""
+    examples = folder / "examples"
+    examples.mkdir(parents=True)
+    images = []
+    for number, colour in enumerate(COLOURS):
+        images.append(f"image-{number}.png")
+        _scene(colour, number + step).resize((224, 224)).save(examples / images[-1])
+    found = [{"image": name, "right": number == 1} for number, name in enumerate(images)]
+    missed = [{"caption": f"{text} {number}", "right": False} for number in range(5)]
+    queries = [
+        {"caption": text, "rank": 2, "found": found},
+        {"image": images[0], "rank": 1, "found": [{"caption": text, "right": True}, *missed[:4]]},
+        {"image": images[1], "rank": 17, "found": missed, "answer": {"caption": f"the answer to {text}"}},
+    ]
+    matrix = [[9 if given == true else int(given == true + 1) for given in range(num_classes)] for true in range(num_classes)]
+    classes = [f"{text} {number}" for number in range(num_classes)]
+    asked = {"image": images[0], "question": f"is this {text}?", "right_answers": ["yes", "yes", "no"]}
+    choices = [{"text": answer, "score": score} for answer, score in (("yes", 1.5), ("no", -0.25), ("maybe", -2.0))]
+    answers = [asked | {"answer": "yes", "right": True, "choices": choices}, asked | {"answer": "three", "right": False}]
+    captions = [{"image": images[2], "caption": f"we see {text}", "references": [f"there is {text}", "a ring"], "score": 1.234}]
+    for name, content in (
+        ("retrieval", queries),
+        ("zero_shot", [{"confusion": matrix, "classes": classes}]),
+        ("vqa", answers),
+        ("captioning", captions),
+    ):
+        (examples / f"{name}.json").write_text(json.dumps(content))
+
+
 def _scene(colour: str, seed: int) -> Image.Image:
     rng = random.Random(seed)
     image = Image.new("RGB", (64, 64), tuple(rng.randint(120, 230) for _ in range(3)))

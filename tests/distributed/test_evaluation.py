@@ -64,7 +64,20 @@ def evaluate(items):
         ZeroShot(Items(items), CLASSES, ["a {}", "the {}", "{}"], batch_size=4),
         Grounding(Items(items), batch_size=4, min_cover=0.5),
     ]
-    return run_tasks(evaluators, model, CPU), model.images_seen
+    return without_pictures(run_tasks(evaluators, model, CPU)), model.images_seen
+
+
+def without_pictures(result):
+    """The result with the number that fills each picture's corner in place of the picture, so that results can be compared."""
+
+    def plain(value):
+        if isinstance(value, torch.Tensor):
+            return f"picture {value[0, 0, 0]}"
+        if isinstance(value, dict):
+            return {key: plain(part) for key, part in value.items()}
+        return [plain(part) for part in value] if isinstance(value, list) else value
+
+    return result._replace(examples=plain(dict(result.examples)))
 
 
 def evaluate_more(items):
@@ -89,7 +102,7 @@ def all_cases():
     try:
         evaluate(broken_dataset())
     except EvaluationError as error:
-        return evaluate(dataset(3)), evaluate(dataset(43)), (error.problems, error.result), evaluate_more(dataset(43))
+        return evaluate(dataset(3)), evaluate(dataset(43)), (error.problems, without_pictures(error.result)), evaluate_more(dataset(43))
     raise AssertionError("the broken set was accepted")
 
 
@@ -104,6 +117,7 @@ def test_two_ranks_give_the_figures_of_one_and_share_the_work(on_two_ranks, case
     (first, seen_by_first), (second, seen_by_second) = on_two_ranks[case]
     alone, _ = evaluate(dataset(num_images))
     assert first == second == alone
+    assert len(alone.examples["retrieval"]) == min(8, num_images) + min(8, len([c for one in dataset(num_images) for c in one.captions]))
     assert len(alone.metrics) == len(alone.chance) + 1 == 13 + 3 + 8  # a calibration error has no chance level
     assert seen_by_first + seen_by_second == Counter({n: 2 for n in range(num_images)})  # once for retrieval, once for zero-shot
     if num_images > 4:

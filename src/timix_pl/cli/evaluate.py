@@ -1,5 +1,6 @@
 """``timix-evaluate``: evaluate a checkpoint. Everything heavy is imported after the arguments are read, so that ``--help`` is quick."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,20 +8,30 @@ from timix_pl.cli.arguments import parse, parser
 from timix_pl.cli.errors import clean_exit
 from timix_pl.core.errors import ConfigError
 from timix_pl.core.files import nearest_path
+from timix_pl.core.launched import rank_at_start
 
+HEAT_MAP = "heat_map"
+NEEDED = {"image": "name a photo, e.g. image=dog.jpg", "text": "say what to look for, e.g. 'text=a dog'"}
+ON_RANKS = "timix-evaluate works on the ranks that torchrun starts: torchrun --nproc-per-node N $(which timix-evaluate) checkpoint=..."
 DETAILS = """\
 what to evaluate:
   checkpoint=PATH       a run directory (its newest checkpoint is taken) or a .ckpt file in one
-  evaluation=TASKS      one or more of retrieval, zero_shot, grounding, carry_over, linear_probe and knn, in brackets;
-                        without it, what the run's configuration says
+  evaluation=TASKS      one or more of retrieval, zero_shot, grounding, carry_over,
+                        linear_probe, knn, noise and mutual_information, in
+                        brackets; without it, what the run's configuration says
+  evaluation=heat_map image=FILE text=PHRASE [out=FILE]
+                        draws where in a photo the model sees the phrase
   KEY=VALUE             any option of the run, e.g. other data
 
 examples:
   timix-evaluate checkpoint=runs/demo
   timix-evaluate checkpoint=runs/demo/checkpoints/best.ckpt 'evaluation=[retrieval]'
   timix-evaluate checkpoint=runs/demo data.kind=shards data.val_shards=shards/val
+  timix-evaluate checkpoint=runs/demo evaluation=heat_map image=dog.jpg 'text=a dog'
+  torchrun --nproc-per-node 8 $(which timix-evaluate) checkpoint=runs/mine
 
-The figures are printed beside the level of chance. All options: docs/configuration.md.
+The figures are printed beside the level of chance, written to RUN_DIR/evaluate and
+shown in RUN_DIR/report.html. All options: docs/configuration.md.
 """
 
 
@@ -28,36 +39,70 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with ``arguments`` (of the process, by default)."""
     parsed = parse(parser("timix-evaluate", "Evaluate a model that timix-train has trained.", DETAILS), arguments)
     with clean_exit("timix-evaluate"):
-        checkpoint, overrides = _split(parsed.overrides)
+        checkpoint, photo, overrides = _split(parsed.overrides)
 
         from timix_pl.cli.logs import show_logs
-        from timix_pl.config.build import evaluate
-        from timix_pl.evaluation.tasks import EvaluationError
-        from timix_pl.reports.table import results_table
 
-        show_logs()
-        try:
-            print(results_table(*evaluate(checkpoint, overrides=overrides)[:2]))
-        except EvaluationError as error:
-            print(results_table(*error.result[:2]))
-            raise
+        if rank_at_start() == 0:
+            show_logs()
+        else:
+            logging.disable(logging.WARNING)
+        if photo is not None:
+            _draw(checkpoint, photo, overrides)
+        else:
+            _evaluate(checkpoint, overrides)
 
 
-def _split(words: Sequence[str]) -> tuple[Path, list[str]]:
-    """The checkpoint, and the overrides of the run's configuration; ``evaluation=`` is short for ``evaluation.tasks=``."""
-    checkpoint, overrides = "", []
+def _evaluate(checkpoint: Path, overrides: Sequence[str]) -> None:
+    from timix_pl.config.build import evaluate
+    from timix_pl.reports.table import results_table
+
+    evaluated = evaluate(checkpoint, overrides)
+    if rank_at_start() == 0:
+        print(evaluated.told(), results_table(*evaluated.result[:2]), sep="\n")
+        if evaluated.about:
+            results, report = evaluated.write()
+            print(f"Results: {results}\nReport: {report}")
+    if evaluated.error:
+        raise evaluated.error
+
+
+def _draw(checkpoint: Path, photo: dict[str, str], overrides: Sequence[str]) -> None:
+    from timix_pl.config.heat_map import draw_heat_map
+
+    out = Path(photo["out"]) if photo["out"] else None
+    if rank_at_start() == 0:
+        print(draw_heat_map(checkpoint, Path(photo["image"]), photo["text"], out, overrides).told())
+
+
+def _split(words: Sequence[str]) -> tuple[Path, dict[str, str] | None, list[str]]:
+    """The checkpoint; image, text and out of a heat map, if one is asked for; and the overrides of the run's configuration.
+
+    ``evaluation=`` is short for ``evaluation.tasks=``.
+    """
+    given, tasks, overrides = {"checkpoint": "", "image": "", "text": "", "out": ""}, "", []
     for word in words:
         key, _, value = word.partition("=")
         if key == word:
             raise ConfigError([f"{word}: options are written KEY=VALUE; a run directory or a checkpoint is checkpoint={word}"])
-        if key == "checkpoint":
-            checkpoint = value
+        if key in given:
+            given[key] = value
         elif key == "evaluation":
-            overrides.append(f"evaluation.tasks=[{value.strip('[]')}]")
+            tasks = value.strip("[]")
+            overrides.append(f"evaluation.tasks=[{tasks}]")
+        elif key == "trainer.devices":
+            raise ConfigError([f"{word}: {ON_RANKS}"])
         else:
             overrides.append(word)
-    if not checkpoint:
+    checkpoint = Path(named := given.pop("checkpoint"))
+    if not named:
         raise ConfigError(["checkpoint= is missing: name a run directory or a checkpoint, e.g. checkpoint=runs/demo"])
-    if not Path(checkpoint).exists():
-        raise ConfigError([f"checkpoint={checkpoint}: there is no such run directory or checkpoint. {nearest_path(Path(checkpoint))}"])
-    return Path(checkpoint), overrides
+    if not checkpoint.exists():
+        raise ConfigError([f"checkpoint={checkpoint}: there is no such run directory or checkpoint. {nearest_path(checkpoint)}"])
+    if tasks.strip() != HEAT_MAP:
+        if problems := [f"{key}={value}: only evaluation={HEAT_MAP} takes it; leave it out" for key, value in given.items() if value]:
+            raise ConfigError(problems)
+        return checkpoint, None, overrides
+    if problems := [f"{key}= is missing: {meant}" for key, meant in NEEDED.items() if not given[key].strip()]:
+        raise ConfigError(problems)
+    return checkpoint, given, [word for word in overrides if not word.startswith("evaluation.tasks=")]

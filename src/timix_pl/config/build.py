@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from omegaconf import OmegaConf
 
 from timix_pl.config.compose import recompose
 from timix_pl.config.cost import describe_cost
+from timix_pl.config.evaluated import Evaluated, about_evaluations, cluster_environment, forget_evaluations, joined_ranks
 from timix_pl.config.evaluators import build_evaluators
 from timix_pl.config.loggers import open_loggers, plain
 from timix_pl.config.parts import (
@@ -44,7 +44,7 @@ from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, LostRankE
 from timix_pl.core.launched import launched
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.datamodule import PretrainDataModule
-from timix_pl.evaluation.tasks import run_tasks
+from timix_pl.evaluation.tasks import EvaluationError, run_tasks
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.reports.page import write_report
 from timix_pl.training.callbacks.audit import AuditCallback
@@ -150,7 +150,7 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
         _announce(cfg, data, checkpoint)
         write_config(cfg)
         if checkpoint is None:
-            (run_dir / "evaluation.json").unlink(missing_ok=True)
+            forget_evaluations(run_dir)
     with open_loggers(cfg, step_of(checkpoint) if checkpoint else 0) as trainer.loggers:
         _fit(trainer, module, data, checkpoint, signals)
     if trainer.is_global_zero:
@@ -259,15 +259,36 @@ def dry_run(cfg: RootConfig) -> str:
     return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{describe_cost(cfg, model, build_mixing(cfg, model.patch_grid))}"
 
 
-def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> EvaluationResult:
-    """Evaluate a checkpoint with its run's configuration.
+def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
+    """Evaluate a checkpoint with its run's configuration, on all ranks that were started together.
 
     Args:
         checkpoint: a run directory (its newest checkpoint is taken), or a checkpoint inside one.
         overrides: of the run's configuration, as on the command line.
     Raises:
         RunError: there is no checkpoint.
-        EvaluationError: some evaluations failed; it carries the others' result.
+    """
+    cfg, path = read_run(checkpoint, overrides)
+    prepare_data(cfg)
+    model = build_model(cfg)
+    step = load_weights(model, path)
+    error = None
+    with joined_ranks(cfg, path) as device:
+        evaluators = build_evaluators(cfg, model)
+        try:
+            result = run_tasks(evaluators, model.to(device), device)
+        except EvaluationError as raised:
+            result, error = raised.result, raised
+    done = [evaluator for evaluator in evaluators if error is None or evaluator.name not in error.problems]
+    return Evaluated(path.parent.parent, path, step, about_evaluations(done, cfg, overrides), result, error)
+
+
+def read_run(checkpoint: Path, overrides: Sequence[str] = ()) -> tuple[RootConfig, Path]:
+    """The configuration of a run, and the checkpoint: that named, or of a run directory the newest that is whole.
+
+    Raises:
+        RunError: there is no configuration or no checkpoint.
+        ConfigError: wrong overrides.
     """
     is_run = checkpoint.is_dir() and checkpoint.suffix != ".ckpt"
     run_dir = checkpoint if is_run else checkpoint.parent.parent
@@ -275,22 +296,21 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> EvaluationResul
     path = newest_whole_checkpoint(run_dir / "checkpoints")[0] if is_run else checkpoint
     if path is None:
         raise RunError(f"checkpoint={checkpoint}: no checkpoint there; give a run directory, or a .ckpt file")
-    prepare_data(cfg)
-    model = build_model(cfg)
-    load_weights(model, path)
-    device = torch.device("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu")
-    return run_tasks(build_evaluators(cfg, model), model.to(device), device)
+    return cfg, path
 
 
-def load_weights(model: DualEncoder, path: Path) -> None:
+def load_weights(model: DualEncoder, path: Path) -> int:
     """Weights of a checkpoint that ``timix-train`` wrote.
 
+    Returns:
+        The step after which it was written.
     Raises:
         RunError: it cannot be read, or belongs to another model.
     """
     try:
-        state = read_checkpoint(path, optimizers=False)["state_dict"]
-        model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
+        checkpoint = read_checkpoint(path, optimizers=False)
+        model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()})
+        return checkpoint["global_step"]
     except (RuntimeError, KeyError, OSError, EOFError) as error:
         raise RunError(f"{path}: not a checkpoint of this model: {str(error).splitlines()[0]}") from error
 
@@ -364,20 +384,12 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
         limit_val_batches=0,
         logger=False,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(), _cluster_environment()],
+        plugins=[AtomicCheckpointIO(), cluster_environment()],
         log_every_n_steps=cfg.trainer.log_every_n_steps,
         use_distributed_sampler=False,
         enable_model_summary=False,
         enable_progress_bar=cfg.trainer.progress_bar,
     )
-
-
-def _cluster_environment() -> ClusterEnvironment:
-    """Named here, since Lightning takes any process of a SLURM job for one of srun's."""
-    started = launched()
-    if started is None:
-        return LightningEnvironment()
-    return TorchElasticEnvironment() if started.by == "torchrun" else SLURMEnvironment(auto_requeue=False)
 
 
 def _step_flops(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None) -> StepFlops | None:

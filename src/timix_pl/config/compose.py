@@ -15,7 +15,7 @@ from timix_pl.config.folder import conf_dir
 from timix_pl.config.options import nearest, schema_options
 from timix_pl.config.schema import MixingKind, RootConfig
 from timix_pl.config.store import register_schema
-from timix_pl.config.validate import problems, task_problems
+from timix_pl.config.validate import TASKS, problems, task_problems
 from timix_pl.core.errors import ConfigError, RunError
 
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError)
@@ -27,7 +27,15 @@ def compose(overrides: Sequence[str] = ()) -> RootConfig:
     Raises:
         ConfigError: with all problems: overrides that cannot be read or do not fit the schema, values out of range, contradictions.
     """
-    return _checked(overrides, conf_dir(), problems)
+    return _checked([tasks_override(word) for word in overrides], conf_dir(), problems)
+
+
+def tasks_override(word: str) -> str:
+    """``evaluation=[retrieval,grounding]`` as ``evaluation.tasks=...``; other words, choices of that group too, as they are."""
+    key, _, value = word.partition("=")
+    names = [name.strip() for name in value.strip("[]").split(",")]
+    is_list = key == "evaluation" and (value.startswith("[") or set(names) <= set(TASKS))
+    return f"evaluation.tasks=[{','.join(names)}]" if is_list else word
 
 
 def recompose(saved: Path, overrides: Sequence[str] = ()) -> RootConfig:
@@ -143,7 +151,7 @@ def _message(override: str, error: Exception) -> str:
     if isinstance(error, YAMLError):
         return f"{override}: not a YAML file: {' '.join(str(error).split())}"
     if isinstance(error, MissingConfigException):
-        names = sorted(error.options or ())
+        names = sorted([*(error.options or ()), *(TASKS if key == "evaluation" else ())])
         return f"{override}: no such option{nearest(value, names)}; choose from {', '.join(names)}"
     if "Ambiguous value" in str(error):
         return f"{override}: several values; to sweep over them add -m, for a list write '{key}=[{value}]'"

@@ -5,14 +5,17 @@ from collections.abc import Callable
 from typing import Any
 
 from timix_pl.config.class_names import class_names
-from timix_pl.config.parts import evaluation_set, labelled_set
-from timix_pl.config.schema import RootConfig
+from timix_pl.config.parts import build_mixing, evaluation_set, labelled_set
+from timix_pl.config.schema import DataKind, MixingKind, RootConfig
 from timix_pl.core.errors import DataError
 from timix_pl.data.image_folder import ImageFolder
+from timix_pl.data.training_sample import TrainingSample
 from timix_pl.evaluation.carry_over import CarryOver
 from timix_pl.evaluation.grounding import Grounding
 from timix_pl.evaluation.knn import Knn
 from timix_pl.evaluation.linear_probe import LinearProbe
+from timix_pl.evaluation.mutual_information import MutualInformation
+from timix_pl.evaluation.noise import Noise, field_of
 from timix_pl.evaluation.retrieval import Retrieval
 from timix_pl.evaluation.tasks import Evaluator
 from timix_pl.evaluation.zero_shot import ZeroShot
@@ -86,6 +89,34 @@ def _probe(kind: type[LinearProbe] | type[Knn]) -> Callable[[RootConfig, DualEnc
     return build
 
 
+def _noise(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+    held_out, train = evaluation_set(cfg, "noise", model), _training_sample(cfg, model)
+    field = cfg.evaluation.noise_field
+    if held_out is not None and train is not None and field_of(train[0].extra, field) is None:
+        log.info("noise: the training pairs have no field %s (evaluation.noise_field); only data.noise_shards are looked at", field)
+        train = None
+    if held_out is None and train is None:
+        return "data.noise_shards is not set and data=stream has no fixed sample of training pairs"
+    return Noise(held_out, train, field=field, min_score=cfg.evaluation.noise_min_score, num_pairs=cfg.evaluation.mi_pairs, **loading)
+
+
+def _mutual_information(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+    held_out, train = evaluation_set(cfg, "val", model), _training_sample(cfg, model)
+    if held_out is None and train is None:
+        return "data.val_shards is not set and data=stream has no fixed sample of training pairs"
+    mixing = build_mixing(cfg, model.patch_grid)
+    if cfg.mixing.kind == MixingKind.mixgen:
+        log.info("mutual_information: MixGen's mixed pairs have no bound of their own, since their joined captions share parts")
+        mixing = None
+    mixer = mixing.mixer if mixing else None
+    return MutualInformation(held_out, train, mixer=mixer, num_pairs=cfg.evaluation.mi_pairs, **loading)
+
+
+def _training_sample(cfg: RootConfig, model: DualEncoder) -> TrainingSample | None:
+    found = None if cfg.data.kind == DataKind.stream else evaluation_set(cfg, "train", model)
+    return None if found is None else TrainingSample(found, cfg.evaluation.num_train_pairs)
+
+
 BUILDERS: dict[str, Callable[[RootConfig, DualEncoder, dict[str, Any]], Evaluator | str]] = {
     "retrieval": _retrieval,
     "zero_shot": _zero_shot,
@@ -93,5 +124,7 @@ BUILDERS: dict[str, Callable[[RootConfig, DualEncoder, dict[str, Any]], Evaluato
     "carry_over": _carry_over,
     "linear_probe": _probe(LinearProbe),
     "knn": _probe(Knn),
+    "noise": _noise,
+    "mutual_information": _mutual_information,
 }
 """For each task its evaluator, or why there is none."""

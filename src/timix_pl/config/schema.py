@@ -79,6 +79,7 @@ class DataConfig:
     )
     probe_train_shards: Any = option(None, "Labelled images that linear_probe and knn learn from, given like zero_shot_shards.")
     grounding_shards: Any = option(None, "Images with boxes to judge PTA; null takes val_shards where it has boxes.")
+    noise_shards: Any = option(None, "Held-out pairs of which it is known how well they match, for evaluation.tasks=[noise].")
     prepare: Prepare | None = option(None, "flickr8k: first turn the published files in real_data_dir into shards in cache_dir.")
     cache_dir: str = option("data", "Folder for data that timix-pl makes: the generated scenes, the prepared shards.")
     remote: Remote = option(
@@ -234,6 +235,13 @@ class EvaluationConfig:
         None,
         "Caption templates for zero_shot: a .json or .txt file, openai_imagenet or simple; null: those of the classes' file, else simple.",
     )
+    mi_pairs: int = option(128, "mutual_information, noise: pairs per batch; the bound and the losses depend on it.")
+    num_train_pairs: int = option(2048, "mutual_information, noise: size of the fixed sample of training pairs.")
+    noise_field: str = option(
+        "misalignment.kind",
+        "noise: field of a sample's JSON: true, or a word other than none, where the caption is misaligned; or a score of the match.",
+    )
+    noise_min_score: float | None = option(None, "noise: where the field is a score, pairs below this are misaligned.")
 
 
 @dataclass

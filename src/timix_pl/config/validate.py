@@ -18,8 +18,8 @@ from timix_pl.core.errors import DataError
 from timix_pl.data.shards import is_image_folder, resolve_shards
 from timix_pl.models.architectures import known_architectures
 
-TASKS = ("retrieval", "zero_shot", "grounding", "carry_over", "linear_probe", "knn")
-SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards", "probe_train_shards")
+TASKS = ("retrieval", "zero_shot", "grounding", "carry_over", "linear_probe", "knn", "noise", "mutual_information")
+SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards", "probe_train_shards", "noise_shards")
 LABELLED_SHARDS = ("zero_shot_shards", "probe_train_shards")
 OF_TORCHRUN = ("launcher.rdzv_endpoint", "launcher.node_rank")
 """Of the options of launchers; the others are slurm's."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -24,6 +24,8 @@ class DualEncoderLike(Protocol):
     tokenizer: Callable[[list[str]], Int[Tensor, "B T"]]
 
     def modules(self) -> Iterator[nn.Module]: ...
+
+    def __call__(self, images: UInt8[Tensor, "B 3 H W"], tokens: Int[Tensor, "B T"], *, mix: Any = None) -> Any: ...
 
     def encode_image(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]: ...
 

@@ -23,13 +23,25 @@ def named(name: str, metrics: dict[str, float], chance: dict[str, float], exampl
 def write_result(folder: Path, result: EvaluationResult, **about: Any) -> None:
     """``evaluation.json`` and, of each evaluation that has examples, ``examples/NAME.json`` with its images as PNG files beside it.
 
+    Examples that lie there of an evaluation without metrics in ``result`` are removed.
+
     Args:
         about: what else ``evaluation.json`` tells, such as the step.
     """
+    present = {metric.split("/")[0] for metric in result.metrics}
+    for path in (folder / "examples").glob("*.json"):
+        if path.stem in result.examples or path.stem not in present:
+            _remove_examples(path)
     for name, examples in result.examples.items():
         (folder / "examples").mkdir(parents=True, exist_ok=True)
         _write_json(folder / "examples" / f"{name}.json", _with_files(examples, folder / "examples", name))
     _write_json(folder / "evaluation.json", about | {"metrics": result.metrics, "chance": result.chance})
+
+
+def _remove_examples(path: Path) -> None:
+    path.unlink()
+    for picture in path.parent.glob(f"{path.stem}-[0-9]*.png"):
+        picture.unlink()
 
 
 def _write_json(path: Path, content: Any) -> None:

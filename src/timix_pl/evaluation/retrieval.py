@@ -11,6 +11,7 @@ from timix_pl.data.evaluation_set import EvaluationItem
 from timix_pl.evaluation.batches import EvaluationBatch
 from timix_pl.evaluation.model import DualEncoderLike, encode_images, encode_texts, evaluating
 from timix_pl.evaluation.results import named
+from timix_pl.evaluation.retrieval_examples import retrieval_examples
 from timix_pl.evaluation.sharing import shared_ranking
 from timix_pl.metrics.retrieval import MAP_AT, retrieval_chance, retrieval_metrics
 
@@ -64,9 +65,10 @@ class Retrieval:
                 model, self.dataset, self._captions, batch_size=self.batch_size, num_workers=self.num_workers, device=device
             )
             captions_per_image = [len(captions) for captions in captions_of_image]
-            text_features = encode_texts(model, [c for captions in captions_of_image for c in captions], self.batch_size, device)
+            captions = [caption for captions in captions_of_image for caption in captions]
+            text_features = encode_texts(model, captions, self.batch_size, device)
 
-        metrics, chance = [], []
+        metrics, chance, examples = [], [], []
         images = torch.arange(num_images)
         image_of_text = images.repeat_interleave(torch.tensor(captions_per_image))
         for fold in images.chunk(self.num_folds):
@@ -75,9 +77,12 @@ class Retrieval:
             of_images, of_texts = image_features[first:stop], text_features[texts]
             image_to_text = shared_ranking(of_images, of_texts, fold, image_of_text[texts], MAP_AT, device)
             text_to_image = shared_ranking(of_texts, of_images, image_of_text[texts], fold, MAP_AT, device)
+            if first == 0:
+                ranks = image_to_text.best_rank, text_to_image.best_rank
+                examples = retrieval_examples(self.dataset, captions, image_of_text[texts], of_images, of_texts, *ranks)
             metrics.append(retrieval_metrics(image_to_text, text_to_image))
             chance.append(retrieval_chance(captions_per_image[first:stop]))
-        return named(self.name, _mean(metrics), _mean(chance))
+        return named(self.name, _mean(metrics), _mean(chance), examples)
 
     def _captions(self, batch: EvaluationBatch) -> list[tuple[str, ...]]:
         for key, captions in zip(batch.keys, batch.captions, strict=True):

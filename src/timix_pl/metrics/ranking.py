@@ -97,3 +97,16 @@ def average_precision_at_k(scores: Float[Tensor, "Q C"], is_positive: Bool[Tenso
 def top_k_share(ranks: Int[Tensor, " Q"], k: int) -> float:
     """The share of queries whose best positive is among the first k candidates."""
     return (ranks <= k).double().mean().item()
+
+
+def roc_auc(positive_scores: Float[Tensor, " n"], negative_scores: Float[Tensor, " m"]) -> float:
+    """Area under the ROC curve: the share of pairs of a positive and a negative of which the positive scores higher; ties count half.
+
+    A positive whose score is NaN is below all, a negative above all.
+
+    Source: the Mann-Whitney statistic (Hanley and McNeil 1982), which scikit-learn's ``roc_auc_score`` equals.
+    """
+    positives = positive_scores.double().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    negatives = negative_scores.double().nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf).sort().values
+    num_below = torch.searchsorted(negatives, positives) + torch.searchsorted(negatives, positives, right=True)
+    return num_below.double().mean().item() / (2 * len(negatives))

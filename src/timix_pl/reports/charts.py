@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from timix_pl.reports.chart import Chart, line_chart
-from timix_pl.reports.figures import is_rank, words
+from timix_pl.reports.figures import Unit, unit, words
 from timix_pl.reports.run import Run
 
 
@@ -14,8 +14,11 @@ class _Spec:
     patterns: tuple[str, ...]
     note: str = ""
     percent: bool = False
+    ceiling: str = ""
+    """A column whose newest value, which no curve can exceed, is told in the note."""
 
 
+_MI = "mutual_information/"
 _LEARNING = (
     _Spec("Loss", ("train/loss/*",), "unweighted terms and their weighted sum"),
     _Spec("Retrieval, mean recall", ("retrieval/mean_recall",), percent=True),
@@ -25,6 +28,21 @@ _LEARNING = (
     _Spec("Zero-shot classification", ("zero_shot/*",), percent=True),
     _Spec("Grounding, per phrase", ("grounding/pointing", "grounding/localisation"), percent=True),
     _Spec("Grounding, per patch", ("grounding/patch_*",), percent=True),
+    _Spec("Mutual information, clean pairs", (f"{_MI}held_out", f"{_MI}train"), "lower bound, nats", ceiling=f"{_MI}ceiling"),
+    _Spec(
+        "Mutual information, mixed images",
+        (f"{_MI}held_out_mixed", f"{_MI}train_mixed"),
+        "lower bound, nats",
+        ceiling=f"{_MI}ceiling_mixed",
+    ),
+    _Spec("Mutual information, gap", ("mutual_information/gap*",), "training pairs above held-out pairs, nats"),
+    _Spec("Noise: misaligned pairs told apart", ("noise/*/roc_auc", "noise/*/average_precision"), percent=True),
+    _Spec(
+        "Noise: loss of training pairs",
+        ("noise/train/loss_*aligned",),
+        "InfoNCE of a pair, nats; misaligned ones that come down are learned",
+    ),
+    _Spec("Noise: loss of held-out pairs", ("noise/held_out/loss_*aligned",), "InfoNCE of a pair, nats"),
     _Spec("PTA on training batches", ("train/pta/*",), "patches called relevant, against the boxes", percent=True),
 )
 _RUNNING = (
@@ -40,12 +58,13 @@ _RUNNING = (
     _Spec("Peak memory", ("train/peak_memory_gb",), "GB, so far"),
 )
 _NOT_DRAWN = {"consumed", "epoch", "train/num_skipped_steps", "train/num_bad_samples", "train/samples_per_s_per_device"}
+_NOT_DRAWN |= {f"{_MI}ceiling", f"{_MI}ceiling_mixed"}
 
 
 def charts(run: Run) -> tuple[list[Chart], list[Chart]]:
     """The charts of a run: what it learned, and how it ran. A column that no chart knows gets one of its own, named after it."""
     rest = [name for name in run.history if name not in _NOT_DRAWN and not any(_matches(spec, name) for spec in _LEARNING + _RUNNING)]
-    others = tuple(_Spec(name, (name,), percent=not name.startswith("train/") and not is_rank(name)) for name in rest)
+    others = tuple(_Spec(name, (name,), percent=not name.startswith("train/") and unit(name) is Unit.share) for name in rest)
     return _drawn(run, _LEARNING), _drawn(run, _RUNNING + others)
 
 
@@ -57,8 +76,9 @@ def _drawn(run: Run, specs: tuple[_Spec, ...]) -> list[Chart]:
         if names:
             labels = dict(zip(names, _labels(names), strict=True))
             curves = {labels[name]: run.history[name] for name in names}
-            levels = {labels[name]: chance[name] for name in names if name in chance and spec.percent}
-            drawn.append(line_chart(spec.title, curves, last_step=run.last_step, note=spec.note, chance=levels, percent=spec.percent))
+            levels = {labels[name]: chance[name] for name in names if name in chance and unit(name) is not Unit.rank}
+            note = spec.note + (f", at most {run.history[spec.ceiling][-1][1]:.3f}" if spec.ceiling in run.history else "")
+            drawn.append(line_chart(spec.title, curves, last_step=run.last_step, note=note, chance=levels, percent=spec.percent))
     return drawn
 
 

@@ -1,8 +1,10 @@
 """A metric in words: its label, its value and how far it is from chance."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,14 @@ class Figure:
         return ", ".join(words(part) for part in self.name.split("/")[1:]) or words(self.name)
 
     @property
-    def is_rank(self) -> bool:
-        return is_rank(self.name)
+    def is_share(self) -> bool:
+        return unit(self.name) is Unit.share
 
     @property
     def times_chance(self) -> float | None:
         """How many times better than chance; None where chance is unknown, zero or negative."""
+        if unit(self.name) not in (Unit.share, Unit.rank):
+            return None
         better, worse = (self.chance, self.value) if lower_is_better(self.name) else (self.value, self.chance)
         return better / worse if better is not None and worse is not None and better >= 0 < worse else None
 
@@ -40,7 +44,7 @@ class Figure:
 
     @property
     def chance_text(self) -> str:
-        return "-" if self.chance is None else value_text(self.name, self.chance)
+        return "-" if self.chance is None else value_text(self.name, self.chance).removesuffix(" nats")
 
     @property
     def times_text(self) -> str:
@@ -55,14 +59,34 @@ def figures(metrics: Mapping[str, float], chance: Mapping[str, float]) -> list[F
     return [Figure(name, value, chance.get(name)) for name, value in metrics.items()]
 
 
-def is_rank(name: str) -> bool:
-    """Whether a metric is a rank; all others are shown as shares."""
-    return name.endswith("_rank")
+class Unit(Enum):
+    """What a metric's number is: a share between 0 and 1, a rank from 1, nats, or a number on a scale of its own."""
+
+    share = auto()
+    rank = auto()
+    nats = auto()
+    number = auto()
+
+
+_NUMBERS = ("bleu", "rouge", "cider", "similarity", "drop", "calibration", "brier")
+"""What the parts of a metric's name hold that is no share: scores of captions, cosines, differences, errors of calibration."""
+
+
+def unit(name: str) -> Unit:
+    """The unit of a metric, by its stable name."""
+    words_of_name = re.split(r"[/_]", name)
+    if name.endswith("_rank"):
+        return Unit.rank
+    if name.startswith("mutual_information/") or "loss" in words_of_name or "nats" in words_of_name:
+        return Unit.nats
+    return Unit.number if set(words_of_name).intersection(_NUMBERS) else Unit.share
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether a metric is a rank, an error, or what blanking an unimportant part of an image costs."""
-    return name.endswith(("_rank", "_error", "_brier_score", "drop_least"))
+    """Whether a metric is a rank, an error, a loss, the gap between training and held-out pairs, or what blanking an unimportant part of an
+    image costs. The loss of misaligned pairs is better high, and so is its distance from that of aligned ones.
+    """
+    return name.endswith(("_rank", "_error", "_brier_score", "drop_least", "/loss", "loss_aligned", "information/gap", "/gap_mixed"))
 
 
 _WORDS = {
@@ -71,10 +95,12 @@ _WORDS = {
     "patch_text": "patch-text",
     "patch_ap": "patch AP",
     "patch_brier_score": "patch Brier score",
-    "roc_auc": "ROC AUC",
-    "knn": "kNN",
     "map_at_10": "mAP at 10",
     "zero_shot": "zero-shot",
+    "roc_auc": "ROC AUC",
+}
+_WORDS |= {"vqa": "VQA", "cider_d": "CIDEr-D", "rouge_l": "ROUGE-L", "held_out": "held-out", "knn": "kNN"} | {
+    f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)
 }
 _WORDS |= {"data_wait_frac": "waiting for data", "optimizer_frac": "optimizer", "collectives_frac": "collectives"}
 
@@ -88,6 +114,9 @@ def value_text(name: str, value: float) -> str:
     """The value of a metric for people: a share of 0.631 as '63.1%', a rank as '3.5' or '12,000'."""
     if not math.isfinite(value):
         return "undefined"
-    if is_rank(name):
+    kind = unit(name)
+    if kind is Unit.rank:
         return f"{value:,.1f}".removesuffix(".0")
+    if kind is not Unit.share:
+        return f"{value:.3f}" + " nats" * (kind is Unit.nats)
     return f"{value * 100:.1f}%" if value == 0 or value >= 0.001 else f"{value * 100:.2g}%"

@@ -19,10 +19,10 @@ _HEADLINES = ("retrieval/mean_recall", "zero_shot/top_1", "grounding/pointing")
 
 @dataclass(frozen=True)
 class FigureRow:
-    """A final figure, and its best value of the run where an earlier evaluation was better."""
+    """A figure, and another value of it: the best of the run, where an earlier evaluation was better, or that at the end of training."""
 
     figure: Figure
-    earlier_best: str
+    beside: str
 
 
 def write_report(run_dir: Path) -> Path:
@@ -38,6 +38,8 @@ def write_report(run_dir: Path) -> Path:
     run = read_run(run_dir)
     now_s = time.time()
     learning, running = charts(run)
+    trained = {figure.name: figure.value_text for figure in run.figures}
+    afterwards = run.afterwards.figures if run.afterwards else []
     state, sentence = status(run, now_s)
     return write_page(
         run_dir / "report.html",
@@ -49,6 +51,7 @@ def write_report(run_dir: Path) -> Path:
         settings=settings(run),
         headlines=[figure for figure in run.figures if figure.name in _HEADLINES],
         rows=[FigureRow(figure, _earlier_best(run, figure)) for figure in run.figures],
+        afterwards=[FigureRow(figure, trained.get(figure.name, "")) for figure in afterwards],
         learning=learning,
         running=running,
         area=AREA,

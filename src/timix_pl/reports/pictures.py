@@ -2,13 +2,16 @@
 
 import base64
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 _PIXELATED_BELOW_PX = 160
+_HEAT_PICTURE_PX = 448
+_THUMBNAIL_PX = 128
 _INFERNO = np.array([(0, 4, 40), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)])  # at 0, 1/4, ..., 1
 
 
@@ -34,18 +37,59 @@ def picture(path: Path) -> Picture:
     return Picture(_data_uri(path.read_bytes(), mime), width, height, max(width, height) < _PIXELATED_BELOW_PX)
 
 
+def thumbnail(path: Path) -> Picture:
+    """An image of at most 128 pixels a side, as a JPEG: a page may hold a hundred.
+
+    Raises:
+        OSError: the file is missing or no image.
+    """
+    buffer = io.BytesIO()
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+        small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+        small.save(buffer, "JPEG", quality=88, subsampling=0)
+        return Picture(_data_uri(buffer.getvalue(), "image/jpeg"), *small.size, False)
+
+
 def heat_uri(scores: np.ndarray) -> str:
     """A patch grid of scores as a tiny PNG, one pixel a patch, from dark (its lowest score) to bright (its highest).
 
     Args:
         scores: rows by columns.
     """
+    buffer = io.BytesIO()
+    _heat(scores).save(buffer, format="PNG")
+    return _data_uri(buffer.getvalue(), "image/png")
+
+
+def heat_picture(pixels: np.ndarray, scores: np.ndarray) -> Image.Image:
+    """The image beside itself in grey under its heat map, whose best patch is circled; each at least 448 pixels wide.
+
+    Args:
+        pixels: height by width by 3, uint8.
+        scores: the patch grid, rows by columns.
+    """
+    photo = Image.fromarray(pixels)
+    factor = max(1, math.ceil(_HEAT_PICTURE_PX / photo.width))
+    photo = photo.resize((photo.width * factor, photo.height * factor), Image.Resampling.BICUBIC)
+    blended = Image.blend(photo.convert("L").convert("RGB"), _heat(scores).resize(photo.size, Image.Resampling.NEAREST), 0.6)
+    row, column = np.unravel_index(scores.argmax(), scores.shape)
+    x, y = (column + 0.5) * photo.width / scores.shape[1], (row + 0.5) * photo.height / scores.shape[0]
+    radius = 0.03 * photo.width
+    for colour, width in (((0, 0, 0), 5), ((255, 160, 77), 3)):
+        ImageDraw.Draw(blended).ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=width)
+    both = Image.new("RGB", (2 * photo.width, photo.height))
+    both.paste(photo, (0, 0))
+    both.paste(blended, (photo.width, 0))
+    return both
+
+
+def _heat(scores: np.ndarray) -> Image.Image:
+    """A pixel a patch."""
     share = (scores - scores.min()) / max(np.ptp(scores), 1e-12)
     anchors = np.linspace(0, 1, len(_INFERNO))
     rgb = np.stack([np.interp(share, anchors, channel) for channel in _INFERNO.T], axis=-1)
-    buffer = io.BytesIO()
-    Image.fromarray(rgb.round().astype(np.uint8)).save(buffer, format="PNG")
-    return _data_uri(buffer.getvalue(), "image/png")
+    return Image.fromarray(rgb.round().astype(np.uint8))
 
 
 def _data_uri(data: bytes, mime: str) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 import yaml
 
 from timix_pl.core.errors import RunError
-from timix_pl.reports.figures import Figure, figures
+from timix_pl.reports.examples import Examples, read_examples
+from timix_pl.reports.figures import Figure, figures, words
 from timix_pl.reports.history import Points, read_history
 from timix_pl.reports.pictures import Picture, heat_uri, picture
 
@@ -52,6 +53,16 @@ class HeatMap:
 
 
 @dataclass(frozen=True)
+class Afterwards:
+    """What ``timix-evaluate`` found of one checkpoint; ``about`` tells of each evaluation on what data."""
+
+    checkpoint: str
+    step: int
+    figures: list[Figure]
+    about: list[str]
+
+
+@dataclass(frozen=True)
 class Run:
     """What a run directory holds; ``notes`` says in words which of its files could not be read."""
 
@@ -63,6 +74,8 @@ class Run:
     history: dict[str, Points] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
     evaluated_at_step: int | None = None
+    afterwards: Afterwards | None = None
+    examples: list[Examples] = field(default_factory=list)
     mixed: list[MixedPair] = field(default_factory=list)
     heat_maps: list[HeatMap] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -100,6 +113,7 @@ def read_run(run_dir: Path) -> Run:
         raise RunError(_no_run(run_dir))
     notes: list[str] = []
     evaluation = _read(run_dir / "evaluation.json", json.loads, notes)
+    afterwards = _afterwards(_read(run_dir / "evaluate/evaluation.json", json.loads, notes), notes)
     config_path = run_dir / "config.yaml"
     return Run(
         run_dir=run_dir,
@@ -110,10 +124,37 @@ def read_run(run_dir: Path) -> Run:
         history=read_history(run_dir / "metrics.csv"),
         figures=figures(evaluation.get("metrics", {}), evaluation.get("chance", {})),
         evaluated_at_step=evaluation.get("step"),
+        afterwards=afterwards,
+        examples=_examples(run_dir, evaluation.get("step"), afterwards, notes),
         mixed=_pictures(run_dir / "pictures/mixed.json", _mixed_pair, notes),
         heat_maps=_pictures(run_dir / "pictures/heat_maps.json", _heat_map, notes),
         notes=notes,
     )
+
+
+def _afterwards(content: dict[str, Any], notes: list[str]) -> Afterwards | None:
+    if not content:
+        return None
+    try:
+        about = [
+            " ".join([f"{words(name)}: {found['num_samples']:,} samples", *found["overrides"]])
+            for name, found in content["evaluations"].items()
+        ]
+        return Afterwards(content["checkpoint"], content["step"], figures(content["metrics"], content["chance"]), about)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        notes.append(f"evaluate/evaluation.json is left out: {type(error).__name__}: {error}.")
+        return None
+
+
+def _examples(run_dir: Path, step: int | None, afterwards: Afterwards | None, notes: list[str]) -> list[Examples]:
+    """Those of the training and those evaluated afterwards, by name; where both show the same, once."""
+    trained = read_examples(run_dir / "examples", "during training" if step is None else f"at step {step:,} of training", notes)
+    later = read_examples(run_dir / "evaluate/examples", f"afterwards, {afterwards.checkpoint}", notes) if afterwards else {}
+    shown = []
+    for name in sorted(trained.keys() | later.keys()):
+        texts = [found[name] for found in (trained, later) if name in found]
+        shown += [examples for text, examples in texts[: 1 if len(texts) == 2 and texts[0][0] == texts[1][0] else None]]
+    return shown
 
 
 def _no_run(run_dir: Path) -> str:

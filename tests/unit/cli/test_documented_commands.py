@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 
 from tests.commands import REPOSITORY, SCRIPTS
 from timix_pl.cli import evaluate, train
-from timix_pl.config import build
+from timix_pl.config import build, heat_map
 from timix_pl.config.compose import compose, recompose
+from timix_pl.config.evaluated import Evaluated
 from timix_pl.core.types import EvaluationResult
 
 DOCUMENTS = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")]
@@ -66,9 +67,14 @@ def write_run(folder: Path) -> None:
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(compose(["experiment=demo"]))))
 
 
-def recompose_only(checkpoint, tasks=None, overrides=()):
+def recompose_only(checkpoint, overrides=()):
     run_dir = checkpoint.parent.parent if checkpoint.suffix else checkpoint
-    return EvaluationResult({}, {}) if recompose(run_dir / "config.yaml", overrides) else None
+    recompose(run_dir / "config.yaml", overrides)
+    return Evaluated(run_dir, checkpoint, 1, {}, EvaluationResult({}, {}), None)
+
+
+def draw_nothing(checkpoint, image, text, out, overrides):
+    return recompose_only(checkpoint, overrides)
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -85,6 +91,7 @@ def test_a_documented_command_line_is_accepted(line, typed, tmp_path, monkeypatc
         if checkpoint.suffix:
             checkpoint.touch()
         monkeypatch.setattr(build, "evaluate", recompose_only)
+        monkeypatch.setattr(heat_map, "draw_heat_map", draw_nothing)
         evaluate.main(words)
     else:
         # Their files are not here, so they may end with a message about these, but never with one about the arguments.

@@ -200,3 +200,18 @@ def test_options_that_a_runs_file_does_not_know_yet_can_be_given(tmp_path):
 def test_the_folder_of_choices_is_the_repositorys():
     assert (conf_dir() / "config.yaml").is_file()
     assert groups()["mixing"] == ["cutmix", "mixgen", "mixup", "none", "timix"]
+
+
+@pytest.mark.parametrize(
+    "word", ["evaluation=[retrieval,grounding]", "evaluation=retrieval,grounding", "evaluation.tasks=[retrieval,grounding]"]
+)
+def test_evaluation_takes_a_list_of_tasks(word):
+    assert compose(["experiment=demo", word]).evaluation.tasks == ["retrieval", "grounding"]
+
+
+def test_evaluation_is_a_choice_too_and_a_mistyped_task_is_told():
+    assert compose(["experiment=demo", "evaluation=default"]).evaluation.tasks == ["retrieval", "zero_shot", "grounding"]
+    assert compose(["experiment=demo", "evaluation=[]"]).evaluation.tasks == []
+    for word in ("evaluation=retreival", "evaluation=[retreival]"):
+        with pytest.raises(ConfigError, match="nearest: retrieval"):
+            compose(["experiment=demo", word])

@@ -21,3 +21,14 @@ def test_images_of_examples_become_files_beside_them(tmp_path):
 def test_without_examples_there_is_no_folder_of_them(tmp_path):
     write_result(tmp_path, EvaluationResult({"a": 1.0}, {}), step=1)
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
+
+
+def test_examples_that_are_no_longer_of_the_result_are_removed(tmp_path):
+    image = torch.zeros(3, 2, 2, dtype=torch.uint8)
+    both = EvaluationResult({"a/x": 1.0, "b/x": 1.0}, {}, {"a": [{"image": image}, {"image": image}], "b": [{"image": image}]})
+    write_result(tmp_path, both)
+    kept = {path.name for path in (tmp_path / "examples").glob("b*")}
+    write_result(tmp_path, EvaluationResult({"a/x": 1.0, "b/x": 1.0}, {}, {"a": [{"image": image}]}))  # b's come from an earlier call
+    assert {path.name for path in (tmp_path / "examples").iterdir()} == kept | {"a.json", "a-0-image.png"}
+    write_result(tmp_path, EvaluationResult({"c/x": 1.0}, {}))
+    assert list((tmp_path / "examples").iterdir()) == []

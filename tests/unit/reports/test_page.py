@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.fake_run import make_fake_run
+from tests.fake_run import make_fake_run, write_examples
 from timix_pl.core.errors import RunError
 from timix_pl.reports.charts import _NOT_DRAWN
 from timix_pl.reports.page import write_report
@@ -196,3 +196,106 @@ def test_a_report_is_replaced_and_leaves_nothing_beside_it(run_dir):
     write_report(run_dir)
     write_report(run_dir)
     assert {path.name for path in run_dir.iterdir()} == before | {"report.html"}
+
+
+def test_examples_of_every_kind_are_shown_with_small_pictures(run_dir):
+    write_examples(run_dir)
+    page = _report(run_dir)
+    for text in ("Retrieval, examples", "Zero-shot, confusions", "VQA, examples", "Captioning, examples", "at step 1,200 of training"):
+        assert text in page.text
+    assert page.count("img") == 4 + 2 + 2 + 1
+    assert page.count("img", **{"class": "thumb right"}) == 1 and page.count("img", width="128") == 9
+    assert all(attributes["src"].startswith("data:image/jpeg;base64,") for tag, attributes in page.tags if tag == "img")
+    assert "✗ rank 17" in page.text and "right: the answer to a small red ring" in page.text
+    assert page.count("td", title="a small red ring 0, called a small red ring 1: 10%") == 1
+    assert "1 of these 2 answers are right" in page.text and "people said: yes, no" in page.text
+    assert "we see a small red ring there is a small red ring a ring score 1.23" in page.text
+    assert "left out" not in page.text
+    assert (run_dir / "report.html").stat().st_size < 300_000
+
+
+def test_a_large_confusion_matrix_is_told_by_its_largest_errors(run_dir):
+    write_examples(run_dir, num_classes=61)
+    page = _report(run_dir)
+    assert page.count("table", **{"class": "confusion"}) == 0
+    assert "Most frequent confusions" in page.text and "a small red ring 11 a small red ring 12 10%" in page.text
+
+
+def test_text_of_examples_cannot_break_the_page(run_dir):
+    text = """<script>alert(1)</script> "a" & 'b' </td><img src=x onerror=alert(1)>"""
+    write_examples(run_dir, text=text)
+    page = _report(run_dir)
+    assert page.count("script") == 0 and page.count("img") == 9 and f"is this {text}?" in page.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("retrieval.json", "[{", "examples/retrieval.json could not be read"),
+        (
+            "retrieval.json",
+            '[{"caption": "a", "rank": 1, "found": [{"image": "gone.png", "right": true}]}]',
+            "entry 0 is left out: FileNotFound",
+        ),
+        ("zero_shot.json", '[{"confusion": [[1]], "classes": ["a", "b"]}]', "2 classes, but the matrix is not 2 by 2"),
+        ("vqa.json", '[{"what": 1}]', "examples/vqa.json, entry 0 is left out"),
+    ],
+)
+def test_examples_that_cannot_be_shown_are_named_and_the_rest_is_shown(run_dir, name, content, says):
+    write_examples(run_dir)
+    (run_dir / "examples" / name).write_text(content)
+    text = _report(run_dir).text
+    assert says in text and "Captioning, examples" in text
+
+
+def write_afterwards(run_dir, **figures):
+    (run_dir / "evaluate").mkdir(exist_ok=True)
+    about = {"retrieval": {"num_samples": 1234, "overrides": ["data.val_shards=other"], "data": {}}}
+    content = {"step": 1200, "checkpoint": "best.ckpt", "evaluations": about, "metrics": figures, "chance": {}}
+    (run_dir / "evaluate/evaluation.json").write_text(json.dumps(content))
+
+
+def test_what_was_evaluated_afterwards_stands_beside_the_training(run_dir):
+    write_afterwards(run_dir, **{"retrieval/mean_recall": 0.777, "mutual_information/train": 2.5})
+    page = _report(run_dir)
+    assert "checkpoint best.ckpt, step 1,200; retrieval: 1,234 samples data.val_shards=other" in page.text
+    assert "mean recall 77.7% - 56.1%" in page.text and "train 2.500 nats -" in page.text
+
+
+def test_examples_of_both_are_shown_and_the_same_ones_once(run_dir):
+    write_afterwards(run_dir, **{"retrieval/mean_recall": 0.777})
+    write_examples(run_dir)
+    write_examples(run_dir / "evaluate")
+    assert _report(run_dir).text.count("Retrieval, examples") == 1
+    shutil.rmtree(run_dir / "evaluate/examples")
+    write_examples(run_dir / "evaluate", text="a blue square")
+    page = _report(run_dir)
+    assert page.text.count("Retrieval, examples") == 2
+    assert "Evaluated afterwards, best.ckpt" in page.text and "we see a blue square" in page.text
+
+
+def test_a_broken_file_of_what_was_evaluated_afterwards_is_named(run_dir):
+    (run_dir / "evaluate").mkdir()
+    (run_dir / "evaluate/evaluation.json").write_text('{"step": 3}')
+    assert "evaluate/evaluation.json is left out: KeyError" in _report(run_dir).text
+
+
+def test_bounds_are_drawn_below_their_ceiling(run_dir):
+    names = ("held_out", "train", "ceiling", "held_out_mixed", "train_mixed", "ceiling_mixed", "gap", "gap_mixed")
+    header, values = ",".join(f"mutual_information/{name}" for name in names), "0.4,0.5,4.852,0.2,0.3,4.3,0.1,0.1"
+    (run_dir / "metrics.csv").write_text(f"step,{header}\n5,{values}\n10,{values}\n")
+    page = _report(run_dir)
+    assert page.count("polyline") == 6
+    assert "lower bound, nats, at most 4.852 held-out 0.4 train 0.5" in page.text
+    assert "lower bound, nats, at most 4.300" in page.text
+
+
+def test_answers_may_be_given_or_chosen(run_dir):
+    write_examples(run_dir)
+    asked = {"image": "image-0.png", "question": "what?", "answers": ["a ring"], "right": True}
+    chosen = asked | {"chosen": "a ring", "choices": [{"choice": "a ring", "score": 0.75}, {"choice": "a star", "score": 0.25}]}
+    (run_dir / "examples/vqa.json").write_text(json.dumps([chosen, asked | {"given": "rings", "right": False}]))
+    captioned = {"image": "image-1.png", "caption": "a ring", "references": ["rings"], "cider_d": 2.345}
+    (run_dir / "examples/captioning.json").write_text(json.dumps([captioned]))
+    text = _report(run_dir).text
+    assert "✓ a ring a ring 0.75 ✓ a star 0.25" in text and "✗ rings people said: a ring" in text and "score 2.35" in text

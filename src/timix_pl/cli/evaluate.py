@@ -8,9 +8,14 @@ from timix_pl.cli.errors import clean_exit
 from timix_pl.core.errors import ConfigError
 from timix_pl.core.files import nearest_path
 
+OPEN_CLIP = "open_clip:"
+
 DETAILS = """\
 options:
   checkpoint=PATH       a run directory (its newest checkpoint is taken) or a .ckpt file in one
+  checkpoint=open_clip:NAME weights=FILE
+                        a model of others: an architecture of open_clip, and a weights file or one of its pretrained tags;
+                        out=DIR writes DIR/evaluation.json
   evaluation=TASKS      one or more of retrieval, zero_shot and grounding, in brackets;
                         without it, what the run's configuration says
   KEY=VALUE             any option of the run, e.g. other data
@@ -19,6 +24,7 @@ examples:
   timix-evaluate checkpoint=runs/demo
   timix-evaluate checkpoint=runs/demo/checkpoints/best.ckpt 'evaluation=[retrieval]'
   timix-evaluate checkpoint=runs/demo data.kind=shards data.val_shards=shards/val
+  timix-evaluate checkpoint=open_clip:ViT-B-32 weights=vit_b_32.safetensors data.val_shards=shards/val
 
 The figures are printed beside the level of chance. All options: docs/configuration.md.
 """
@@ -37,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         show_logs()
         try:
-            print(results_table(*evaluate(checkpoint, overrides=overrides)))
+            if (name := str(checkpoint)).startswith(OPEN_CLIP):
+                from timix_pl.config.others import evaluate_open_clip
+
+                print(results_table(*evaluate_open_clip(name.removeprefix(OPEN_CLIP), overrides)))
+            else:
+                print(results_table(*evaluate(checkpoint, overrides=overrides)))
         except EvaluationError as error:
             print(results_table(*error.result))
             raise
@@ -58,6 +69,6 @@ def _split(words: Sequence[str]) -> tuple[Path, list[str]]:
             overrides.append(word)
     if not checkpoint:
         raise ConfigError(["checkpoint= is missing: name a run directory or a checkpoint, e.g. checkpoint=runs/demo"])
-    if not Path(checkpoint).exists():
+    if not checkpoint.startswith(OPEN_CLIP) and not Path(checkpoint).exists():
         raise ConfigError([f"checkpoint={checkpoint}: there is no such run directory or checkpoint. {nearest_path(Path(checkpoint))}"])
     return Path(checkpoint), overrides

@@ -269,17 +269,28 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> EvaluationResul
         RunError: there is no checkpoint.
         EvaluationError: some evaluations failed; it carries the others' result.
     """
+    cfg, path = read_run(checkpoint, overrides)
+    prepare_data(cfg)
+    model = build_model(cfg, load_weights=False)
+    load_weights(model, path)
+    device = torch.device("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu")
+    return run_tasks(build_evaluators(cfg, model), model.to(device), device)
+
+
+def read_run(checkpoint: Path, overrides: Sequence[str] = ()) -> tuple[RootConfig, Path]:
+    """The configuration of a run, and the checkpoint: that named, or of a run directory the newest that is whole.
+
+    Raises:
+        RunError: there is no configuration or no checkpoint.
+        ConfigError: wrong overrides.
+    """
     is_run = checkpoint.is_dir() and checkpoint.suffix != ".ckpt"
     run_dir = checkpoint if is_run else checkpoint.parent.parent
     cfg = recompose(run_dir / "config.yaml", overrides)
     path = newest_whole_checkpoint(run_dir / "checkpoints")[0] if is_run else checkpoint
     if path is None:
         raise RunError(f"checkpoint={checkpoint}: no checkpoint there; give a run directory, or a .ckpt file")
-    prepare_data(cfg)
-    model = build_model(cfg)
-    load_weights(model, path)
-    device = torch.device("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu")
-    return run_tasks(build_evaluators(cfg, model), model.to(device), device)
+    return cfg, path
 
 
 def load_weights(model: DualEncoder, path: Path) -> None:

@@ -1,6 +1,7 @@
 """Models that others trained, measured by the same evaluations."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from timix_pl.core.files import atomic_path
 from timix_pl.core.types import EvaluationResult
 from timix_pl.evaluation.tasks import run_tasks
 from timix_pl.models.dual_encoder import DualEncoder
+
+log = logging.getLogger(__name__)
 
 FOLDER_PREFIX = "local-dir:"
 
@@ -38,6 +41,9 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluationRes
         raise ConfigError(found)
     cfg = recompose(conf_dir() / "config.yaml", [word for word in words if word.partition("=")[0] not in own])
     cfg.pta.enabled = False
+    if "grounding" in cfg.evaluation.tasks:
+        cfg.evaluation.tasks.remove("grounding")
+        log.warning("evaluation.tasks: grounding is left out, because models of open_clip have no PTA head")
     prepare_data(cfg)
     model = DualEncoder.create(
         architecture,
@@ -49,7 +55,11 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluationRes
     )
     evaluators = build_evaluators(cfg, model)
     if not evaluators:
-        raise ConfigError(["there is nothing to evaluate on: set data.val_shards or data.zero_shot_shards, or data=scenes"])
+        raise ConfigError(
+            [
+                "there is nothing to evaluate on: set data.val_shards or data.zero_shot_shards (or data=scenes), and evaluation to what has data"
+            ]
+        )
     device = torch.device("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != Accelerator.cpu else "cpu")
     result = run_tasks(evaluators, model.to(device), device)
     if own["out"]:

@@ -25,7 +25,7 @@ model.eval()
 with torch.no_grad():
     image_features = model.encode_image(transform(Image.open("photo.jpg"))[None], normalize=True)
     text_features = model.encode_text(tokenizer(["a dog", "a cat"]), normalize=True)
-logits = model.logit_scale.exp() * image_features @ text_features.TBIAS
+    logits = model.logit_scale.exp() * image_features @ text_features.TBIAS
 """
 NOTE = (
     f'Tools that take an architecture and a weights file: `open_clip.add_model_config(f"{{folder}}/{NAME}.json")`, then the architecture '

@@ -55,11 +55,7 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluationRes
     )
     evaluators = build_evaluators(cfg, model)
     if not evaluators:
-        raise ConfigError(
-            [
-                "there is nothing to evaluate on: set data.val_shards or data.zero_shot_shards (or data=scenes), and evaluation to what has data"
-            ]
-        )
+        raise ConfigError(["there is nothing to evaluate on: set data.val_shards or data.zero_shot_shards, or data=scenes"])
     device = torch.device("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != Accelerator.cpu else "cpu")
     result = run_tasks(evaluators, model.to(device), device)
     if own["out"]:

@@ -110,4 +110,4 @@ def _load_run(cfg: RootConfig, checkpoint: Path, device: str | torch.device = "c
 def _shown(value: Any) -> str:
     """As typed, in one cell of a table, without what may be secret in a URL."""
     text = re.sub(r"://[^/@\s]*@", "://", as_typed(value))
-    return re.sub(r"(://[^\s?,'\"]*)\?[^\s,'\"]*", r"\1", text).replace("|", "\\|").replace("\n", " ")
+    return re.sub(r"(://[^\s?,'\"]*)\?[^\s,'\"\]}]*", r"\1", text).replace("|", "\\|").replace("\n", " ")

@@ -22,9 +22,7 @@ from transformers import CLIPModel, CLIPProcessor
 folder = "FOLDER"  # where this file lies
 model = CLIPModel.from_pretrained(folder).eval()
 processor = CLIPProcessor.from_pretrained(folder)
-inputs = processor(
-    text=["a dog", "a cat"], images=Image.open("photo.jpg"), return_tensors="pt", padding="max_length", truncation=True
-)
+inputs = processor(text=["a dog", "a cat"], images=Image.open("photo.jpg"), return_tensors="pt", padding="max_length", truncation=True)
 with torch.no_grad():
     outputs = model(**inputs)
 image_features, text_features = outputs.image_embeds, outputs.text_embeds  # L2-normalised

@@ -60,10 +60,7 @@ def write(model: TrainedModel, folder: Path, out: Path) -> Written:
 
 def write_architecture(model: TrainedModel, folder: Path, out: Path) -> dict[str, Any]:
     """Write all but the weights: configuration, and what a Hugging Face text tower needs. Returns the configuration."""
-    height, width = model.image_size_px
     model_cfg = copy.deepcopy(model.open_clip_config)
-    model_cfg["vision_cfg"]["image_size"] = height if height == width else [height, width]
-    model_cfg["text_cfg"]["context_length"] = model.context_length
     model_cfg.pop("init_logit_bias", None)
     if model.logit_bias is not None:
         model_cfg["init_logit_bias"] = model.logit_bias
@@ -78,7 +75,7 @@ def write_architecture(model: TrainedModel, folder: Path, out: Path) -> dict[str
         model.tokenizer.save_pretrained(folder)
     statistics = model.encoder.image.tower.preprocess_cfg
     preprocess_cfg = {
-        "size": model_cfg["vision_cfg"]["image_size"],
+        "size": list(model.image_size_px),
         "mean": list(statistics["mean"]),
         "std": list(statistics["std"]),
         "interpolation": "bicubic",

@@ -1,6 +1,7 @@
 """Trained models from disk: what is taken for one, what it gives, and what the export says of its run."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 import timix_pl
+from tests.commands import REPOSITORY
 from tests.tiny import encoded_image, random_captions, random_images, random_pixels, tiny_model
 from timix_pl.config.compose import compose
 from timix_pl.config.trained import export_checkpoint, run_facts
@@ -93,6 +95,16 @@ def test_five_lines_take_pictures_and_words(run_dir):
     assert not model.encode_image(pixels).requires_grad and not model.encoder.training
     with pytest.raises(ShapeError, match="2 images and 3 texts"):
         model.patch_scores(pictures, ["a", "b", "c"])
+
+
+def test_the_five_lines_of_the_docs_run(tmp_path, monkeypatch):
+    page = (REPOSITORY / "docs/exporting.md").read_text()
+    write_run(tmp_path / "runs/demo")
+    Image.fromarray(random_pixels(40, 60, 0)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)[0], found)
+    assert found["similarity"].shape == (1, 2) and found["heat_maps"].shape == (2, 4, 6)
 
 
 def test_the_transform_is_that_of_evaluation(run_dir, tmp_path):

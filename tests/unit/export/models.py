@@ -18,10 +18,16 @@ TEXTS = ["a small red ring", "Two dogs, don't run!", "the " * 30]
 
 
 def trained(
-    architecture: str, *, text_model: str | None = None, image_size_px: int | None = None, seed: int = 0, **options
+    architecture: str,
+    *,
+    text_model: str | None = None,
+    image_size_px: int | None = None,
+    context_length: int | None = None,
+    seed: int = 0,
+    **options,
 ) -> TrainedModel:
     generator = torch.Generator().manual_seed(seed)
-    size = {"text_model": text_model, "image_size_px": image_size_px}
+    size = {"text_model": text_model, "image_size_px": image_size_px, "context_length": context_length}
     encoder = DualEncoder.create(architecture, **({"pta_block": 2} | size | options))
     with torch.no_grad():
         for parameter in encoder.parameters():

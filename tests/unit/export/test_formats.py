@@ -1,5 +1,6 @@
 """An export is whole or absent, replaces only its own kind, and its card says how it is loaded."""
 
+import math
 import os
 import re
 import subprocess
@@ -40,6 +41,17 @@ def test_the_code_of_the_card_runs_without_timix_and_shows_the_models_features(f
     logits = model.logit_scale * image_features @ text_features.T + model.logit_bias
     expected = [*image_features[0].tolist(), *text_features[1].tolist(), *logits[0].tolist()]
     assert yaml.safe_load(done.stdout) == pytest.approx(expected, abs=2e-4)
+
+
+def test_the_page_on_exporting_has_the_code_of_the_cards(tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", (REPOSITORY / "docs/exporting.md").read_text(), re.M | re.S)
+    model = trained("test-clip", image_size_px=64)
+    model.encoder.logit_scale.data.fill_(math.log(14.3))
+    for format, block in zip(FORMATS, blocks[1:], strict=True):
+        export(model, FACTS, format, tmp_path / "out")
+        (code,) = re.findall(r"^```python\n(.*?)^```", (tmp_path / "out/README.md").read_text(), re.M | re.S)
+        code = re.sub(r"14\.[23]\d{5,}", "14.3", code.replace(str(tmp_path / "out"), "exports/demo"))
+        assert code.split() == block.split()
 
 
 def test_a_card_tells_what_the_run_was_and_found(tmp_path):

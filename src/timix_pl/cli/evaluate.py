@@ -46,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if (name := str(checkpoint)).startswith(OPEN_CLIP):
                 from timix_pl.config.others import evaluate_open_clip
 
-                print(results_table(*evaluate_open_clip(name.removeprefix(OPEN_CLIP), overrides)))
+                result = evaluate_open_clip(name.removeprefix(OPEN_CLIP), overrides)
             else:
-                print(results_table(*evaluate(checkpoint, overrides=overrides)))
+                result = evaluate(checkpoint, overrides=overrides)
+            print(results_table(*result[:2]))
         except EvaluationError as error:
-            print(results_table(*error.result))
+            print(results_table(*error.result[:2]))
             raise
 
 

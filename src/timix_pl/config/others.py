@@ -1,6 +1,5 @@
 """Models that others trained, measured by the same evaluations."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +8,14 @@ import open_clip
 import torch
 
 from timix_pl.config.compose import recompose
+from timix_pl.config.evaluators import build_evaluators
 from timix_pl.config.folder import conf_dir
 from timix_pl.config.options import nearest
-from timix_pl.config.parts import build_evaluators, prepare_data
+from timix_pl.config.parts import prepare_data
 from timix_pl.config.schema import Accelerator
 from timix_pl.core.errors import ConfigError
-from timix_pl.core.files import atomic_path
 from timix_pl.core.types import EvaluationResult
+from timix_pl.evaluation.results import write_result
 from timix_pl.evaluation.tasks import run_tasks
 from timix_pl.models.dual_encoder import DualEncoder
 
@@ -61,9 +61,7 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluationRes
     if own["out"]:
         out = Path(own["out"])
         out.mkdir(parents=True, exist_ok=True)
-        content = {"model": f"open_clip:{architecture}", "weights": own["weights"], "metrics": result.metrics, "chance": result.chance}
-        with atomic_path(out / "evaluation.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=1))
+        write_result(out, result, model=f"open_clip:{architecture}", weights=own["weights"])
     return result
 
 

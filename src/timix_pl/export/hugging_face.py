@@ -12,7 +12,7 @@ from transformers import CLIPConfig, CLIPModel
 from timix_pl.core.errors import ModelError
 from timix_pl.export.clip_tokenizer import is_clip_tokenizer, write_clip_tokenizer
 from timix_pl.export.trained_model import TrainedModel
-from timix_pl.export.writing import Written, write_json
+from timix_pl.export.writing import Written, save_tensors, write_json
 
 USAGE = """
 import torch
@@ -61,7 +61,9 @@ def write(model: TrainedModel, folder: Path, out: Path) -> Written:
     )
     loaded = CLIPModel(config).eval()
     loaded.load_state_dict(_state_dict(model))
-    loaded.save_pretrained(folder)
+    config.architectures = ["CLIPModel"]
+    config.save_pretrained(folder)
+    save_tensors(loaded.state_dict(), folder / "model.safetensors")
     write_clip_tokenizer(model.tokenizer, folder)
     side = model.image_size_px[0]
     statistics = image.preprocess_cfg

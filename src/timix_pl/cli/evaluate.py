@@ -11,7 +11,7 @@ from timix_pl.core.files import nearest_path
 OPEN_CLIP = "open_clip:"
 
 DETAILS = """\
-options:
+what to evaluate:
   checkpoint=PATH       a run directory (its newest checkpoint is taken) or a .ckpt file in one
   checkpoint=open_clip:NAME weights=FILE
                         a model of others: an architecture of open_clip, and a weights file or one of its pretrained tags;

@@ -60,7 +60,7 @@ from timix_pl.training.callbacks.throughput import ThroughputCallback
 from timix_pl.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from timix_pl.training.module import OptimSettings, PretrainModule
 from timix_pl.training.signals import StopSignals, silence_lightning
-from timix_pl.training.step_cost import NO_FLOPS, StepFlops, count_flops
+from timix_pl.training.step_cost import StepFlops, count_flops
 
 HEARD_S = 15
 """How long a rank that lost another one leaves it the word."""
@@ -312,6 +312,7 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
         raise ConfigError([f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; set trainer.accelerator=cpu, or auto"])
     mixing = build_mixing(cfg, model.patch_grid)
     peak_flops = device_peak_flops(cfg)
+    flops = _step_flops(cfg, model, mixing) if peak_flops else None
     evaluation = EvaluationCallback(build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, folder=run_dir)
     audit = AuditCallback(
         run_dir,
@@ -323,7 +324,7 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
     regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if cfg.pta.enabled else 0
     callbacks = [
         *([mixing] if mixing else []),
-        ThroughputCallback(peak_flops, _step_flops(cfg, model, mixing)) if peak_flops else ThroughputCallback(),
+        ThroughputCallback(peak_flops, flops) if flops else ThroughputCallback(),
         BadSamplesCallback(
             run_dir / "quarantine.jsonl", max_bad_frac=cfg.data.max_bad_frac, samples_per_step=cfg.data.global_batch_size + regions_per_step
         ),
@@ -390,12 +391,12 @@ def _cluster_environment() -> ClusterEnvironment:
     return TorchElasticEnvironment() if started.by == "torchrun" else SLURMEnvironment(auto_requeue=False)
 
 
-def _step_flops(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None) -> StepFlops:
+def _step_flops(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None) -> StepFlops | None:
     try:
         return count_flops(model, mixing.mixer if mixing else None, cfg.mixing.compute)
     except Exception as error:  # a tower may do on shapes alone what PyTorch cannot; that is no reason not to train it
         log.warning("train/mfu is left out: the FLOPs of %s cannot be counted (%s)", cfg.model.architecture, error)
-        return NO_FLOPS
+        return None
 
 
 def _monitor(cfg: RootConfig, evaluation: EvaluationCallback) -> str | None:

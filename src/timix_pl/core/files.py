@@ -6,8 +6,8 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -44,6 +44,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def missing_folders(folder: Path) -> list[Path]:
+    """A folder and those above it that do not exist, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove the folders that hold nothing, in the order given."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def drop_lines_after(path: Path, step: int) -> None:

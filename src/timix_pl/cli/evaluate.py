@@ -16,7 +16,7 @@ what to evaluate:
   checkpoint=open_clip:NAME weights=FILE
                         a model of others: an architecture of open_clip, and a weights file or one of its pretrained tags;
                         out=DIR writes DIR/evaluation.json
-  evaluation=TASKS      one or more of retrieval, zero_shot and grounding, in brackets;
+  evaluation=TASKS      one or more of retrieval, zero_shot, grounding, carry_over, linear_probe and knn, in brackets;
                         without it, what the run's configuration says
   KEY=VALUE             any option of the run, e.g. other data
 

@@ -11,11 +11,16 @@ from timix_pl.core.files import nearest_path
 from timix_pl.core.launched import rank_at_start
 
 HEAT_MAP = "heat_map"
+OPEN_CLIP = "open_clip:"
 NEEDED = {"image": "name a photo, e.g. image=dog.jpg", "text": "say what to look for, e.g. 'text=a dog'"}
 ON_RANKS = "timix-evaluate works on the ranks that torchrun starts: torchrun --nproc-per-node N $(which timix-evaluate) checkpoint=..."
 DETAILS = """\
 what to evaluate:
   checkpoint=PATH       a run directory (its newest checkpoint is taken) or a .ckpt file in one
+  checkpoint=open_clip:NAME weights=FILE
+                        a model of others: an architecture of open_clip, and a
+                        weights file or one of its pretrained tags; out=DIR
+                        writes DIR/evaluation.json
   evaluation=TASKS      one or more of retrieval, zero_shot, grounding, carry_over,
                         linear_probe, knn, noise and mutual_information, in
                         brackets; without it, what the run's configuration says
@@ -29,6 +34,7 @@ examples:
   timix-evaluate checkpoint=runs/demo data.kind=shards data.val_shards=shards/val
   timix-evaluate checkpoint=runs/demo evaluation=heat_map image=dog.jpg 'text=a dog'
   torchrun --nproc-per-node 8 $(which timix-evaluate) checkpoint=runs/mine
+  timix-evaluate checkpoint=open_clip:ViT-B-32 weights=vit_b_32.safetensors data.val_shards=shards/val
 
 The figures are printed beside the level of chance, written to RUN_DIR/evaluate and
 shown in RUN_DIR/report.html. All options: docs/configuration.md.
@@ -49,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             logging.disable(logging.WARNING)
         if photo is not None:
             _draw(checkpoint, photo, overrides)
+        elif (name := str(checkpoint)).startswith(OPEN_CLIP):
+            _evaluate_open_clip(name.removeprefix(OPEN_CLIP), overrides)
         else:
             _evaluate(checkpoint, overrides)
 
@@ -65,6 +73,18 @@ def _evaluate(checkpoint: Path, overrides: Sequence[str]) -> None:
             print(f"Results: {results}\nReport: {report}")
     if evaluated.error:
         raise evaluated.error
+
+
+def _evaluate_open_clip(name: str, words: Sequence[str]) -> None:
+    from timix_pl.config.others import evaluate_open_clip
+    from timix_pl.evaluation.tasks import EvaluationError
+    from timix_pl.reports.table import results_table
+
+    try:
+        print(results_table(*evaluate_open_clip(name, words)[:2]))
+    except EvaluationError as error:
+        print(results_table(*error.result[:2]))
+        raise
 
 
 def _draw(checkpoint: Path, photo: dict[str, str], overrides: Sequence[str]) -> None:
@@ -97,12 +117,17 @@ def _split(words: Sequence[str]) -> tuple[Path, dict[str, str] | None, list[str]
     checkpoint = Path(named := given.pop("checkpoint"))
     if not named:
         raise ConfigError(["checkpoint= is missing: name a run directory or a checkpoint, e.g. checkpoint=runs/demo"])
-    if not checkpoint.exists():
+    is_open_clip = named.startswith(OPEN_CLIP)
+    if not is_open_clip and not checkpoint.exists():
         raise ConfigError([f"checkpoint={checkpoint}: there is no such run directory or checkpoint. {nearest_path(checkpoint)}"])
     if tasks.strip() != HEAT_MAP:
+        if is_open_clip and (out := given.pop("out")):
+            overrides.append(f"out={out}")
         if problems := [f"{key}={value}: only evaluation={HEAT_MAP} takes it; leave it out" for key, value in given.items() if value]:
             raise ConfigError(problems)
         return checkpoint, None, overrides
+    if is_open_clip:
+        raise ConfigError([f"checkpoint={named}, evaluation={HEAT_MAP}: heat maps need a PTA head, which models of others have not"])
     if problems := [f"{key}= is missing: {meant}" for key, meant in NEEDED.items() if not given[key].strip()]:
         raise ConfigError(problems)
     return checkpoint, given, [word for word in overrides if not word.startswith("evaluation.tasks=")]

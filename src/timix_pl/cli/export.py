@@ -1,19 +1,68 @@
-"""``timix-export``: a trained model in the formats of open_clip and Hugging Face; it comes with a later version."""
+"""``timix-export``: a trained model in forms that others load. Everything heavy is imported after the arguments are read."""
 
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from timix_pl.cli.arguments import parse, parser
+from timix_pl.cli.errors import clean_exit
+from timix_pl.config.options import nearest
+from timix_pl.core.errors import ConfigError
+from timix_pl.core.files import nearest_path
+from timix_pl.export import FORMATS
 
-LATER = "export to open_clip and Hugging Face comes with a later version of timix-pl"
+DETAILS = """\
+options:
+  checkpoint=PATH       a run directory (its newest checkpoint is taken), or a checkpoint in one, e.g. best.ckpt
+  format=FORMAT         one of these, or several in brackets, each into a folder of its own below out:
+      open_clip         open_clip.create_model_and_transforms("local-dir:DIR") loads it
+      hf                transformers' CLIPModel and CLIPProcessor load it; of architectures that these can express
+      safetensors       timix_pl.load("DIR") loads it, with the PTA head
+      onnx              graphs of the towers and the PTA head; needs pip install 'timix-pl[onnx]'
+  out=DIR               where to; a new or empty folder, or an earlier export, which is replaced
+
+examples:
+  timix-export checkpoint=runs/demo format=open_clip out=exports/demo
+  timix-export checkpoint=runs/demo/checkpoints/best.ckpt 'format=[open_clip,safetensors,onnx]' out=exports/best
+
+Each folder holds a model card, README.md, with the run's data, settings and results, and the code that loads it. An export appears whole
+or not at all, and its features have been compared with the model's. More: docs/exporting.md.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with ``arguments`` (of the process, by default)."""
-    details = (
-        f"Not in this version: {LATER}. Until then, a checkpoint in RUN_DIR/checkpoints is a PyTorch file (torch.load)\n"
-        "whose 'state_dict' holds the weights."
-    )
-    parse(parser("timix-export", "Write a trained model in the formats that open_clip and Hugging Face load.", details), arguments)
-    print(f"timix-export: {LATER}; timix-export --help says what can be done until then", file=sys.stderr)
-    sys.exit(2)
+    parsed = parse(parser("timix-export", "Write a trained model in forms that others load.", DETAILS), arguments)
+    with clean_exit("timix-export"):
+        checkpoint, outs = _read(parsed.overrides)
+
+        from timix_pl.cli.logs import show_logs
+        from timix_pl.config.trained import export_checkpoint
+
+        show_logs()
+        export_checkpoint(checkpoint, outs)
+
+
+def _read(words: Sequence[str]) -> tuple[Path, dict[str, Path]]:
+    """The checkpoint, and a folder for each format; all that is wrong with the words at once."""
+    values, found = dict.fromkeys(("checkpoint", "format", "out"), ""), []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key not in values or not equals:
+            found.append(f"{word}: no such option; timix-export takes checkpoint=, format= and out=")
+        else:
+            values[key] = value
+    formats = [name.strip() for name in values["format"].strip("[]").split(",")]
+    for name in formats:
+        if name not in FORMATS:
+            wrong = f"format={name}: no such format{nearest(name, FORMATS)}" if name else "format= is missing"
+            found.append(f"{wrong}; choose from {', '.join(FORMATS)}")
+    checkpoint, out = Path(values["checkpoint"]), Path(values["out"])
+    if not values["checkpoint"]:
+        found.append("checkpoint= is missing: name a run directory or a checkpoint, e.g. checkpoint=runs/demo")
+    elif not checkpoint.exists():
+        found.append(f"checkpoint={checkpoint}: there is no such run directory or checkpoint. {nearest_path(checkpoint)}")
+    if not values["out"]:
+        found.append("out= is missing: name the folder to write, e.g. out=exports/demo")
+    if found:
+        raise ConfigError(found)
+    return checkpoint, {name: out / name if len(formats) > 1 else out for name in formats}

@@ -270,7 +270,7 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
     """
     cfg, path = read_run(checkpoint, overrides)
     prepare_data(cfg)
-    model = build_model(cfg)
+    model = build_model(cfg, load_weights=False)
     step = load_weights(model, path)
     error = None
     with joined_ranks(cfg, path) as device:

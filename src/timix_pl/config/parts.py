@@ -56,8 +56,8 @@ def prepare_data(cfg: RootConfig) -> None:
         prepare_flickr8k(cfg.real_data_dir, data.cache_dir)
 
 
-def build_model(cfg: RootConfig, device: str = "cpu") -> DualEncoder:
-    """The dual encoder with its PTA head."""
+def build_model(cfg: RootConfig, device: str = "cpu", *, load_weights: bool = True) -> DualEncoder:
+    """The dual encoder with its PTA head; ``load_weights=False`` where a checkpoint's weights follow and pretrained ones are not needed."""
     sigmoid = cfg.loss.kind == LossKind.siglip
     return DualEncoder.create(
         cfg.model.architecture,
@@ -75,6 +75,7 @@ def build_model(cfg: RootConfig, device: str = "cpu") -> DualEncoder:
         init_logit_bias=-10.0 if sigmoid else None,
         mixing_level=mixing_level(cfg.mixing.level) if cfg.mixing.kind != MixingKind.none else None,
         patch_dropout=cfg.model.patch_dropout,
+        load_weights=load_weights,
         device=device,
     )
 

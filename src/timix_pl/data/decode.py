@@ -41,20 +41,25 @@ def open_image(data: bytes, *, max_image_px: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
             check_size(image.size, max_image_px)
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            if "A" in upright.getbands() or "transparency" in upright.info:
-                upright = upright.convert("RGBA")
-                white = Image.new("RGBA", upright.size, "white")
-                upright = Image.alpha_composite(white, upright)
-            return upright.convert("RGB")
+            return upright_rgb(image)
     except (BadSampleError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise BadSampleError("the image cannot be decoded: it has no known format") from error
     except Exception as error:  # damaged metadata raises whatever its parser stumbles over
         raise BadSampleError(f"the image cannot be decoded: {error or type(error).__name__}") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The image as its Exif orientation means it, in RGB; transparent pixels become white."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    if "A" in upright.getbands() or "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+        white = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(white, upright)
+    return upright.convert("RGB")
 
 
 class EncodedImage:

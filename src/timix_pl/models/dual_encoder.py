@@ -117,6 +117,7 @@ class DualEncoder(nn.Module):
         pta_block: int = 6,
         pta_hidden_dim: int | None = None,
         with_pta: bool = True,
+        load_weights: bool = True,
         device: str = "cpu",
         **options: Any,
     ) -> "DualEncoder":
@@ -130,6 +131,7 @@ class DualEncoder(nn.Module):
             image_size_px, context_length: None takes the architecture's.
             pta_block: block of the image tower, counted from 1, after which patch features are taken.
             pta_hidden_dim: None takes the image tower's width.
+            load_weights: false takes of ``pretrained`` and ``text_model`` all but the weights, which are then random.
             device: ``meta`` builds without memory or weights.
             options: see the class.
         Raises:
@@ -143,6 +145,7 @@ class DualEncoder(nn.Module):
             text_pretrained=text_pretrained,
             image_size_px=image_size_px,
             context_length=context_length,
+            load_weights=load_weights,
             device=device,
         )
         size = model.visual.image_size

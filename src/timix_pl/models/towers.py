@@ -4,6 +4,7 @@ import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import open_clip
@@ -206,7 +207,7 @@ class OpenClipWalk:
         return self.tower.conv1(images).flatten(2).mT
 
     def place(self, patches: Float[Tensor, "B P C"]) -> Float[Tensor, "B L C"]:
-        class_token = self.tower.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        class_token = self.tower.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         return self.tower.ln_pre(torch.cat((class_token, patches), 1) + self.tower.positional_embedding.to(patches.dtype))
 
     def head(self, tokens: Float[Tensor, "B L C"]) -> Float[Tensor, "B D"]:
@@ -275,6 +276,43 @@ class TextTower(nn.Module):
             self.tower.transformer.gradient_checkpointing_enable({"use_reentrant": False})
 
 
+def open_clip_config(
+    architecture: str,
+    *,
+    text_model: str | None = None,
+    text_pretrained: bool = True,
+    image_size_px: int | None = None,
+    context_length: int | None = None,
+) -> dict[str, Any]:
+    """open_clip's ``model_cfg`` of what :func:`create_open_clip` builds.
+
+    Raises:
+        ModelError: unknown architecture, with the nearest names.
+    """
+    schema, folder = open_clip.factory.parse_model_name(architecture)
+    config: dict[str, Any] | None = open_clip.get_model_config(architecture)
+    if config is None:
+        names = {name.lower(): name for name in open_clip.list_models()}
+        near = [names[name] for name in difflib.get_close_matches(architecture.lower(), names, 3, cutoff=0.4)]
+        raise ModelError(f"model.architecture={architecture}: unknown; nearest: {', '.join(near) or 'none'}")
+    if image_size_px is not None:
+        config["vision_cfg"]["image_size"] = image_size_px
+    if context_length is not None:
+        config["text_cfg"]["context_length"] = context_length
+    if text_model is not None:
+        config["text_cfg"] = {
+            "hf_model_name": text_model,
+            "hf_tokenizer_name": text_model,
+            "hf_model_pretrained": text_pretrained,
+            "hf_pooler_type": "mean_pooler",
+            "hf_proj_type": "mlp",
+            "context_length": config["text_cfg"].get("context_length", 77),
+        }
+    elif schema == "local-dir" and "hf_model_name" in config["text_cfg"] and (Path(folder) / "config.json").is_file():
+        config["text_cfg"] |= {"hf_model_name": folder, "hf_model_pretrained": False}
+    return config
+
+
 def create_open_clip(
     architecture: str,
     *,
@@ -283,6 +321,7 @@ def create_open_clip(
     text_pretrained: bool = True,
     image_size_px: int | None = None,
     context_length: int | None = None,
+    load_weights: bool = True,
     device: str = "cpu",
 ) -> tuple[Any, Any]:
     """An open_clip model with separate towers, and its tokenizer. See :class:`timix_pl.models.dual_encoder.DualEncoder.create`.
@@ -290,37 +329,33 @@ def create_open_clip(
     Raises:
         ModelError: unknown architecture (with the nearest names), weights or text model that cannot be loaded.
     """
-    config = open_clip.get_model_config(architecture)
-    if config is None:
-        names = {name.lower(): name for name in open_clip.list_models()}
-        near = [names[name] for name in difflib.get_close_matches(architecture.lower(), names, 3, cutoff=0.4)]
-        raise ModelError(f"model.architecture={architecture}: unknown; nearest: {', '.join(near) or 'none'}")
-    overrides: dict[str, Any] = {}
-    if text_model is not None:
-        length = context_length or config["text_cfg"].get("context_length", 77)
-        overrides["text_cfg"] = {
-            "hf_model_name": text_model,
-            "hf_tokenizer_name": text_model,
-            "hf_model_pretrained": text_pretrained and device != "meta",
-            "hf_pooler_type": "mean_pooler",
-            "hf_proj_type": "mlp",
-            "context_length": length,
-        }
+    load_weights = load_weights and device != "meta"
+    config = open_clip_config(
+        architecture,
+        text_model=text_model,
+        text_pretrained=text_pretrained and load_weights,
+        image_size_px=image_size_px,
+        context_length=context_length,
+    )
+    tag = open_clip.get_pretrained_cfg(architecture, pretrained) if pretrained is not None and not load_weights else {}
+    is_own_text_tower = text_model is not None or architecture.startswith("local-dir:")
     try:
         with _quiet():
             model = open_clip.create_model(
                 architecture,
-                pretrained=None if device == "meta" else pretrained,
+                pretrained=pretrained if load_weights else None,
+                pretrained_text=load_weights,
                 device=device,
                 force_custom_text=True,
                 force_patch_dropout=0.0,
+                force_preprocess_cfg={name: tag[name] for name in ("mean", "std") if name in tag},
                 force_image_size=image_size_px,
                 force_context_length=context_length,
-                **overrides,
+                **({"text_cfg": config["text_cfg"]} if is_own_text_tower else {}),
             )
         tokenizer: Any
         if text_model is not None:
-            tokenizer = open_clip.tokenizer.HFTokenizer(text_model, context_length=length)
+            tokenizer = open_clip.tokenizer.HFTokenizer(text_model, context_length=config["text_cfg"]["context_length"])
         else:
             tokenizer = open_clip.get_tokenizer(architecture, context_length=context_length)
     except Exception as error:  # open_clip, transformers and torch raise many kinds, assertions among them

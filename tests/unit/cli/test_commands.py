@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from timix_pl import __version__
 from timix_pl.cli import evaluate, export, train
 from timix_pl.cli.errors import clean_exit
 from timix_pl.core.errors import ConfigError, DataError
+from timix_pl.core.types import EvaluationResult
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def test_help_is_quick_and_says_how_to_begin(run, command):
     done = run(command, "--help")
     assert done.returncode == 0
     assert command in done.stdout
-    assert "example" in done.stdout or command == "timix-export"
+    assert "example" in done.stdout
     assert children_cpu_s() - before_s < 2  # CPU time: that of the wall depends on what else the machine does
 
 
@@ -162,11 +164,52 @@ def test_evaluation_needs_a_checkpoint(words, message, tmp_path, monkeypatch, ca
     assert message in capsys.readouterr().err
 
 
-def test_export_says_that_it_comes_later(capsys):
-    with pytest.raises(SystemExit) as ended:
-        export.main([])
-    assert ended.value.code == 2
-    assert "comes with a later version" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        ([], ["format= is missing; choose from open_clip, hf, safetensors, onnx", "checkpoint= is missing", "out= is missing"]),
+        (["checkpoint=.", "format=openclip", "out=x"], ["format=openclip: no such format; nearest: open_clip; choose from"]),
+        (["checkpoint=.", "format=[hf,tflite]", "out=x"], ["format=tflite: no such format; choose from open_clip, hf"]),
+        (
+            ["checkpoint=runs/none", "format=hf", "out=x"],
+            ["checkpoint=runs/none: there is no such run directory or checkpoint. The nearest"],
+        ),
+        (
+            ["runs/demo", "ouput=x"],
+            ["runs/demo: no such option; timix-export takes checkpoint=, format= and out=", "ouput=x: no such option"],
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_export_is_told_at_once_before_torch(words, messages, tmp_path):
+    code = f"""import sys
+from timix_pl.cli.export import main
+try: main({words!r})
+except SystemExit as ended: print(ended.code, sorted({{"torch", "open_clip", "lightning", "transformers"}} & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "2 []\n"
+    for message in messages:
+        assert message in done.stderr
+
+
+def test_several_formats_go_into_folders_of_their_own(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("timix_pl.config.trained.export_checkpoint", lambda checkpoint, outs: asked.append(outs))
+    export.main([f"checkpoint={tmp_path}", "format=[open_clip, hf]", "out=a"])
+    export.main([f"checkpoint={tmp_path}", "out=a", "format=[onnx]"])
+    assert asked == [{"open_clip": Path("a/open_clip"), "hf": Path("a/hf")}, {"onnx": Path("a")}]
+
+
+def test_a_model_of_open_clip_goes_to_the_same_evaluations(monkeypatch, capsys):
+    asked = []
+
+    def evaluate_open_clip(name, words):
+        asked.append((name, words))
+        return EvaluationResult({"retrieval/mean_recall": 0.5}, {})
+
+    monkeypatch.setattr("timix_pl.config.others.evaluate_open_clip", evaluate_open_clip)
+    evaluate.main(["checkpoint=open_clip:ViT-B-32", "weights=w.pt", "evaluation=retrieval", "data.val_shards=x"])
+    assert asked == [("ViT-B-32", ["weights=w.pt", "evaluation.tasks=[retrieval]", "data.val_shards=x"])]
+    assert "50.0%" in capsys.readouterr().out
 
 
 def test_all_wrong_paths_are_told_at_once_and_nothing_is_made(run, tmp_path):

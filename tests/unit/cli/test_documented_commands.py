@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 
 from tests.commands import REPOSITORY, SCRIPTS
 from timix_pl.cli import evaluate, train
-from timix_pl.config import build, heat_map
+from timix_pl.config import build, heat_map, others
 from timix_pl.config.compose import compose, recompose
 from timix_pl.config.evaluated import Evaluated
+from timix_pl.config.folder import conf_dir
 from timix_pl.core.types import EvaluationResult
 
 DOCUMENTS = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")]
@@ -77,6 +78,11 @@ def draw_nothing(checkpoint, image, text, out, overrides):
     return recompose_only(checkpoint, overrides)
 
 
+def recompose_others(name, words):
+    own = ("weights=", "out=")
+    return EvaluationResult({}, {}) if recompose(conf_dir() / "config.yaml", [w for w in words if not w.startswith(own)]) else None
+
+
 @pytest.mark.parametrize("line", LINES)
 def test_a_documented_command_line_is_accepted(line, typed, tmp_path, monkeypatch, capsys):
     command, words = typed(line)
@@ -85,6 +91,9 @@ def test_a_documented_command_line_is_accepted(line, typed, tmp_path, monkeypatc
         write_own_conf(tmp_path)
         train.main([*words, "dry_run=true"])
         assert "Parameters" in capsys.readouterr().out
+    elif command == "timix-evaluate" and any(word.startswith("checkpoint=open_clip:") for word in words):
+        monkeypatch.setattr(others, "evaluate_open_clip", recompose_others)
+        evaluate.main(words)
     elif command == "timix-evaluate" and "--help" not in words:
         (checkpoint,) = [Path(word.partition("=")[2]) for word in words if word.startswith("checkpoint=")]
         write_run(checkpoint.parent.parent if checkpoint.suffix else checkpoint)

@@ -3,42 +3,17 @@
 import pytest
 import timm
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
-from transformers import AutoModel, BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+from transformers import AutoModel
 
-from tests.tiny import WORDS, random_images
+from tests.text_model import write_text_model
+from tests.tiny import random_images
 from timix_pl.core.errors import ModelError
 from timix_pl.models.dual_encoder import DualEncoder
 
 
 @pytest.fixture(scope="module", params=["bert", "roberta"])
 def text_model(request, tmp_path_factory):
-    """A folder as ``save_pretrained`` writes it."""
-    folder = tmp_path_factory.mktemp(request.param)
-    special = ["<pad>", "<unk>", "<s>", "</s>"]
-    words = Tokenizer(WordLevel({word: number for number, word in enumerate(special + WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = Whitespace()
-    words.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)])
-    PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {
-        "vocab_size": 40,
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "pad_token_id": 0,
-    }
-    if request.param == "bert":
-        BertModel(BertConfig(**sizes, max_position_embeddings=64)).save_pretrained(folder)
-    else:
-        RobertaModel(RobertaConfig(**sizes, max_position_embeddings=64)).save_pretrained(folder)
-    return str(folder)
+    return write_text_model(tmp_path_factory.mktemp(request.param), request.param)
 
 
 def test_a_hugging_face_text_tower_encodes_with_its_own_weights(text_model):

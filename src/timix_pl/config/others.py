@@ -1,0 +1,81 @@
+"""Models that others trained, measured by the same evaluations."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import open_clip
+import torch
+
+from timix_pl.config.compose import recompose
+from timix_pl.config.evaluators import build_evaluators
+from timix_pl.config.folder import conf_dir
+from timix_pl.config.options import nearest
+from timix_pl.config.parts import prepare_data
+from timix_pl.config.schema import Accelerator
+from timix_pl.core.errors import ConfigError
+from timix_pl.core.types import EvaluationResult
+from timix_pl.evaluation.results import write_result
+from timix_pl.evaluation.tasks import run_tasks
+from timix_pl.models.dual_encoder import DualEncoder
+
+log = logging.getLogger(__name__)
+
+FOLDER_PREFIX = "local-dir:"
+
+
+def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluationResult:
+    """Evaluate a model of open_clip. It has no PTA head, so that grounding is left out.
+
+    Args:
+        architecture: of open_clip, or ``local-dir:FOLDER``, which holds its own weights.
+        words: ``weights=`` (a file, or a pretrained tag), ``out=`` (a folder for ``evaluation.json``), and overrides of the configuration.
+    Raises:
+        ConfigError: no such architecture or weights, wrong overrides, or nothing to evaluate on.
+        ModelError: the weights cannot be loaded.
+        EvaluationError: some evaluations failed; it carries the others' result.
+    """
+    own = {"weights": "", "out": ""}
+    own |= {key: value for key, _, value in (word.partition("=") for word in words) if key in own}
+    if found := _problems(architecture, own["weights"]):
+        raise ConfigError(found)
+    cfg = recompose(conf_dir() / "config.yaml", [word for word in words if word.partition("=")[0] not in own])
+    cfg.pta.enabled = False
+    if "grounding" in cfg.evaluation.tasks:
+        cfg.evaluation.tasks.remove("grounding")
+        log.warning("evaluation.tasks: grounding is left out, because models of open_clip have no PTA head")
+    prepare_data(cfg)
+    model = DualEncoder.create(
+        architecture,
+        pretrained=own["weights"] or None,
+        image_size_px=cfg.model.image_size_px,
+        context_length=cfg.model.context_length,
+        pta_block=1,
+        with_pta=False,
+    )
+    evaluators = build_evaluators(cfg, model)
+    if not evaluators:
+        raise ConfigError(["there is nothing to evaluate on: set data.val_shards or data.zero_shot_shards, or data=scenes"])
+    device = torch.device("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != Accelerator.cpu else "cpu")
+    result = run_tasks(evaluators, model.to(device), device)
+    if own["out"]:
+        out = Path(own["out"])
+        out.mkdir(parents=True, exist_ok=True)
+        write_result(out, result, model=f"open_clip:{architecture}", weights=own["weights"])
+    return result
+
+
+def _problems(architecture: str, weights: str) -> list[str]:
+    if architecture.startswith(FOLDER_PREFIX):
+        folder = Path(architecture.removeprefix(FOLDER_PREFIX))
+        if not (folder / "open_clip_config.json").is_file():
+            return [f"checkpoint=open_clip:{architecture}: there is no open_clip_config.json; name a folder that holds one and the weights"]
+        return [f"weights={weights}: the folder {folder} holds its own; leave it out"] if weights else []
+    if architecture not in open_clip.list_models():
+        return [f"checkpoint=open_clip:{architecture}: open_clip has no such architecture{nearest(architecture, open_clip.list_models())}"]
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if Path(weights).is_file() or weights in tags:
+        return []
+    said = f"weights={weights}: there is no such file" if weights else "weights= is missing"
+    downloaded = f", or a tag that is downloaded: {', '.join(tags)}" if tags else ""
+    return [f"{said}; name a weights file{downloaded}"]

@@ -1,0 +1,113 @@
+"""Trained models from disk: to use in Python, and to export."""
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from timix_pl.config.build import load_weights, read_run
+from timix_pl.config.options import as_typed
+from timix_pl.config.parts import build_model
+from timix_pl.config.run_dir import flat
+from timix_pl.config.schema import DataKind, RootConfig
+from timix_pl.core.errors import RunError, TimixError
+from timix_pl.core.files import nearest_path
+from timix_pl.export import safetensors
+from timix_pl.export.formats import export
+from timix_pl.export.model_card import RunFacts
+from timix_pl.export.trained_model import TrainedModel
+from timix_pl.export.writing import check_out
+from timix_pl.models.towers import open_clip_config
+from timix_pl.training.checkpoint_io import plain_values
+
+log = logging.getLogger(__name__)
+
+CARD_KEYS = (
+    "model.architecture", "model.pretrained", "model.text_model", "data.train_shards", "data.region_shards", "data.val_shards",
+    "data.global_batch_size", "mixing.kind", "mixing.ratio", "mixing.compute", "loss.kind", "pta.enabled", "pta.block", "optim.lr",
+    "optim.weight_decay", "seed",
+)  # fmt: skip
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
+    """A trained model, ready to use.
+
+    Args:
+        path: a run directory (its newest whole checkpoint is taken), a checkpoint inside one, or a folder of ``timix-export
+            format=safetensors``.
+    Raises:
+        RunError: there is no checkpoint, or it belongs to another model.
+        ModelError: the export is not whole.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise RunError(f"{path}: there is no such run directory, checkpoint or export. {nearest_path(path)}")
+    return safetensors.load(path, device) if safetensors.is_export(path) else _load_run(*read_run(path), device)
+
+
+def export_checkpoint(checkpoint: Path, outs: dict[str, Path]) -> None:
+    """Export a checkpoint into a folder for each format. What can be written is.
+
+    Args:
+        checkpoint: a run directory or a checkpoint inside one.
+        outs: format to folder.
+    Raises:
+        RunError: there is no checkpoint, or it belongs to another model.
+        TimixError: after the others were written, when a format failed.
+    """
+    for out in outs.values():
+        check_out(out)
+    cfg, path = read_run(checkpoint)
+    model = _load_run(cfg, path)
+    facts = run_facts(cfg, path)
+    problems = []
+    for format, out in outs.items():
+        try:
+            export(model, facts, format, out)
+        except TimixError as error:
+            problems.append(error)
+        else:
+            log.info("%s: format=%s; its README.md says how to load it", out, format)
+    if problems:
+        raise problems[0] if len(problems) == 1 else TimixError("\n".join(str(problem) for problem in problems))
+
+
+def run_facts(cfg: RootConfig, checkpoint: Path) -> RunFacts:
+    """What the model card says of the run."""
+    run_dir, step = checkpoint.parent.parent, plain_values(checkpoint)["global_step"]
+    path = run_dir / "evaluation.json"
+    evaluation: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    values = flat(cfg)
+    settings = {key: _shown(values[key]) for key in CARD_KEYS if values[key] is not None}
+    if cfg.data.kind == DataKind.scenes:
+        settings = {"data": f"scenes (generated): {cfg.data.scenes.num_train} pairs"} | settings
+    return RunFacts(
+        run_dir.resolve().name if cfg.name == "run" else cfg.name,
+        step,
+        step * cfg.data.global_batch_size,
+        settings,
+        evaluation.get("metrics", {}),
+        evaluation.get("chance", {}),
+        evaluation.get("step"),
+    )
+
+
+def _load_run(cfg: RootConfig, checkpoint: Path, device: str | torch.device = "cpu") -> TrainedModel:
+    encoder = build_model(cfg, load_weights=False)
+    load_weights(encoder, checkpoint)
+    config = open_clip_config(
+        cfg.model.architecture,
+        text_model=cfg.model.text_model,
+        image_size_px=cfg.model.image_size_px,
+        context_length=cfg.model.context_length,
+    )
+    return TrainedModel(encoder, config, device)
+
+
+def _shown(value: Any) -> str:
+    """As typed, in one cell of a table, without what may be secret in a URL."""
+    text = re.sub(r"://[^/@\s]*@", "://", as_typed(value))
+    return re.sub(r"(://[^\s?,'\"]*)\?[^\s,'\"\]}]*", r"\1", text).replace("|", "\\|").replace("\n", " ")

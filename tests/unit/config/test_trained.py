@@ -1,0 +1,192 @@
+"""Trained models from disk: what is taken for one, what it gives, and what the export says of its run."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.distributed as dist
+from omegaconf import OmegaConf
+from PIL import Image
+from torch.testing import assert_close
+
+import timix_pl
+from tests.commands import REPOSITORY
+from tests.tiny import encoded_image, random_captions, random_images, random_pixels, tiny_model
+from timix_pl.config.compose import compose
+from timix_pl.config.trained import export_checkpoint, run_facts
+from timix_pl.core.errors import ConfigError, ModelError, RunError, ShapeError, TimixError
+from timix_pl.data.evaluation_set import EvaluationSet
+from timix_pl.data.writer import ShardWriter
+from timix_pl.export.formats import export
+from timix_pl.training.checkpoint_io import save_folder
+
+
+def config(**changes):
+    cfg = compose(["experiment=demo"])
+    cfg.model.architecture, cfg.pta.block = "test-nano", 2
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        setattr(getattr(cfg, section), name, value)
+    return cfg
+
+
+def checkpoint_of(model, step):
+    return {"state_dict": {f"model.{name}": tensor for name, tensor in model.state_dict().items()}, "global_step": step}
+
+
+def write_run(folder, *, steps=(3, 7), **changes):
+    """A run whose checkpoint of step n is ``tiny_model(seed=n)``."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config(**changes))))
+    for step in steps:
+        torch.save(checkpoint_of(tiny_model(seed=step), step), folder / f"checkpoints/step-{step:08d}.ckpt")
+    (folder / "evaluation.json").write_text(json.dumps({"step": 7, "metrics": {"retrieval/x": 0.5}, "chance": {}}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("runs") / "a")
+
+
+def features(model, seed=0):
+    images, tokens = random_images(3, seed), model.tokenizer(random_captions(3, seed))
+    with torch.no_grad():
+        return torch.stack((model.encode_image(images), model.encode_text(tokens)))
+
+
+def test_a_run_gives_its_newest_whole_checkpoint_and_a_file_gives_itself(run_dir):
+    (run_dir / "checkpoints/step-00000009.ckpt").write_bytes(b"cut off")
+    assert_close(features(timix_pl.load(run_dir)), features(tiny_model(seed=7).eval()))
+    assert_close(features(timix_pl.load(str(run_dir / "checkpoints/step-00000003.ckpt"))), features(tiny_model(seed=3).eval()))
+
+
+def test_a_folder_of_shards_is_a_checkpoint_too(tmp_path):
+    run_dir = write_run(tmp_path / "run", steps=())
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        save_folder(checkpoint_of(tiny_model(seed=5), 5), run_dir / "checkpoints/step-00000005.ckpt")
+    finally:
+        dist.destroy_process_group()
+    for path in (run_dir, run_dir / "checkpoints/step-00000005.ckpt"):
+        assert_close(features(timix_pl.load(path)), features(tiny_model(seed=5).eval()))
+    export_checkpoint(run_dir, {"safetensors": tmp_path / "out"})
+    assert_close(features(timix_pl.load(tmp_path / "out")), features(tiny_model(seed=5).eval()))
+
+
+def test_five_lines_take_pictures_and_words(run_dir):
+    model = timix_pl.load(run_dir)
+    pictures = [Image.fromarray(random_pixels(40, 60, seed)) for seed in range(2)]
+    words = random_captions(2, 0)
+    pixels, tokens = torch.stack([model.transform(picture) for picture in pictures]), model.tokenizer(words)
+    own = tiny_model(seed=7).eval()
+    with torch.no_grad():
+        assert_close(model.encode_image(pictures), own.encode_image(pixels))
+        assert_close(model.encode_image(pictures[0]), own.encode_image(pixels[:1]))
+        assert_close(model.encode_text(words), own.encode_text(tokens))
+        assert_close(model.encode_text(words[0]), own.encode_text(tokens[:1]))
+        assert_close(model.patch_scores(pictures, tokens), own.patch_scores(pixels, tokens))
+        assert_close(model.patch_scores(pictures[0], words), own.patch_scores(pixels[:1].expand(2, -1, -1, -1), tokens))
+    assert not model.encode_image(pixels).requires_grad and not model.encoder.training
+    with pytest.raises(ShapeError, match="2 images and 3 texts"):
+        model.patch_scores(pictures, ["a", "b", "c"])
+
+
+def test_the_five_lines_of_the_docs_run(tmp_path, monkeypatch):
+    page = (REPOSITORY / "docs/exporting.md").read_text()
+    write_run(tmp_path / "runs/demo")
+    Image.fromarray(random_pixels(40, 60, 0)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)[0], found)
+    assert found["similarity"].shape == (1, 2) and found["heat_maps"].shape == (2, 4, 6)
+
+
+def test_the_transform_is_that_of_evaluation(run_dir, tmp_path):
+    model = timix_pl.load(run_dir)
+    image = Image.fromarray(random_pixels(50, 91, 0)).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    with ShardWriter(tmp_path / "shards") as writer:
+        writer.write("a", encoded_image(np.asarray(image), "PNG"), "png")
+    assert torch.equal(model.transform(image), EvaluationSet(str(tmp_path / "shards"), (32, 48))[0].image)
+
+
+def test_weights_that_training_started_from_need_not_be_there(tmp_path):
+    gone = write_run(tmp_path / "run", model__pretrained="/nowhere/weights.pt")
+    assert_close(features(timix_pl.load(gone)), features(tiny_model(seed=7).eval()))
+
+
+def test_the_statistics_of_a_pretrained_tag_stay(tmp_path, monkeypatch):
+    run_dir = write_run(tmp_path / "run", model__pretrained="webli")
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, tag: {"mean": (0.5,) * 3, "std": (0.25,) * 3, "url": "x"})
+    model = timix_pl.load(run_dir)
+    assert model.encoder.normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist() == pytest.approx([2.0] * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("nowhere", RunError, "there is no such run directory, checkpoint or export. The nearest existing path"),
+        ("empty", RunError, "config.yaml does not exist"),
+        ("without", RunError, "no checkpoint there; give a run directory, or a .ckpt file"),
+        ("other", RunError, "not a checkpoint of this model"),
+        ("other/checkpoints/step-00000001.ckpt", RunError, "not a checkpoint of this model"),
+    ],
+)
+def test_what_is_no_trained_model_is_told(name, error, message, tmp_path):
+    (tmp_path / "empty").mkdir()
+    write_run(tmp_path / "without", steps=())
+    other = write_run(tmp_path / "other", steps=())
+    torch.save(checkpoint_of(tiny_model(with_pta=False), 1), other / "checkpoints/step-00000001.ckpt")
+    with pytest.raises(error, match=message):
+        timix_pl.load(tmp_path / name)
+
+
+def test_nothing_heavy_comes_with_the_package_alone():
+    code = "import sys, timix_pl; print(timix_pl.__version__, sorted({'torch', 'lightning', 'hydra'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == f"{timix_pl.__version__} []\n"
+    with pytest.raises(AttributeError, match="has no attribute 'laod'"):
+        _ = timix_pl.laod
+
+
+def test_what_can_be_written_is_and_what_cannot_is_told(run_dir, tmp_path):
+    with pytest.raises(ModelError, match="images of 32 x 48 pixels"):
+        export_checkpoint(run_dir, {"hf": tmp_path / "hf", "open_clip": tmp_path / "open_clip"})
+    assert [path.name for path in tmp_path.iterdir()] == ["open_clip"]
+
+
+def test_several_failures_are_told_together(run_dir, tmp_path, monkeypatch):
+    def fails(model, facts, format, out):
+        raise ModelError(f"{format} failed")
+
+    monkeypatch.setattr("timix_pl.config.trained.export", fails)
+    with pytest.raises(TimixError, match="hf failed\nonnx failed"):
+        export_checkpoint(run_dir, {"hf": tmp_path / "hf", "onnx": tmp_path / "onnx"})
+
+
+def test_folders_that_would_be_lost_are_refused_before_anything_is_read(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.tex").touch()
+    with pytest.raises(ConfigError, match="holds files that are no export"):
+        export_checkpoint(tmp_path / "no-run", {"hf": tmp_path / "new", "open_clip": tmp_path / "out"})
+
+
+def test_the_card_holds_the_run_and_no_secrets(tmp_path):
+    shards = "https://me:password@host/a-{000..009}.tar?token=secret"
+    run_dir = write_run(
+        tmp_path / "demo-run", data__train_shards=[shards, {"path": "s3://b/c", "weight": 2.0}], data__global_batch_size=128
+    )
+    facts = run_facts(config(data__train_shards=[shards]), run_dir / "checkpoints/step-00000003.ckpt")
+    assert (facts.name, facts.step, facts.num_samples, facts.evaluated_step) == ("demo", 3, 384, 7)
+    assert facts.settings["data.train_shards"] == "[https://host/a-{000..009}.tar]"
+    assert facts.settings["model.architecture"] == "test-nano"
+    assert facts.metrics == {"retrieval/x": 0.5}
+    export(timix_pl.load(run_dir), facts, "safetensors", tmp_path / "out")
+    assert "secret" not in (text := (tmp_path / "out/README.md").read_text()) and "password" not in text
+    assert json.loads((tmp_path / "out/timix_export.json").read_text())["step"] == 3

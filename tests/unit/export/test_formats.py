@@ -1,0 +1,118 @@
+"""An export is whole or absent, replaces only its own kind, and its card says how it is loaded."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import safetensors
+import yaml
+from PIL import Image
+
+from tests.commands import REPOSITORY
+from tests.tiny import random_pixels
+from tests.unit.export.models import FACTS, trained
+from timix_pl.core.errors import ConfigError, ModelError
+from timix_pl.export import FORMATS, open_clip, writing
+from timix_pl.export.formats import MODULES, export
+
+
+def test_every_format_has_a_module():
+    assert tuple(MODULES) == FORMATS
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_code_of_the_card_runs_without_timix_and_shows_the_models_features(format, tmp_path):
+    model = trained("test-clip", init_logit_bias=-10.0)
+    image = Image.fromarray(random_pixels(32, 32, seed=0))
+    image.save(tmp_path / "photo.jpg", quality=100, subsampling=0)
+    export(model, FACTS, format, tmp_path / "out")
+    (code,) = re.findall(r"^```python\n(.*?)^```", (tmp_path / "out/README.md").read_text(), re.M | re.S)
+    code = code.replace(str(tmp_path / "out"), "out")  # the folder may lie elsewhere
+    block = "" if format == "safetensors" else "import sys; sys.modules['timix_pl'] = None\n"
+    show = "\nprint([round(float(x), 4) for x in [*image_features[0], *text_features[1], *logits[0]]])"
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
+    done = subprocess.run([sys.executable, "-c", block + code + show], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    read = Image.open(tmp_path / "photo.jpg")
+    image_features, text_features = model.encode_image(read), model.encode_text(["a dog", "a cat"])
+    logits = model.logit_scale * image_features @ text_features.T + model.logit_bias
+    expected = [*image_features[0].tolist(), *text_features[1].tolist(), *logits[0].tolist()]
+    assert yaml.safe_load(done.stdout) == pytest.approx(expected, abs=2e-4)
+
+
+def test_the_page_on_exporting_has_the_code_of_the_cards(tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", (REPOSITORY / "docs/exporting.md").read_text(), re.M | re.S)
+    model = trained("test-clip", image_size_px=64)
+    model.encoder.logit_scale.data.fill_(math.log(14.3))
+    for format, block in zip(FORMATS, blocks[1:], strict=True):
+        export(model, FACTS, format, tmp_path / "out")
+        (code,) = re.findall(r"^```python\n(.*?)^```", (tmp_path / "out/README.md").read_text(), re.M | re.S)
+        code = re.sub(r"14\.[23]\d{5,}", "14.3", code.replace(str(tmp_path / "out"), "exports/demo"))
+        assert code.split() == block.split()
+
+
+def test_a_card_tells_what_the_run_was_and_found(tmp_path):
+    export(trained("test-clip"), FACTS._replace(evaluated_step=9), "safetensors", tmp_path / "out")
+    _, front, body = (tmp_path / "out/README.md").read_text().split("---\n", 2)
+    front = yaml.safe_load(front)
+    assert front["library_name"] == "timix-pl" and front["pipeline_tag"] == "zero-shot-image-classification"
+    for part in (
+        "# a run",
+        "7 steps, 224 image-text pairs seen",
+        "| `data.train_shards` | shards/train |",
+        "| `retrieval/x` | 0.25 | 0.125 |",
+        "After step 9, on the evaluation data above. The weights are those of step 7.",
+    ):
+        assert part in body
+
+
+def test_a_card_of_a_run_that_was_not_evaluated(tmp_path):
+    export(trained("test-clip"), FACTS._replace(metrics={}, chance={}, evaluated_step=None), "open_clip", tmp_path / "out")
+    assert "The run was not evaluated." in (tmp_path / "out/README.md").read_text()
+
+
+def test_an_earlier_export_is_replaced_and_other_files_are_not(tmp_path):
+    model, out = trained("test-clip"), tmp_path / "out"
+    export(model, FACTS, "safetensors", out)
+    export(model, FACTS, "open_clip", out)
+    assert (out / "open_clip_config.json").exists() and not (out / "model.safetensors").exists()
+    (out / "timix_export.json").unlink()
+    with pytest.raises(ConfigError, match="holds files that are no export of timix-export; name another, or empty it"):
+        export(model, FACTS, "open_clip", out)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="is a file"):
+        export(model, FACTS, "open_clip", tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    export(model, FACTS, "open_clip", tmp_path / "empty")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "out"]
+
+
+def test_a_full_disk_leaves_the_earlier_export_alone(tmp_path, monkeypatch):
+    model, out = trained("test-clip"), tmp_path / "out"
+    export(model, FACTS, "open_clip", out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def full(*_, **__):
+        raise safetensors.SafetensorError("No space left on device")
+
+    monkeypatch.setattr(writing, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        export(trained("test-clip", seed=5), FACTS, "open_clip", out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_export_with_other_features_is_not_kept(tmp_path, monkeypatch):
+    right = open_clip.state_dict
+    monkeypatch.setattr(open_clip, "state_dict", lambda model: right(model) | {"visual.proj": right(model)["visual.proj"] * 1.01 + 1e-3})
+    with pytest.raises(ModelError, match="the image features of the export differ from the model's by"):
+        export(trained("test-clip"), FACTS, "open_clip", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_may_read_the_files_that_the_umask_allows(tmp_path):
+    export(trained("test-clip"), FACTS, "safetensors", tmp_path / "out")
+    assert len({path.stat().st_mode for path in (tmp_path / "out").glob("*.*")}) == 1

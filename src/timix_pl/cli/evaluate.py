@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         show_logs()
         try:
-            print(results_table(*evaluate(checkpoint, overrides=overrides)))
+            print(results_table(*evaluate(checkpoint, overrides=overrides)[:2]))
         except EvaluationError as error:
-            print(results_table(*error.result))
+            print(results_table(*error.result[:2]))
             raise
 
 

@@ -19,10 +19,10 @@ from omegaconf import OmegaConf
 
 from timix_pl.config.compose import recompose
 from timix_pl.config.cost import describe_cost
+from timix_pl.config.evaluators import build_evaluators
 from timix_pl.config.loggers import open_loggers, plain
 from timix_pl.config.parts import (
     build_data,
-    build_evaluators,
     build_mixing,
     build_model,
     build_objective,
@@ -301,9 +301,7 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
         raise ConfigError([f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; set trainer.accelerator=cpu, or auto"])
     mixing = build_mixing(cfg, model.patch_grid)
     peak_flops = device_peak_flops(cfg)
-    evaluation = EvaluationCallback(
-        build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, path=run_dir / "evaluation.json"
-    )
+    evaluation = EvaluationCallback(build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, folder=run_dir)
     audit = AuditCallback(
         run_dir,
         global_batch_size=cfg.data.global_batch_size,

@@ -14,17 +14,13 @@ from omegaconf import OmegaConf
 
 from timix_pl.config.schema import Accelerator, DataKind, LossKind, MixingKind, Precision, Remote, RootConfig, Strategy
 from timix_pl.config.validate import batch_problems, mixing_level
-from timix_pl.core.errors import ConfigError, DataError
+from timix_pl.core.errors import ConfigError
 from timix_pl.core.randomness import seed_of
 from timix_pl.data.datamodule import PretrainDataModule
 from timix_pl.data.evaluation_set import EvaluationSet
-from timix_pl.data.remote import RemoteAccess, RemoteShard, read_beside
+from timix_pl.data.remote import RemoteAccess
 from timix_pl.data.resampled import ResampledShards
 from timix_pl.data.training_set import Augmentation, SampleStream
-from timix_pl.evaluation.grounding import Grounding
-from timix_pl.evaluation.retrieval import Retrieval
-from timix_pl.evaluation.tasks import Evaluator
-from timix_pl.evaluation.zero_shot import ZeroShot
 from timix_pl.mixing.cutmix import CutMix
 from timix_pl.mixing.mixgen import MixGen
 from timix_pl.mixing.mixup import Mixup
@@ -288,49 +284,6 @@ def evaluation_set(cfg: RootConfig, name: str, model: DualEncoder) -> Evaluation
         max_image_mb=cfg.data.max_image_mb,
         access=remote_access(cfg),
     )
-
-
-def build_evaluators(cfg: RootConfig, model: DualEncoder) -> list[Evaluator]:
-    """The evaluators of ``evaluation.tasks`` that have data; the others are named in the log."""
-    evaluators: list[Evaluator] = []
-    loading: dict[str, Any] = {"batch_size": cfg.evaluation.batch_size, "num_workers": cfg.data.num_workers}
-    for task in cfg.evaluation.tasks:
-        shards = {"retrieval": "val", "zero_shot": "zero_shot", "grounding": "grounding"}[task]
-        if task == "grounding" and model.pta is None:
-            log.warning("evaluation.tasks: grounding is left out, because pta.enabled=false")
-            continue
-        found = evaluation_set(cfg, shards, model)
-        if found is None and task == "grounding" and cfg.data.val_shards is not None:
-            log.warning(
-                "evaluation.tasks: grounding is left out, because data.grounding_shards is not set and none of the samples looked at in "
-                "data.val_shards has a usable box; where few have one, set data.grounding_shards to the same"
-            )
-        elif found is None:
-            log.warning("evaluation.tasks: %s is left out, because data.%s_shards is not set", task, shards)
-        elif task == "retrieval":
-            evaluators.append(Retrieval(found, **loading))
-        elif task == "zero_shot":
-            classes = read_classes(found.sources[0].tars[0])
-            evaluators.append(ZeroShot(found, classes["classes"], classes["templates"], **loading))
-        else:
-            evaluators.append(Grounding(found, min_cover=cfg.pta.min_cover, phrase_template=cfg.data.phrase_template, **loading))
-    return evaluators
-
-
-def read_classes(tar: Path | RemoteShard) -> dict[str, list[str]]:
-    """Class names and caption templates of a labelled set, from ``classes.json`` beside its shards.
-
-    Raises:
-        DataError: the file is missing or holds something else.
-    """
-    try:
-        content = json.loads(read_beside(tar, "classes.json"))
-        return {name: [str(text) for text in content[name]] for name in ("classes", "templates")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"data.zero_shot_shards: classes.json beside {tar.name} must hold "
-            f'{{"classes": [...], "templates": ["a photo of a {{}}", ...]}}, but: {error}'
-        ) from error
 
 
 def on_gpu(cfg: RootConfig) -> bool:

@@ -4,7 +4,9 @@ Axis letters: B local batch, G global batch, M mixed images, N region images, R 
 sides.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int, UInt8
@@ -91,7 +93,12 @@ class LossOutput(NamedTuple):
 
 
 class EvaluationResult(NamedTuple):
-    """Metrics by name (``retrieval/image_to_text/recall_at_1``) and, for the same names where it is known, the level of chance."""
+    """What an evaluation found; the same on every rank.
+
+    ``metrics`` by name (``retrieval/image_to_text/recall_at_1``) and, for the same names where it is known, the level of ``chance``.
+    ``examples``, by the evaluation's name, are shown in the report: what JSON can hold, and images (uint8 tensors, 3 H W) anywhere in it.
+    """
 
     metrics: dict[str, float]
     chance: dict[str, float]
+    examples: Mapping[str, list[dict[str, Any]]] = MappingProxyType({})

@@ -1,7 +1,7 @@
 """Several evaluations of one model."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -34,16 +34,18 @@ def run_tasks(evaluators: Sequence[Evaluator], model: DualEncoderLike, device: t
     Raises:
         EvaluationError: after all have run, when some raised a ``TimixError``; it carries the others' result.
     """
-    result = EvaluationResult({}, {})
+    examples: dict[str, list[dict[str, Any]]] = {}
+    result = EvaluationResult({}, {}, examples)
     problems = {}
     for evaluator in evaluators:
         try:
-            metrics, chance = evaluator.run(model, device)
+            found = evaluator.run(model, device)
         except TimixError as error:
             problems[evaluator.name] = str(error)
         else:
-            result.metrics.update(metrics)
-            result.chance.update(chance)
+            result.metrics.update(found.metrics)
+            result.chance.update(found.chance)
+            examples.update(found.examples)
     if problems:
         raise EvaluationError(problems, result)
     return result

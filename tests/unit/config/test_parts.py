@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from tests.tiny import IMAGE_SIZE_PX, encoded_image, random_pixels
 from timix_pl.config.compose import to_root
+from timix_pl.config.evaluators import BUILDERS, build_evaluators
 from timix_pl.config.parts import (
-    build_evaluators,
     build_model,
     build_stream,
     check_model,
@@ -22,6 +22,7 @@ from timix_pl.config.parts import (
     save_memory_and_time,
 )
 from timix_pl.config.schema import RootConfig
+from timix_pl.config.validate import TASKS
 from timix_pl.core.errors import ConfigError, ModelError
 from timix_pl.core.types import Region
 from timix_pl.data.reader import BadSampleError, ShardReader
@@ -88,6 +89,10 @@ def test_the_log_says_why_grounding_is_left_out(tmp_path, caplog, key, reason):
     assert build_evaluators(cfg, SimpleNamespace(image_size_px=IMAGE_SIZE_PX, pta=True)) == []
     (message,) = caplog.messages
     assert "grounding is left out" in message and reason in message
+
+
+def test_every_task_has_a_builder():
+    assert tuple(BUILDERS) == TASKS
 
 
 def test_grounding_without_any_shards_is_none():

@@ -152,7 +152,7 @@ class Scores:
 
 
 def evaluated(tmp_path, scores, **options):
-    evaluation = EvaluationCallback([Scores(scores)], every_n_steps=1, path=tmp_path / "evaluation.json")
+    evaluation = EvaluationCallback([Scores(scores)], every_n_steps=1, folder=tmp_path)
     folder = tmp_path / "checkpoints"
     return [evaluation, checkpoints(folder, evaluation=evaluation, monitor="score/value", **options)], folder
 
@@ -251,7 +251,7 @@ def test_the_best_score_survives_a_resume(shards, tmp_path):
     """The best step is that of the checkpoint; a worse one after the resume must not take its place."""
 
     def run_scored(scores, *, kill, path=None):
-        evaluation = EvaluationCallback([Scores(scores)], every_n_steps=2, path=tmp_path / "evaluation.json")
+        evaluation = EvaluationCallback([Scores(scores)], every_n_steps=2, folder=tmp_path)
         saving = checkpoints(tmp_path / "run", every_n_steps=2, evaluation=evaluation, monitor="score/value")
 
         def stop(module):
@@ -279,7 +279,7 @@ def test_a_steps_row_is_on_disk_before_its_checkpoint(tmp_path, monkeypatch):
         save(self, checkpoint, path, storage_options)
 
     monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", spy)
-    evaluation = EvaluationCallback([Scores([0.1, 0.2])], every_n_steps=1, path=tmp_path / "evaluation.json")
+    evaluation = EvaluationCallback([Scores([0.1, 0.2])], every_n_steps=1, folder=tmp_path)
     saving = checkpoints(tmp_path / "run", every_n_steps=1)
     trainer = trainer_for(2, callbacks=[evaluation, saving], logger=CsvLogger(tmp_path / "metrics.csv"))
     model = tiny_model()

@@ -1,6 +1,5 @@
 """Evaluations during training, at an interval of their own."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from timix_pl.core.files import atomic_path
 from timix_pl.core.types import EvaluationResult
+from timix_pl.evaluation.results import write_result
 from timix_pl.evaluation.tasks import EvaluationError, Evaluator, run_tasks
 from timix_pl.training.module import PretrainModule
 from timix_pl.training.sharding import whole_weights
@@ -18,16 +17,16 @@ log = logging.getLogger(__name__)
 
 
 class EvaluationCallback(Callback):
-    """Runs evaluators every n steps and after the last; logs their metrics and writes ``evaluation.json``.
+    """Runs evaluators every n steps and after the last; logs their metrics and writes what they found.
 
     Args:
         evaluators: run on all ranks together.
         every_n_steps: None: after the last step alone.
-        path: of ``evaluation.json``.
+        folder: takes ``evaluation.json`` and ``examples/``.
     """
 
-    def __init__(self, evaluators: Sequence[Evaluator], *, every_n_steps: int | None, path: Path):
-        self.evaluators, self.every_n_steps, self.path = evaluators, every_n_steps, path
+    def __init__(self, evaluators: Sequence[Evaluator], *, every_n_steps: int | None, folder: Path):
+        self.evaluators, self.every_n_steps, self.folder = evaluators, every_n_steps, folder
         self.result = EvaluationResult({}, {})
         self.result_step = 0
 
@@ -46,5 +45,4 @@ class EvaluationCallback(Callback):
         self.result_step = step
         pl_module.note(self.result.metrics)
         if trainer.is_global_zero:
-            with atomic_path(self.path) as temporary:
-                temporary.write_text(json.dumps({"step": step} | self.result._asdict(), indent=1))
+            write_result(self.folder, self.result, step=step)

@@ -1,0 +1,83 @@
+"""From the configuration to the evaluators: one builder for each task in ``evaluation.tasks``."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from timix_pl.config.parts import evaluation_set
+from timix_pl.config.schema import RootConfig
+from timix_pl.core.errors import DataError
+from timix_pl.data.remote import RemoteShard, read_beside
+from timix_pl.evaluation.grounding import Grounding
+from timix_pl.evaluation.retrieval import Retrieval
+from timix_pl.evaluation.tasks import Evaluator
+from timix_pl.evaluation.zero_shot import ZeroShot
+from timix_pl.models.dual_encoder import DualEncoder
+
+log = logging.getLogger(__name__)
+
+
+def build_evaluators(cfg: RootConfig, model: DualEncoder) -> list[Evaluator]:
+    """The evaluators of ``evaluation.tasks`` that have what they need; the others are named in the log."""
+    loading = {"batch_size": cfg.evaluation.batch_size, "num_workers": cfg.data.num_workers}
+    evaluators: list[Evaluator] = []
+    for task in cfg.evaluation.tasks:
+        built = BUILDERS[task](cfg, model, loading)
+        if isinstance(built, str):
+            log.warning("evaluation.tasks: %s is left out, because %s", task, built)
+        else:
+            evaluators.append(built)
+    return evaluators
+
+
+def _retrieval(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+    found = evaluation_set(cfg, "val", model)
+    return "data.val_shards is not set" if found is None else Retrieval(found, **loading)
+
+
+def _zero_shot(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+    found = evaluation_set(cfg, "zero_shot", model)
+    if found is None:
+        return "data.zero_shot_shards is not set"
+    classes = read_classes(found.sources[0].tars[0])
+    return ZeroShot(found, classes["classes"], classes["templates"], **loading)
+
+
+def _grounding(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+    if model.pta is None:
+        return "pta.enabled=false"
+    found = evaluation_set(cfg, "grounding", model)
+    if found is not None:
+        return Grounding(found, min_cover=cfg.pta.min_cover, phrase_template=cfg.data.phrase_template, **loading)
+    if cfg.data.val_shards is None:
+        return "data.grounding_shards is not set"
+    return (
+        "data.grounding_shards is not set and none of the samples looked at in data.val_shards has a usable box; "
+        "where few have one, set data.grounding_shards to the same"
+    )
+
+
+BUILDERS: dict[str, Callable[[RootConfig, DualEncoder, dict[str, Any]], Evaluator | str]] = {
+    "retrieval": _retrieval,
+    "zero_shot": _zero_shot,
+    "grounding": _grounding,
+}
+"""For each task its evaluator, or why there is none."""
+
+
+def read_classes(tar: Path | RemoteShard) -> dict[str, list[str]]:
+    """Class names and caption templates of a labelled set, from ``classes.json`` beside its shards.
+
+    Raises:
+        DataError: the file is missing or holds something else.
+    """
+    try:
+        content = json.loads(read_beside(tar, "classes.json"))
+        return {name: [str(text) for text in content[name]] for name in ("classes", "templates")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"data.zero_shot_shards: classes.json beside {tar.name} must hold "
+            f'{{"classes": [...], "templates": ["a photo of a {{}}", ...]}}, but: {error}'
+        ) from error

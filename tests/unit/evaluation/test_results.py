@@ -1,0 +1,23 @@
+import json
+
+import numpy as np
+import torch
+from PIL import Image
+
+from timix_pl.core.types import EvaluationResult
+from timix_pl.evaluation.results import named, write_result
+
+
+def test_images_of_examples_become_files_beside_them(tmp_path):
+    image = torch.randint(0, 256, (3, 4, 6), dtype=torch.uint8)
+    result = named("task", {"a": 0.5}, {"a": 0.1}, [{"query": "x", "top": [{"image": image, "right": True}]}])
+    write_result(tmp_path, result, step=3)
+    (example,) = json.loads((tmp_path / "examples/task.json").read_text())
+    assert example == {"query": "x", "top": [{"image": "task-0-top-0-image.png", "right": True}]}
+    assert np.array_equal(np.array(Image.open(tmp_path / "examples/task-0-top-0-image.png")), image.permute(1, 2, 0))
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == {"step": 3, "metrics": {"task/a": 0.5}, "chance": {"task/a": 0.1}}
+
+
+def test_without_examples_there_is_no_folder_of_them(tmp_path):
+    write_result(tmp_path, EvaluationResult({"a": 1.0}, {}), step=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]

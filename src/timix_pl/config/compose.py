@@ -11,6 +11,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from timix_pl.config.folder import conf_dir
+from timix_pl.config.init import adopt_init
 from timix_pl.config.options import nearest, schema_options
 from timix_pl.config.schema import MixingKind, RootConfig
 from timix_pl.config.store import register_schema
@@ -26,7 +27,7 @@ def compose(overrides: Sequence[str] = ()) -> RootConfig:
     Raises:
         ConfigError: with all problems: overrides that cannot be read or do not fit the schema, values out of range, contradictions.
     """
-    return _checked(overrides, conf_dir(), problems)
+    return _checked(overrides, conf_dir(), lambda cfg: [*adopt_init(cfg, overrides), *problems(cfg)])
 
 
 def recompose(saved: Path, overrides: Sequence[str] = ()) -> RootConfig:

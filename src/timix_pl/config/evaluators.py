@@ -14,12 +14,12 @@ from timix_pl.evaluation.grounding import Grounding
 from timix_pl.evaluation.retrieval import Retrieval
 from timix_pl.evaluation.tasks import Evaluator
 from timix_pl.evaluation.zero_shot import ZeroShot
-from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.fine_tuned import AnyModel
 
 log = logging.getLogger(__name__)
 
 
-def build_evaluators(cfg: RootConfig, model: DualEncoder) -> list[Evaluator]:
+def build_evaluators(cfg: RootConfig, model: AnyModel) -> list[Evaluator]:
     """The evaluators of ``evaluation.tasks`` that have what they need; the others are named in the log."""
     loading = {"batch_size": cfg.evaluation.batch_size, "num_workers": cfg.data.num_workers}
     evaluators: list[Evaluator] = []
@@ -32,12 +32,12 @@ def build_evaluators(cfg: RootConfig, model: DualEncoder) -> list[Evaluator]:
     return evaluators
 
 
-def _retrieval(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+def _retrieval(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
     found = evaluation_set(cfg, "val", model)
     return "data.val_shards is not set" if found is None else Retrieval(found, **loading)
 
 
-def _zero_shot(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+def _zero_shot(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
     found = evaluation_set(cfg, "zero_shot", model)
     if found is None:
         return "data.zero_shot_shards is not set"
@@ -45,7 +45,7 @@ def _zero_shot(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> 
     return ZeroShot(found, classes["classes"], classes["templates"], **loading)
 
 
-def _grounding(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+def _grounding(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
     if model.pta is None:
         return "pta.enabled=false"
     found = evaluation_set(cfg, "grounding", model)
@@ -59,7 +59,7 @@ def _grounding(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> 
     )
 
 
-BUILDERS: dict[str, Callable[[RootConfig, DualEncoder, dict[str, Any]], Evaluator | str]] = {
+BUILDERS: dict[str, Callable[[RootConfig, AnyModel, dict[str, Any]], Evaluator | str]] = {
     "retrieval": _retrieval,
     "zero_shot": _zero_shot,
     "grounding": _grounding,

@@ -61,6 +61,7 @@ SECTIONS = {
     "loss": "Loss",
     "optim": "Optimizer",
     "trainer": "Trainer",
+    "tune": "Fine-tuning",
     "checkpoint": "Checkpoints",
     "evaluation": "Evaluation",
     "pictures": "Pictures",

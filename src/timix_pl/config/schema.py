@@ -18,6 +18,7 @@ def option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
+Task = StrEnum("Task", ["pretrain", "vqa", "captioning"])
 DataKind = StrEnum("DataKind", ["scenes", "shards", "stream"])
 MixingKind = StrEnum("MixingKind", ["timix", "cutmix", "mixup", "mixgen", "none"])
 Compute = StrEnum("Compute", ["extra", "replace"])
@@ -36,6 +37,7 @@ Prepare = StrEnum("Prepare", ["flickr8k"])
 Remote = StrEnum("Remote", ["cache", "range"])
 Mode = StrEnum("Mode", ["min", "max"])
 LauncherKind = StrEnum("LauncherKind", ["local", "torchrun", "slurm"])
+TunedTowers = StrEnum("TunedTowers", ["frozen", "last", "all"])
 
 
 @dataclass
@@ -84,7 +86,7 @@ class DataConfig:
     shard_cache_dir: str | None = option(None, "Local folder for remote shards and their indexes; null: shards inside cache_dir.")
     shard_cache_gb: float = option(50.0, "Bound on the remote shards kept there, in GB (1e9 bytes); the least recently opened go first.")
     allow_pipe: bool = option(False, "data=stream: take pipe:COMMAND for shards, which runs COMMAND in a shell.")
-    global_batch_size: int = option(256, "Pairs per optimizer step over all ranks; divisible by the number of ranks.")
+    global_batch_size: int = option(256, "Pairs (fine-tuning: images) per optimizer step over all ranks; divisible by the number of ranks.")
     num_workers: int = option(2, "Loader processes per rank; 0 loads in the training process.")
     prefetch_batches: int = option(4, "Batches prepared ahead by each worker.")
     shuffle_window_shards: int = option(8, "Samples are shuffled inside windows of this many (shuffled) shards.")
@@ -189,7 +191,8 @@ class TrainerConfig:
     )
     cpu_offload: bool = option(False, "strategy=fsdp: keep weights and optimizer state in CPU memory.")
     micro_batch_size: int | None = option(
-        None, "Pairs that a rank takes through the model at once; its batch is cut into so many, with the same gradients. null: all."
+        None,
+        "Pairs (images) that a rank takes through the model at once; its batch is cut into so many, with the same gradients. null: all.",
     )
     precision: Precision = option(Precision.auto, "auto: bf16_mixed on GPUs that compute in it, else fp32.")
     log_every_n_steps: int = option(10, "Write a row of metrics.csv every n steps.")
@@ -203,6 +206,22 @@ class TrainerConfig:
     peak_tflops: float | None = option(
         None, "TFLOP/s of one device at best, in the precision used, for MFU and dry_run; null: known for some GPUs."
     )
+
+
+@dataclass
+class TuneConfig:
+    """How a task is learnt (``task=vqa``, ``task=captioning``)."""
+
+    towers: TunedTowers = option(
+        TunedTowers.frozen,
+        "frozen: the head alone learns; last: also the last blocks of the towers that it reads; all: all of these towers.",
+    )
+    last_blocks: int = option(2, "towers=last: so many blocks of each tower.")
+    lr_scale: float = option(0.1, "The towers' learning rate, as a share of optim.lr, which is the head's.")
+    block: int | None = option(
+        None, "Patch features are taken after this block of the image tower, counted from 1; null: the last (some towers: pta.block)."
+    )
+    items_per_image: int = option(4, "Questions, or captions, used of an image in a step; of more, the next ones in each epoch.")
 
 
 @dataclass
@@ -273,6 +292,10 @@ class RootConfig:
     profile: list[int] | None = option(
         None, "Trace these steps, the first and the last one, counted from this start: [10,12]; writes run_dir/profile."
     )
+    task: Task = option(Task.pretrain, "pretrain; or a task that is learnt on a pre-trained model: vqa or captioning.")
+    init: str | None = option(
+        None, "task=vqa or captioning: a run directory or checkpoint of timix-train, whose model is taken with its weights and settings."
+    )
     real_data_dir: str | None = option(None, "Folder of the published data sets, for experiments that use them; null: $TIMIX_REAL_DATA.")
     data: DataConfig = option(DataConfig, "Data.")
     model: ModelConfig = option(ModelConfig, "Towers.")
@@ -281,6 +304,7 @@ class RootConfig:
     loss: LossConfig = option(LossConfig, "Contrastive loss.")
     optim: OptimConfig = option(OptimConfig, "Optimizer and schedule.")
     trainer: TrainerConfig = option(TrainerConfig, "The loop.")
+    tune: TuneConfig = option(TuneConfig, "Fine-tuning.")
     checkpoint: CheckpointConfig = option(CheckpointConfig, "Checkpoints.")
     evaluation: EvaluationConfig = option(EvaluationConfig, "Evaluation.")
     pictures: PicturesConfig = option(PicturesConfig, "Pictures in the report.")

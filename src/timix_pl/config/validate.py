@@ -13,7 +13,7 @@ from typing import Any
 
 from timix_pl.config.options import as_typed, nearest, schema_options
 from timix_pl.config.ranges import RANGES
-from timix_pl.config.schema import Compute, DataKind, Lam, LauncherKind, MixingKind, RootConfig, ScheduleKind, Strategy, Targets
+from timix_pl.config.schema import Compute, DataKind, Lam, LauncherKind, MixingKind, RootConfig, ScheduleKind, Strategy, Targets, Task
 from timix_pl.core.errors import DataError
 from timix_pl.data.shards import resolve_shards
 from timix_pl.models.architectures import known_architectures
@@ -71,6 +71,7 @@ def _ranges(cfg: RootConfig) -> Iterator[str]:
 
 def _independent_of_numbers(cfg: RootConfig) -> Iterator[str]:
     yield from _run(cfg)
+    yield from _task(cfg)
     yield from _shards(cfg)
     yield from _architecture(cfg)
     yield from _mixing(cfg)
@@ -87,6 +88,23 @@ def _run(cfg: RootConfig) -> Iterator[str]:
         yield f"{_said(cfg, 'resume')}: must be auto, never, or a checkpoint file or folder; there is none (auto finds the newest)"
     if cfg.profile is not None and not (len(cfg.profile) == 2 and 1 <= cfg.profile[0] <= cfg.profile[1]):
         yield f"{_said(cfg, 'profile')}: must be [first,last], two steps counted from 1, e.g. profile=[10,12]"
+
+
+def _task(cfg: RootConfig) -> Iterator[str]:
+    """What does not go together with pre-training, and what does not with a task."""
+    task, data = cfg.task, cfg.data
+    if task is Task.pretrain:
+        if cfg.init is not None:
+            yield f"{_said(cfg, 'init')}: a task starts from another run, as in task=vqa; to pre-train from weights set model.pretrained"
+        return
+    if _mixes(cfg):
+        yield f"{_said(cfg, 'task', 'mixing.kind')}: images are mixed in pre-training alone; leave mixing out"
+    if data.kind is DataKind.stream:
+        yield f"{_said(cfg, 'task', 'data.kind')}: a task needs shards that can be indexed; choose data=shards ('timix-data index' indexes)"
+    if data.kind is not DataKind.scenes and data.region_shards is not None:
+        yield f"{_said(cfg, 'task', 'data.region_shards')}: boxes teach in pre-training alone; leave it out"
+    if cfg.trainer.strategy is Strategy.fsdp:
+        yield f"{_said(cfg, 'task', 'trainer.strategy')}: tasks are learnt with a copy of the model on each device; choose trainer=ddp"
 
 
 def _shards(cfg: RootConfig) -> Iterator[str]:
@@ -110,7 +128,7 @@ def _shards(cfg: RootConfig) -> Iterator[str]:
     if data.kind is not DataKind.scenes:
         if data.train_shards is None:
             yield "data.train_shards is not set: name the folder of the training shards, or try the embedded data set with data=scenes"
-        if data.region_shards is None and cfg.pta.enabled:
+        if data.region_shards is None and teaches_pta(cfg):
             yield (
                 f"data.region_shards is not set, and {_said(cfg, 'mixing.kind', 'pta.enabled')} learns from images with boxes: "
                 "name the folder of the region shards, or choose mixing=none, cutmix, mixup or mixgen, which need none"
@@ -154,6 +172,11 @@ def _architecture(cfg: RootConfig) -> Iterator[str]:
     name, known = cfg.model.architecture, known_architectures()
     if name not in known:
         yield f"{_said(cfg, 'model.architecture')}: unknown{nearest(name, known)}; open_clip.list_models() lists all names"
+
+
+def teaches_pta(cfg: RootConfig) -> bool:
+    """Whether the run trains the patch-text alignment head; a fine-tuning run only keeps it."""
+    return cfg.pta.enabled and cfg.task is Task.pretrain
 
 
 def _mixes(cfg: RootConfig) -> bool:
@@ -235,11 +258,11 @@ def _launcher(cfg: RootConfig) -> Iterator[str]:
 
 def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
     """Batch sizes and group sizes that do not divide among ``ranks`` processes, or leave one too little."""
-    for key in ("data.global_batch_size", "pta.batch_size") if cfg.pta.enabled else ("data.global_batch_size",):
+    for key in ("data.global_batch_size", "pta.batch_size") if teaches_pta(cfg) else ("data.global_batch_size",):
         size = _value(cfg, key)
         if size % ranks:
             yield f"{_said(cfg, key)}: must be a multiple of the number of ranks, {ranks}; e.g. {key}={math.ceil(size / ranks) * ranks}"
-    if cfg.pta.enabled and cfg.pta.negative_frac > 0 and cfg.pta.batch_size < 2:
+    if teaches_pta(cfg) and cfg.pta.negative_frac > 0 and cfg.pta.batch_size < 2:
         yield f"{_said(cfg, 'pta.negative_frac', 'pta.batch_size')}: negatives are phrases of another image; set pta.batch_size=2 or more"
     per_rank = cfg.data.global_batch_size // ranks
     yield from _micro_batch_problems(cfg, per_rank)

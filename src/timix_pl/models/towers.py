@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import open_clip
 import timm
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -236,11 +236,28 @@ class TextTower(nn.Module):
         self.tower.output_tokens = False
         self.projection = projection if projection is not None else nn.Identity()
 
-    def forward(self, tokens: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]:
-        """Text features (not normalised) and the pooled feature before projection."""
+    def forward(self, tokens: Int[Tensor, "B T"], *, each_token: bool = False) -> Any:
+        """Text features (B D, not normalised) and the pooled feature before projection (B E).
+
+        Args:
+            each_token: give instead the features of each token (B T E) and which of them are padding (B T, bool).
+        """
+        if each_token:
+            return self._each_token(tokens)
         pooled = self.tower(tokens)
         features = self.projection(pooled) if isinstance(self.projection, nn.Module) else pooled @ self.projection
         return features, pooled
+
+    def _each_token(self, tokens: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:
+        """A tower that pools a class token leaves it out, so that T is one less."""
+        self.tower.output_tokens = True
+        try:
+            features = self.tower(tokens)[1]
+        finally:
+            self.tower.output_tokens = False
+        pad_id = self.tower.pad_id if hasattr(self.tower, "pad_id") else self.tower.config.pad_token_id
+        follows = (tokens != pad_id).flip(1).cummax(1).values.flip(1)  # a token that is no padding; CLIP's "!" is its padding too
+        return features, ~follows[:, -features.shape[1] :]
 
     def blocks(self) -> list[nn.Module]:
         """The repeated transformer blocks; none where a Hugging Face tower keeps them where no one looks."""

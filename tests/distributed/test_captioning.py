@@ -8,14 +8,14 @@ from torch import nn
 
 from tests.distributed.spawn import run_on_ranks
 from tests.tiny import WORDS, random_captions
-from tests.unit.evaluation.fakes import Items, item
+from tests.unit.evaluation.fakes import Items, OracleModel, item
 from timix_pl.core.errors import DataError
 from timix_pl.evaluation.captioning import Captioning
 
 CPU = torch.device("cpu")
 
 
-class RandomWriter(nn.Module):
+class RandomWriter(OracleModel):
     """Words that depend on every pixel."""
 
     def __init__(self):
@@ -23,8 +23,6 @@ class RandomWriter(nn.Module):
         torch.manual_seed(0)
         self.image = nn.Linear(3 * 4 * 8, 6)
         self.images_seen = Counter()
-
-    tokenizer = encode_image = encode_text = patch_scores = None
 
     def caption(self, images):
         self.images_seen.update(images[:, 0, 0, 0].tolist())

@@ -10,6 +10,7 @@ from timix_pl.config.parts import evaluation_set
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import DataError
 from timix_pl.data.remote import RemoteShard, read_beside
+from timix_pl.evaluation.captioning import CaptionerLike, Captioning
 from timix_pl.evaluation.grounding import Grounding
 from timix_pl.evaluation.retrieval import Retrieval
 from timix_pl.evaluation.tasks import Evaluator
@@ -59,10 +60,18 @@ def _grounding(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Eva
     )
 
 
+def _captioning(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
+    if not isinstance(model, CaptionerLike):
+        return "the model writes no captions (timix-train task=captioning init=RUN_DIR teaches it to)"
+    found = evaluation_set(cfg, "val", model)
+    return "data.val_shards is not set" if found is None else Captioning(found, **loading)
+
+
 BUILDERS: dict[str, Callable[[RootConfig, AnyModel, dict[str, Any]], Evaluator | str]] = {
     "retrieval": _retrieval,
     "zero_shot": _zero_shot,
     "grounding": _grounding,
+    "captioning": _captioning,
 }
 """For each task its evaluator, or why there is none."""
 

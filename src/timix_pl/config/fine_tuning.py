@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from timix_pl.config import captioning
 from timix_pl.config.init import run_dir_of
 from timix_pl.config.parts import build_model, build_stream, image_options, load_weights, loading_options, num_steps
 from timix_pl.config.schema import RootConfig, Task
@@ -35,7 +36,7 @@ class TaskParts(NamedTuple):
     items: Callable[[RootConfig, FineTuned, Facts], TaskItems]
 
 
-TASKS: dict[Task, TaskParts] = {}
+TASKS = {Task.captioning: TaskParts(captioning.learn_facts, captioning.build_captioner, captioning.build_caption_items)}
 
 
 def build_fine_tuning(cfg: RootConfig, checkpoint: Path | None) -> tuple[FineTuned, TaskDataModule, Facts]:

@@ -88,7 +88,8 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         state = read_checkpoint(path, optimizers=False)["state_dict"]
         model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
     except (RuntimeError, KeyError, OSError, EOFError) as error:
-        raise RunError(f"{path}: not a checkpoint of this model: {str(error).splitlines()[0]}") from error
+        reason = " ".join(" ".join(str(error).splitlines()[:2]).split())
+        raise RunError(f"{path}: not a checkpoint of this model: {reason}") from error
 
 
 def save_memory_and_time(cfg: RootConfig, model: DualEncoder) -> None:

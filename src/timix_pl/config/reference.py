@@ -62,6 +62,7 @@ SECTIONS = {
     "optim": "Optimizer",
     "trainer": "Trainer",
     "tune": "Fine-tuning",
+    "captioning": "Captioning",
     "checkpoint": "Checkpoints",
     "evaluation": "Evaluation",
     "pictures": "Pictures",

@@ -225,6 +225,25 @@ class TuneConfig:
 
 
 @dataclass
+class CaptioningConfig:
+    """The decoder of ``task=captioning``, and how it writes."""
+
+    decoder: str | None = option(
+        None, "Pretrained language model of transformers: a hub name or a local folder. null: a GPT-2 from nothing, of the sizes below."
+    )
+    vocab_size: int = option(8192, "decoder=null: size of the vocabulary, CLIP's with its first merges alone; 49408 is all of it.")
+    width: int = option(256, "decoder=null: channels; a multiple of num_heads.")
+    num_layers: int = option(3, "decoder=null: transformer blocks.")
+    num_heads: int = option(4, "decoder=null: heads of each attention.")
+    dropout: float = option(0.1, "decoder=null: dropout.")
+    max_length: int = option(40, "Tokens of a caption at most; longer ones are cut.")
+    label_smoothing: float = option(0.1, "Share of each target that is spread over the vocabulary, 0 to 1.")
+    num_beams: int = option(3, "Captions that are followed at once when one is written; 1 is greedy.")
+    length_penalty: float = option(1.0, "Beams are compared by log probability / length ** this; higher makes captions longer.")
+    no_repeat_ngram_size: int = option(3, "No run of so many tokens is written twice in a caption; 0: any may.")
+
+
+@dataclass
 class CheckpointConfig:
     every_n_steps: int | None = option(1000, "Save every n steps; null: not by steps.")
     every_n_minutes: float | None = option(30.0, "Save every m minutes; null: not by time.")
@@ -305,6 +324,7 @@ class RootConfig:
     optim: OptimConfig = option(OptimConfig, "Optimizer and schedule.")
     trainer: TrainerConfig = option(TrainerConfig, "The loop.")
     tune: TuneConfig = option(TuneConfig, "Fine-tuning.")
+    captioning: CaptioningConfig = option(CaptioningConfig, "Captioning.")
     checkpoint: CheckpointConfig = option(CheckpointConfig, "Checkpoints.")
     evaluation: EvaluationConfig = option(EvaluationConfig, "Evaluation.")
     pictures: PicturesConfig = option(PicturesConfig, "Pictures in the report.")

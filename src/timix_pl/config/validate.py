@@ -18,7 +18,7 @@ from timix_pl.core.errors import DataError
 from timix_pl.data.shards import resolve_shards
 from timix_pl.models.architectures import known_architectures
 
-TASKS = ("retrieval", "zero_shot", "grounding")
+TASKS = ("retrieval", "zero_shot", "grounding", "captioning")
 SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards")
 
 
@@ -105,6 +105,8 @@ def _task(cfg: RootConfig) -> Iterator[str]:
         yield f"{_said(cfg, 'task', 'data.region_shards')}: boxes teach in pre-training alone; leave it out"
     if cfg.trainer.strategy is Strategy.fsdp:
         yield f"{_said(cfg, 'task', 'trainer.strategy')}: tasks are learnt with a copy of the model on each device; choose trainer=ddp"
+    if task is Task.captioning and cfg.captioning.decoder is None and cfg.captioning.width % max(cfg.captioning.num_heads, 1):
+        yield f"{_said(cfg, 'captioning.width', 'captioning.num_heads')}: each head has as many channels; choose a multiple"
 
 
 def _shards(cfg: RootConfig) -> Iterator[str]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -48,15 +48,20 @@ class CaptionDecoder(nn.Module):
         self.project = nn.Sequential(nn.LayerNorm(patch_dim), nn.Linear(patch_dim, decoder.config.hidden_size))
 
     def forward(
-        self, patch_features: Float[Tensor, "B P C"], image_index: Int[Tensor, " N"], tokens: Int[Tensor, "N T"]
-    ) -> Float[Tensor, "N T V"]:
-        """Logits of the token that follows each of ``tokens``, in fp32.
+        self, patch_features: Float[Tensor, "B P C"], image_index: Int[Tensor, " N"], tokens: Int[Tensor, "N T"], asked: Bool[Tensor, "N T"]
+    ) -> Float[Tensor, "K V"]:
+        """Logits, in fp32, of the token that follows each of the K tokens that are asked for; the vocabulary is scored at these alone.
 
         Args:
             image_index: the image that each caption is of.
         """
         states = self.project(patch_features)[image_index]
-        return self.decoder(input_ids=tokens, encoder_hidden_states=states, use_cache=False).logits.float()
+        scores = self.decoder.get_output_embeddings()
+        hook = scores.register_forward_pre_hook(lambda module, inputs: (inputs[0][asked],))
+        try:
+            return self.decoder(input_ids=tokens, encoder_hidden_states=states, use_cache=False).logits.float()
+        finally:
+            hook.remove()
 
     def generate(self, patch_features: Float[Tensor, "B P C"], **options: Any) -> list[str]:
         """A caption for each image.

@@ -21,14 +21,20 @@ def patches(num_images, seed=0):
     return torch.randn(num_images, NUM_PATCHES, PATCH_DIM, generator=torch.Generator().manual_seed(seed))
 
 
+def losses(decoder, patch_features, captions):
+    """Cross-entropy of each token of each caption, 0 behind its end; image n has caption n."""
+    tokens, lengths = CaptionsToTokens(decoder.tokenizer, decoder.max_length)(captions)
+    said = torch.arange(1, tokens.shape[1]) < lengths[:, None]
+    logits = decoder(patch_features, torch.arange(len(captions)), tokens[:, :-1], said)
+    own = torch.nn.functional.cross_entropy(logits, tokens[:, 1:][said], reduction="none")
+    return torch.zeros(said.shape).masked_scatter(said, own)
+
+
 def learn(decoder, patch_features, captions, num_steps):
     """Each image its caption."""
-    tokens, lengths = CaptionsToTokens(decoder.tokenizer, decoder.max_length)(captions)
-    targets = tokens[:, 1:].masked_fill(torch.arange(1, tokens.shape[1]) >= lengths[:, None], -100)
     optimizer = torch.optim.AdamW(decoder.parameters(), 5e-3)
     for _ in range(num_steps):
-        logits = decoder(patch_features, torch.arange(len(captions)), tokens[:, :-1])
-        torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+        losses(decoder, patch_features, captions).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
     return decoder.eval()
@@ -52,15 +58,8 @@ def test_an_image_gets_its_own_caption_whatever_its_place_in_the_batch(taught, o
 def test_beams_find_captions_that_are_at_least_as_likely(taught):
     """Of images that were never seen, with captions of different lengths judged by their whole probability."""
     unseen = patches(12, seed=5)
-
-    def log_probability(captions):
-        tokens, lengths = CaptionsToTokens(taught.tokenizer, taught.max_length)(captions)
-        logits = taught(unseen, torch.arange(len(captions)), tokens[:, :-1])
-        own = logits.log_softmax(-1).gather(2, tokens[:, 1:, None])[:, :, 0]
-        return (own * (torch.arange(1, tokens.shape[1]) < lengths[:, None])).sum(1)
-
     greedy, beams = taught.generate(unseen, num_beams=1), taught.generate(unseen, num_beams=6, length_penalty=0.0)
-    gain = log_probability(beams) - log_probability(greedy)
+    gain = (losses(taught, unseen, greedy) - losses(taught, unseen, beams)).sum(1)
     assert gain.min() > -1e-4 and gain.max() > 0.01
 
 
@@ -75,15 +74,29 @@ def test_a_caption_that_does_not_end_is_cut():
 def test_a_token_sees_the_tokens_before_it_and_its_own_image_alone():
     decoder, features = small().eval(), patches(3)
     tokens, _ = CaptionsToTokens(decoder.tokenizer, 30)(random_captions(4, 0))
-    index = torch.tensor([0, 1, 1, 2])
-    before = decoder(features, index, tokens)
+    index, everywhere = torch.tensor([0, 1, 1, 2]), torch.ones_like(tokens, dtype=torch.bool)
+    before = decoder(features, index, tokens, everywhere)
+
+    def difference(features, tokens):
+        return (decoder(features, index, tokens, everywhere) - before).abs().amax(1).view(tokens.shape)
+
     changed = tokens.clone()
     changed[2, 4] = 70
-    difference = (decoder(features, index, changed) - before).abs().amax(2)
-    assert (difference[2, 4:] > 1e-5).all() and difference[2, :4].max() < 1e-5 and difference[[0, 1, 3]].max() < 1e-5
+    of_token = difference(features, changed)
+    assert (of_token[2, 4:] > 1e-5).all() and of_token[2, :4].max() < 1e-5 and of_token[[0, 1, 3]].max() < 1e-5
     features[1] = patches(3, seed=1)[1]
-    difference = (decoder(features, index, tokens) - before).abs().amax(2)
-    assert (difference[1:3] > 1e-5).all() and difference[[0, 3]].max() < 1e-5
+    of_image = difference(features, tokens)
+    assert (of_image[1:3] > 1e-5).all() and of_image[[0, 3]].max() < 1e-5
+
+
+@torch.no_grad()
+def test_logits_are_those_of_the_tokens_asked_for():
+    decoder = small().eval()
+    tokens, _ = CaptionsToTokens(decoder.tokenizer, 30)(CAPTIONS)
+    asked = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(0)) < 0.4
+    everywhere = decoder(patches(3), torch.arange(3), tokens, torch.ones_like(asked)).view(*tokens.shape, 600)
+    assert torch.allclose(decoder(patches(3), torch.arange(3), tokens, asked), everywhere[asked], atol=1e-5)
+    assert decoder.decoder(tokens).logits.shape == (*tokens.shape, 600)
 
 
 @pytest.mark.parametrize("make", [tiny_gpt2, tiny_bert])

@@ -8,13 +8,16 @@ from typing import Any
 
 from timix_pl.config.parts import evaluation_set
 from timix_pl.config.schema import RootConfig
+from timix_pl.config.vqa import kinds_of
 from timix_pl.core.errors import DataError
 from timix_pl.data.remote import RemoteShard, read_beside
 from timix_pl.evaluation.grounding import Grounding
 from timix_pl.evaluation.retrieval import Retrieval
 from timix_pl.evaluation.tasks import Evaluator
+from timix_pl.evaluation.vqa import Vqa
 from timix_pl.evaluation.zero_shot import ZeroShot
 from timix_pl.models.fine_tuned import AnyModel
+from timix_pl.models.fusion import VqaModel
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +62,18 @@ def _grounding(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Eva
     )
 
 
+def _vqa(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
+    if not isinstance(model, VqaModel):
+        return "the model was not trained with task=vqa"
+    found = evaluation_set(cfg, "val", model)
+    return "data.val_shards is not set" if found is None else Vqa(found, kinds=kinds_of(cfg), answers=model.answers, **loading)
+
+
 BUILDERS: dict[str, Callable[[RootConfig, AnyModel, dict[str, Any]], Evaluator | str]] = {
     "retrieval": _retrieval,
     "zero_shot": _zero_shot,
     "grounding": _grounding,
+    "vqa": _vqa,
 }
 """For each task its evaluator, or why there is none."""
 

@@ -62,6 +62,7 @@ SECTIONS = {
     "optim": "Optimizer",
     "trainer": "Trainer",
     "tune": "Fine-tuning",
+    "vqa": "Visual question answering",
     "checkpoint": "Checkpoints",
     "evaluation": "Evaluation",
     "pictures": "Pictures",

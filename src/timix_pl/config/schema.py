@@ -37,6 +37,7 @@ Prepare = StrEnum("Prepare", ["flickr8k"])
 Remote = StrEnum("Remote", ["cache", "range"])
 Mode = StrEnum("Mode", ["min", "max"])
 LauncherKind = StrEnum("LauncherKind", ["local", "torchrun", "slurm"])
+VqaKind = StrEnum("VqaKind", ["multiple_choice", "open", "both"])
 TunedTowers = StrEnum("TunedTowers", ["frozen", "last", "all"])
 
 
@@ -225,6 +226,21 @@ class TuneConfig:
 
 
 @dataclass
+class VqaConfig:
+    """Visual question answering (``task=vqa``)."""
+
+    kind: VqaKind = option(
+        VqaKind.multiple_choice, "multiple_choice: which of a question's choices is right; open: one of the most frequent answers; or both."
+    )
+    num_answers: int = option(3000, "Open answers that the model knows: the most frequent ones in the training shards.")
+    use_image: bool = option(True, "false: a text-only answerer, to see how far one comes without looking.")
+    dim: int = option(256, "Channels inside the fusion; a multiple of vqa.heads.")
+    layers: int = option(2, "Layers of the fusion, in which question tokens attend to one another and to patches.")
+    heads: int = option(4, "Attention heads of the fusion.")
+    dropout: float = option(0.1, "Dropout inside the fusion.")
+
+
+@dataclass
 class CheckpointConfig:
     every_n_steps: int | None = option(1000, "Save every n steps; null: not by steps.")
     every_n_minutes: float | None = option(30.0, "Save every m minutes; null: not by time.")
@@ -305,6 +321,7 @@ class RootConfig:
     optim: OptimConfig = option(OptimConfig, "Optimizer and schedule.")
     trainer: TrainerConfig = option(TrainerConfig, "The loop.")
     tune: TuneConfig = option(TuneConfig, "Fine-tuning.")
+    vqa: VqaConfig = option(VqaConfig, "Visual question answering.")
     checkpoint: CheckpointConfig = option(CheckpointConfig, "Checkpoints.")
     evaluation: EvaluationConfig = option(EvaluationConfig, "Evaluation.")
     pictures: PicturesConfig = option(PicturesConfig, "Pictures in the report.")

@@ -18,7 +18,7 @@ from timix_pl.core.errors import DataError
 from timix_pl.data.shards import resolve_shards
 from timix_pl.models.architectures import known_architectures
 
-TASKS = ("retrieval", "zero_shot", "grounding")
+TASKS = ("retrieval", "zero_shot", "grounding", "vqa")
 SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards")
 
 
@@ -101,8 +101,10 @@ def _task(cfg: RootConfig) -> Iterator[str]:
         yield f"{_said(cfg, 'task', 'mixing.kind')}: images are mixed in pre-training alone; leave mixing out"
     if data.kind is DataKind.stream:
         yield f"{_said(cfg, 'task', 'data.kind')}: a task needs shards that can be indexed; choose data=shards ('timix-data index' indexes)"
-    if data.kind is not DataKind.scenes and data.region_shards is not None:
-        yield f"{_said(cfg, 'task', 'data.region_shards')}: boxes teach in pre-training alone; leave it out"
+    if task is Task.vqa and data.kind is DataKind.scenes:
+        yield f"{_said(cfg, 'task', 'data.kind')}: the embedded data set has no questions; choose data=shards, or experiment=visual7w"
+    if task is Task.vqa and cfg.vqa.heads > 0 and cfg.vqa.dim % cfg.vqa.heads:
+        yield f"{_said(cfg, 'vqa.dim', 'vqa.heads')}: the channels are shared out to the heads; e.g. vqa.dim={64 * cfg.vqa.heads}"
     if cfg.trainer.strategy is Strategy.fsdp:
         yield f"{_said(cfg, 'task', 'trainer.strategy')}: tasks are learnt with a copy of the model on each device; choose trainer=ddp"
 

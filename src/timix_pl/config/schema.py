@@ -33,7 +33,7 @@ Precision = StrEnum("Precision", ["auto", "fp32", "bf16_mixed", "bf16_pure"])
 LoggerKind = StrEnum("LoggerKind", ["csv", "tensorboard", "wandb"])
 Accelerator = StrEnum("Accelerator", ["auto", "cpu", "gpu"])
 Strategy = StrEnum("Strategy", ["ddp", "fsdp"])
-Prepare = StrEnum("Prepare", ["flickr8k"])
+Prepare = StrEnum("Prepare", ["flickr8k", "visual7w"])
 Remote = StrEnum("Remote", ["cache", "range"])
 Mode = StrEnum("Mode", ["min", "max"])
 LauncherKind = StrEnum("LauncherKind", ["local", "torchrun", "slurm"])
@@ -79,7 +79,9 @@ class DataConfig:
     region_shards: Any = option(None, "Images with boxes and phrases that teach PTA, given like train_shards.")
     zero_shot_shards: Any = option(None, "Labelled images with a classes.json beside them, for zero-shot classification.")
     grounding_shards: Any = option(None, "Images with boxes to judge PTA; null takes val_shards where it has boxes.")
-    prepare: Prepare | None = option(None, "flickr8k: first turn the published files in real_data_dir into shards in cache_dir.")
+    prepare: Prepare | None = option(
+        None, "flickr8k or visual7w: first turn its published files in real_data_dir into shards in cache_dir."
+    )
     cache_dir: str = option("data", "Folder for data that timix-pl makes: the generated scenes, the prepared shards.")
     remote: Remote = option(
         Remote.cache, "Shards at URLs: fetched whole into shard_cache_dir (cache), or each sample in a range request (range)."

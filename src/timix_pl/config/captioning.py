@@ -13,7 +13,7 @@ from timix_pl.models.captioner import Captioner
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.fine_tuned import FineTuned
 
-_SIZES = ("vocab_size", "width", "num_layers", "num_heads", "max_length")
+_SIZES = ("vocab_size", "dim", "layers", "heads", "max_length")
 """What shapes the weights of a decoder that starts from nothing."""
 
 

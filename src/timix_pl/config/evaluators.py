@@ -8,14 +8,17 @@ from typing import Any
 
 from timix_pl.config.parts import evaluation_set
 from timix_pl.config.schema import RootConfig
+from timix_pl.config.vqa import kinds_of
 from timix_pl.core.errors import DataError
 from timix_pl.data.remote import RemoteShard, read_beside
 from timix_pl.evaluation.captioning import CaptionerLike, Captioning
 from timix_pl.evaluation.grounding import Grounding
 from timix_pl.evaluation.retrieval import Retrieval
 from timix_pl.evaluation.tasks import Evaluator
+from timix_pl.evaluation.vqa import Vqa
 from timix_pl.evaluation.zero_shot import ZeroShot
 from timix_pl.models.fine_tuned import AnyModel
+from timix_pl.models.fusion import VqaModel
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +63,13 @@ def _grounding(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Eva
     )
 
 
+def _vqa(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
+    if not isinstance(model, VqaModel):
+        return "the model was not trained with task=vqa"
+    found = evaluation_set(cfg, "val", model)
+    return "data.val_shards is not set" if found is None else Vqa(found, kinds=kinds_of(cfg), answers=model.answers, **loading)
+
+
 def _captioning(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
     if not isinstance(model, CaptionerLike):
         return "the model writes no captions (timix-train task=captioning init=RUN_DIR teaches it to)"
@@ -71,6 +81,7 @@ BUILDERS: dict[str, Callable[[RootConfig, AnyModel, dict[str, Any]], Evaluator |
     "retrieval": _retrieval,
     "zero_shot": _zero_shot,
     "grounding": _grounding,
+    "vqa": _vqa,
     "captioning": _captioning,
 }
 """For each task its evaluator, or why there is none."""

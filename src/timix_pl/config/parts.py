@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
-from timix_pl.config.schema import Accelerator, DataKind, LossKind, MixingKind, Precision, Remote, RootConfig, Strategy
+from timix_pl.config.schema import Accelerator, DataKind, LossKind, MixingKind, Precision, Prepare, Remote, RootConfig, Strategy
 from timix_pl.config.validate import batch_problems, mixing_level
 from timix_pl.core.errors import ConfigError, RunError
 from timix_pl.core.randomness import seed_of
@@ -50,9 +50,10 @@ def prepare_data(cfg: RootConfig) -> None:
         data.train_shards, data.val_shards = str(folder / "train"), str(folder / "val")
         data.region_shards, data.zero_shot_shards = str(folder / "regions"), str(folder / "zero_shot")
     elif data.prepare is not None:
-        from data_pipelines import prepare_flickr8k
+        from data_pipelines import prepare_flickr8k, prepare_visual7w
 
-        prepare_flickr8k(cfg.real_data_dir, data.cache_dir)
+        prepare = {Prepare.flickr8k: prepare_flickr8k, Prepare.visual7w: prepare_visual7w}[data.prepare]
+        prepare(cfg.real_data_dir, data.cache_dir)
 
 
 def build_model(cfg: RootConfig, device: str = "cpu") -> DualEncoder:

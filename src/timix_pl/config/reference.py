@@ -62,6 +62,7 @@ SECTIONS = {
     "optim": "Optimizer",
     "trainer": "Trainer",
     "tune": "Fine-tuning",
+    "vqa": "Visual question answering",
     "captioning": "Captioning",
     "checkpoint": "Checkpoints",
     "evaluation": "Evaluation",

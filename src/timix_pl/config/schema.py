@@ -33,10 +33,11 @@ Precision = StrEnum("Precision", ["auto", "fp32", "bf16_mixed", "bf16_pure"])
 LoggerKind = StrEnum("LoggerKind", ["csv", "tensorboard", "wandb"])
 Accelerator = StrEnum("Accelerator", ["auto", "cpu", "gpu"])
 Strategy = StrEnum("Strategy", ["ddp", "fsdp"])
-Prepare = StrEnum("Prepare", ["flickr8k"])
+Prepare = StrEnum("Prepare", ["flickr8k", "visual7w"])
 Remote = StrEnum("Remote", ["cache", "range"])
 Mode = StrEnum("Mode", ["min", "max"])
 LauncherKind = StrEnum("LauncherKind", ["local", "torchrun", "slurm"])
+VqaKind = StrEnum("VqaKind", ["multiple_choice", "open", "both"])
 TunedTowers = StrEnum("TunedTowers", ["frozen", "last", "all"])
 
 
@@ -78,7 +79,9 @@ class DataConfig:
     region_shards: Any = option(None, "Images with boxes and phrases that teach PTA, given like train_shards.")
     zero_shot_shards: Any = option(None, "Labelled images with a classes.json beside them, for zero-shot classification.")
     grounding_shards: Any = option(None, "Images with boxes to judge PTA; null takes val_shards where it has boxes.")
-    prepare: Prepare | None = option(None, "flickr8k: first turn the published files in real_data_dir into shards in cache_dir.")
+    prepare: Prepare | None = option(
+        None, "flickr8k or visual7w: first turn its published files in real_data_dir into shards in cache_dir."
+    )
     cache_dir: str = option("data", "Folder for data that timix-pl makes: the generated scenes, the prepared shards.")
     remote: Remote = option(
         Remote.cache, "Shards at URLs: fetched whole into shard_cache_dir (cache), or each sample in a range request (range)."
@@ -225,6 +228,21 @@ class TuneConfig:
 
 
 @dataclass
+class VqaConfig:
+    """Visual question answering (``task=vqa``)."""
+
+    kind: VqaKind = option(
+        VqaKind.multiple_choice, "multiple_choice: which of a question's choices is right; open: one of the most frequent answers; or both."
+    )
+    num_answers: int = option(3000, "Open answers that the model knows: the most frequent ones in the training shards.")
+    use_image: bool = option(True, "false: a text-only answerer, to see how far one comes without looking.")
+    dim: int = option(256, "Channels inside the fusion; a multiple of vqa.heads.")
+    layers: int = option(2, "Layers of the fusion, in which question tokens attend to one another and to patches.")
+    heads: int = option(4, "Attention heads of the fusion.")
+    dropout: float = option(0.1, "Dropout inside the fusion.")
+
+
+@dataclass
 class CaptioningConfig:
     """The decoder of ``task=captioning``, and how it writes."""
 
@@ -232,9 +250,9 @@ class CaptioningConfig:
         None, "Pretrained language model of transformers: a hub name or a local folder. null: a GPT-2 from nothing, of the sizes below."
     )
     vocab_size: int = option(8192, "decoder=null: size of the vocabulary, CLIP's with its first merges alone; 49408 is all of it.")
-    width: int = option(256, "decoder=null: channels; a multiple of num_heads.")
-    num_layers: int = option(3, "decoder=null: transformer blocks.")
-    num_heads: int = option(4, "decoder=null: heads of each attention.")
+    dim: int = option(256, "decoder=null: channels; a multiple of captioning.heads.")
+    layers: int = option(3, "decoder=null: transformer blocks.")
+    heads: int = option(4, "decoder=null: heads of each attention.")
     dropout: float = option(0.1, "decoder=null: dropout.")
     max_length: int = option(40, "Tokens of a caption at most; longer ones are cut.")
     label_smoothing: float = option(0.1, "Share of each target that is spread over the vocabulary, 0 to 1.")
@@ -324,6 +342,7 @@ class RootConfig:
     optim: OptimConfig = option(OptimConfig, "Optimizer and schedule.")
     trainer: TrainerConfig = option(TrainerConfig, "The loop.")
     tune: TuneConfig = option(TuneConfig, "Fine-tuning.")
+    vqa: VqaConfig = option(VqaConfig, "Visual question answering.")
     captioning: CaptioningConfig = option(CaptioningConfig, "Captioning.")
     checkpoint: CheckpointConfig = option(CheckpointConfig, "Checkpoints.")
     evaluation: EvaluationConfig = option(EvaluationConfig, "Evaluation.")

@@ -18,7 +18,7 @@ from timix_pl.core.errors import DataError
 from timix_pl.data.shards import resolve_shards
 from timix_pl.models.architectures import known_architectures
 
-TASKS = ("retrieval", "zero_shot", "grounding", "captioning")
+TASKS = ("retrieval", "zero_shot", "grounding", "vqa", "captioning")
 SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards")
 
 
@@ -101,12 +101,16 @@ def _task(cfg: RootConfig) -> Iterator[str]:
         yield f"{_said(cfg, 'task', 'mixing.kind')}: images are mixed in pre-training alone; leave mixing out"
     if data.kind is DataKind.stream:
         yield f"{_said(cfg, 'task', 'data.kind')}: a task needs shards that can be indexed; choose data=shards ('timix-data index' indexes)"
-    if data.kind is not DataKind.scenes and data.region_shards is not None:
-        yield f"{_said(cfg, 'task', 'data.region_shards')}: boxes teach in pre-training alone; leave it out"
+    if task is Task.vqa and data.kind is DataKind.scenes:
+        yield f"{_said(cfg, 'task', 'data.kind')}: the embedded data set has no questions; choose data=shards, or experiment=visual7w"
+    if task is Task.vqa and cfg.vqa.heads > 0 and cfg.vqa.dim % cfg.vqa.heads:
+        yield f"{_said(cfg, 'vqa.dim', 'vqa.heads')}: the channels are shared out to the heads; e.g. vqa.dim={64 * cfg.vqa.heads}"
     if cfg.trainer.strategy is Strategy.fsdp:
         yield f"{_said(cfg, 'task', 'trainer.strategy')}: tasks are learnt with a copy of the model on each device; choose trainer=ddp"
-    if task is Task.captioning and cfg.captioning.decoder is None and cfg.captioning.width % max(cfg.captioning.num_heads, 1):
-        yield f"{_said(cfg, 'captioning.width', 'captioning.num_heads')}: each head has as many channels; choose a multiple"
+    captioning = cfg.captioning
+    if task is Task.captioning and captioning.decoder is None and captioning.heads > 0 and captioning.dim % captioning.heads:
+        said = _said(cfg, "captioning.dim", "captioning.heads")
+        yield f"{said}: the channels are shared out to the heads; e.g. captioning.dim={64 * captioning.heads}"
 
 
 def _shards(cfg: RootConfig) -> Iterator[str]:

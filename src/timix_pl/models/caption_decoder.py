@@ -85,21 +85,21 @@ class CaptionDecoder(nn.Module):
 
 
 def small_decoder(
-    patch_dim: int, *, vocab_size: int, width: int, num_layers: int, num_heads: int, dropout: float, max_length: int, device: str = "cpu"
+    patch_dim: int, *, vocab_size: int, dim: int, layers: int, heads: int, dropout: float, max_length: int, device: str = "cpu"
 ) -> CaptionDecoder:
     """A GPT-2 of any size with random weights, over CLIP's byte pair encoding.
 
     Args:
         vocab_size: see :class:`timix_pl.models.caption_tokenizers.ClipBpe`.
-        width: channels, a multiple of ``num_heads``.
+        dim: channels, a multiple of ``heads``.
     """
     tokenizer = ClipBpe(vocab_size)
     config = GPT2Config(
         vocab_size=vocab_size,
         n_positions=max_length,
-        n_embd=width,
-        n_layer=num_layers,
-        n_head=num_heads,
+        n_embd=dim,
+        n_layer=layers,
+        n_head=heads,
         resid_pdrop=dropout,
         embd_pdrop=dropout,
         attn_pdrop=dropout,

@@ -13,7 +13,7 @@ PATCH_DIM, NUM_PATCHES = 10, 6
 
 def small(**options):
     torch.manual_seed(0)
-    sizes = {"vocab_size": 600, "width": 32, "num_layers": 2, "num_heads": 4, "dropout": 0.0, "max_length": 30}
+    sizes = {"vocab_size": 600, "dim": 32, "layers": 2, "heads": 4, "dropout": 0.0, "max_length": 30}
     return small_decoder(PATCH_DIM, **(sizes | options))
 
 

@@ -13,13 +13,14 @@ from timix_pl.cli.train import main as train
 from timix_pl.data.writer import ShardWriter
 
 QUIET = ["trainer=cpu", "trainer.progress_bar=false", "trainer.log_every_n_steps=1", "trainer.num_threads=1", "data.num_workers=1"]
-DECODER = ["captioning.vocab_size=600", "captioning.dim=16", "captioning.layers=1", "captioning.heads=2", "captioning.max_length=12"]
+SMALL = ["captioning.vocab_size=600", "captioning.dim=16", "captioning.layers=1", "captioning.heads=2", "captioning.max_length=12"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Shards, and two steps of plain CLIP on them."""
+    """Shards, two steps of plain CLIP on them, and a language model of their words."""
     folder = tmp_path_factory.mktemp("captioning")
+    write_decoder(folder / "decoder")
     write_shards(folder / "train", 20)
     write_shards(folder / "val", 11, seed=1)
     words = [*QUIET, "model=tiny", "mixing=none", "trainer.max_steps=2", "data.global_batch_size=8", "evaluation.tasks=[]"]
@@ -31,17 +32,17 @@ def words_for(folder, run_dir, *words):
     shards = [f"data.train_shards={folder / 'train'}", f"data.val_shards={folder / 'val'}"]
     steps = ["trainer.max_steps=6", "data.global_batch_size=8", "tune.items_per_image=1", "tune.towers=last", "tune.last_blocks=1"]
     steps += ["evaluation.every_n_steps=3", "evaluation.batch_size=4", "checkpoint.every_n_steps=2"]
-    return [*QUIET, "task=captioning", f"init={folder / 'pretrained'}", *shards, *steps, *DECODER, f"run_dir={run_dir}", *words]
+    return [*QUIET, "task=captioning", f"init={folder / 'pretrained'}", *shards, *steps, *SMALL, f"run_dir={run_dir}", *words]
 
 
 @pytest.fixture(scope="module")
 def unbroken(folder):
-    train(words_for(folder, folder / "unbroken"))
+    train(words_for(folder, folder / "unbroken", f"captioning.decoder={folder / 'decoder'}"))
     return folder / "unbroken"
 
 
 def test_a_killed_run_ends_where_an_unbroken_one_does(folder, unbroken):
-    broken = words_for(folder, folder / "broken")
+    broken = words_for(folder, folder / "broken", f"captioning.decoder={folder / 'decoder'}")
     killed_after(1, broken)
     killed_after(5, broken)
     train(broken)
@@ -58,6 +59,7 @@ def test_metrics_chance_and_examples_are_left_in_the_run(unbroken):
     result = json.loads((unbroken / "evaluation.json").read_text())
     names = {f"captioning/{name}" for name in ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d")}
     assert result["step"] == 6 and result["metrics"].keys() == result["chance"].keys() == names
+    assert 0 < result["metrics"]["captioning/bleu_1"] < 1 and 0 < result["metrics"]["captioning/cider_d"] < 10
     examples = json.loads((unbroken / "examples" / "captioning.json").read_text())
     assert len(examples) == 11 and all((unbroken / "examples" / example["image"]).is_file() for example in examples)
     assert all(len(example["references"]) == 2 and isinstance(example["caption"], str) for example in examples)
@@ -75,12 +77,6 @@ def test_a_checkpoint_gives_its_figures_again_without_the_run_it_started_from(fo
     assert shown == {name: f"{100 * value:.1f}%" for name, value in metrics.items()}
 
 
-def test_a_pretrained_decoder_from_a_folder(folder, tmp_path):
-    decoder = write_decoder(tmp_path / "decoder")
-    train(words_for(folder, tmp_path / "run", f"captioning.decoder={decoder}", "trainer.max_steps=2"))
-    evaluate([f"checkpoint={tmp_path / 'run'}", "captioning.num_beams=1"])
-
-
 def message(command, words, capsys):
     """What is said when a command refuses; it is one message, and no stack trace."""
     with pytest.raises(SystemExit) as stopped:
@@ -91,16 +87,15 @@ def message(command, words, capsys):
     return said
 
 
-def test_a_vocabulary_that_is_not_the_checkpoints(unbroken, capsys):
-    said = message(evaluate, [f"checkpoint={unbroken}", "captioning.vocab_size=700", "captioning.dim=32"], capsys)
+def test_sizes_that_are_not_the_checkpoints(folder, tmp_path, capsys):
+    train(words_for(folder, tmp_path / "run", "trainer.max_steps=1", "evaluation.tasks=[]"))
+    said = message(evaluate, [f"checkpoint={tmp_path / 'run'}", "captioning.vocab_size=700", "captioning.dim=32"], capsys)
     assert "captioning.vocab_size=700, captioning.dim=32: the checkpoint was made with captioning.vocab_size=600, captioning.dim=16" in said
 
 
-def test_a_folder_with_another_vocabulary_than_the_checkpoints(folder, tmp_path, capsys):
-    words = words_for(folder, tmp_path / "run", f"captioning.decoder={write_decoder(tmp_path / 'one')}", "trainer.max_steps=1")
-    train([*words, "evaluation.tasks=[]"])
-    other = write_decoder(tmp_path / "two", vocab_size=50)
-    said = message(evaluate, [f"checkpoint={tmp_path / 'run'}", f"captioning.decoder={other}"], capsys)
+def test_a_folder_with_another_vocabulary_than_the_checkpoints(unbroken, tmp_path, capsys):
+    other = write_decoder(tmp_path / "other", vocab_size=50)
+    said = message(evaluate, [f"checkpoint={unbroken}", f"captioning.decoder={other}"], capsys)
     assert "not a checkpoint of this model" in said and "decoder.transformer.wte.weight" in said
 
 
@@ -110,7 +105,9 @@ def test_a_decoder_that_is_not_there(folder, tmp_path, capsys):
 
 
 def test_numbers_that_cannot_be(folder, tmp_path, capsys):
-    said = message(train, words_for(folder, tmp_path / "run", "captioning.heads=3", "captioning.vocab_size=100", "captioning.num_beams=0"), capsys)
+    said = message(
+        train, words_for(folder, tmp_path / "run", "captioning.heads=3", "captioning.vocab_size=100", "captioning.num_beams=0"), capsys
+    )
     assert "captioning.dim=16, captioning.heads=3: the channels are shared out to the heads" in said
     assert "captioning.vocab_size=100: must be from 514 to 49408" in said and "captioning.num_beams=0: must be at least 1" in said
 

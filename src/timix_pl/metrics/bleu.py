@@ -18,7 +18,7 @@ def bleu(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]], m
 
     Args:
         hypotheses: one per image, maybe empty; ``references``: one or more each.
-    Source: Papineni et al. 2002; the constants are those of pycocoevalcap, whose values it gives.
+    Source: Papineni et al. 2002; the constants are those of pycocoevalcap, whose values it gives (and 0 where no word is right).
     """
     num_right, num_said = [0] * max_n, [0] * max_n
     hypothesis_length = reference_length = 0
@@ -32,6 +32,8 @@ def bleu(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]], m
             num_said[n] += max(len(hypothesis) - n, 0)
         hypothesis_length += len(hypothesis)
         reference_length += min((abs(len(reference) - len(hypothesis)), len(reference)) for reference in own_references)[1]
+    if not num_right[0]:
+        return [0.0] * max_n
     precisions = [(right + _TINY) / (said + _SMALL) for right, said in zip(num_right, num_said, strict=True)]
     ratio = (hypothesis_length + _TINY) / (reference_length + _SMALL)
     brevity_penalty = math.exp(min(1 - 1 / ratio, 0.0))

@@ -45,3 +45,8 @@ class Captioner(FineTuned):
     def caption(self, images: UInt8[Tensor, "B 3 H W"]) -> list[str]:
         """A caption for each image, found by beam search. In training mode dropout would disturb it."""
         return self.head.generate(self.patch_features(images), **self.generation)
+
+    def checkpoint_gradients(self) -> None:
+        """Also in the decoder."""
+        super().checkpoint_gradients()
+        self.head.decoder.gradient_checkpointing_enable({"use_reentrant": False})

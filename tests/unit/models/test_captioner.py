@@ -20,9 +20,7 @@ CAPTIONS = ["a ring", "the small red ring over a large square", "dotted", "a gre
 def captioner(*, label_smoothing=0.0, max_length=30, dropout=0.0, **options):
     encoder = tiny_model()
     torch.manual_seed(1)
-    decoder = small_decoder(
-        encoder.image.patch_dim, vocab_size=600, dim=32, layers=2, heads=4, dropout=dropout, max_length=max_length
-    )
+    decoder = small_decoder(encoder.image.patch_dim, vocab_size=600, dim=32, layers=2, heads=4, dropout=dropout, max_length=max_length)
     return Captioner(encoder, decoder, label_smoothing=label_smoothing, generation={"num_beams": 3}, **options)
 
 
@@ -81,3 +79,31 @@ def test_taught_images_get_their_captions(towers):
         written = model.caption(batch.images)
         assert model.caption(batch.images.flip(0)) == written[::-1]
     assert all(caption in own for caption, own in zip(written, (CAPTIONS[:2], CAPTIONS[2:3], CAPTIONS[3:5]), strict=True))
+
+
+def test_recomputing_changes_no_gradient():
+    passes, gradients = [], []
+    for recompute in (False, True):
+        model = captioner(towers="all")
+        if recompute:
+            model.checkpoint_gradients()
+        blocks = [model.encoder.image.blocks()[0], model.head.decoder.transformer.h[0].mlp]
+        counts = [0, 0]
+        for number, block in enumerate(blocks):
+            block.register_forward_pre_hook(lambda *_, number=number, counts=counts: counts.__setitem__(number, counts[number] + 1))
+        model(batch_of(model))["caption"].backward()
+        passes.append(counts)
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None})
+    assert passes == [[1, 1], [2, 2]]
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+def test_in_bf16():
+    model = captioner().to(torch.bfloat16)
+    loss = model(batch_of(model))["caption"]
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, captioner()(batch_of(model))["caption"], rtol=0.02, atol=0)
+    with torch.no_grad():
+        assert len(model.eval().caption(batch_of(model).images)) == 3

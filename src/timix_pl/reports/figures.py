@@ -56,11 +56,12 @@ def figures(metrics: Mapping[str, float], chance: Mapping[str, float]) -> list[F
 
 
 def is_rank(name: str) -> bool:
-    """Whether a metric is a rank, so that lower is better; all others are shares between 0 and 1."""
+    """Whether a metric is a rank, so that lower is better; all others are shares between 0 and 1, or CIDEr-D."""
     return name.endswith("_rank")
 
 
 _WORDS = {"info_nce": "InfoNCE", "siglip": "SigLIP", "patch_text": "patch-text", "patch_ap": "patch AP", "zero_shot": "zero-shot"}
+_WORDS |= {"rouge_l": "ROUGE-L", "cider_d": "CIDEr-D"} | {f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)}
 _WORDS |= {"data_wait_frac": "waiting for data", "optimizer_frac": "optimizer", "collectives_frac": "collectives"}
 
 
@@ -70,9 +71,11 @@ def words(name: str) -> str:
 
 
 def value_text(name: str, value: float) -> str:
-    """The value of a metric for people: a share of 0.631 as '63.1%', a rank as '3.5' or '12,000'."""
+    """The value of a metric for people: a share of 0.631 as '63.1%', a rank as '3.5' or '12,000', CIDEr-D as papers have it, times 100."""
     if not math.isfinite(value):
         return "undefined"
     if is_rank(name):
         return f"{value:,.1f}".removesuffix(".0")
+    if name.endswith("cider_d"):
+        return f"{value * 100:.1f}"
     return f"{value * 100:.1f}%" if value == 0 or value >= 0.001 else f"{value * 100:.2g}%"

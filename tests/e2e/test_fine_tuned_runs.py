@@ -77,7 +77,7 @@ def test_the_text_alone_does_not_tell_the_colour(folder, tmp_path):
     found = {}
     for name, more in (("seeing", []), ("blind", ["vqa.use_image=false"])):
         run = tmp_path / name
-        train(words(folder, "trainer.max_steps=40", "optim.lr=5e-3", "evaluation.every_n_steps=null", f"run_dir={run}", *more))
+        train(words(folder, "trainer.max_steps=80", "optim.lr=5e-3", "evaluation.every_n_steps=null", f"run_dir={run}", *more))
         found[name] = json.loads((run / "evaluation.json").read_text())["metrics"]
     assert found["seeing"]["vqa/multiple_choice/accuracy/what"] > 0.9
     assert found["blind"]["vqa/multiple_choice/accuracy/what"] < 0.6 and found["blind"]["vqa/multiple_choice/accuracy/where"] == 1

@@ -18,14 +18,17 @@ def module_for(model, **options):
 
 
 def gradients_of_first_step(model, **options):
-    found = {}
-    batches = ready_task_batches(model, 1)
-    module = module_for(model, **options)
-    module.update = lambda loss, terms, keys: found.update(
-        {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None} | {"loss": loss}
-    )
-    module.logs_now = lambda: False
-    fit(module, batches)
+    """Of each parameter that has one, before they are clipped; and the loss."""
+    found, module = {}, module_for(model, **options)
+    update = module.update
+
+    def note(loss, terms, keys):
+        found.update({name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None})
+        found["loss"] = loss
+        return update(loss, terms, keys)
+
+    module.update = note
+    fit(module, ready_task_batches(model, 1))
     return found
 
 

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from open_clip.transformer import TextTransformer
 
 from tests.tiny import GRID, random_captions, random_images, tiny_model
 from tests.tiny_task import Lengths
 from timix_pl.core.errors import ModelError
 from timix_pl.models.fine_tuned import token_dim
+from timix_pl.models.towers import TextTower
 
 
 def trained(model):
@@ -90,3 +92,20 @@ def test_evaluations_of_the_encoder_run_on_it():
     assert model.encode_image(images).equal(encoder.encode_image(images)) and model.encode_text(tokens).equal(encoder.encode_text(tokens))
     assert model.patch_scores(images, tokens).equal(encoder.patch_scores(images, tokens))
     assert list(model.parts()) == ["image", "text", "pta", "head"]
+
+
+def test_of_a_tower_that_looks_ahead_padding_is_what_it_was_trained_with():
+    torch.manual_seed(0)
+    text = TextTower(
+        TextTransformer(context_length=8, vocab_size=50, width=16, heads=2, layers=1, output_dim=16, no_causal_mask=True, pad_id=3)
+    )
+    tokens = torch.tensor([[1, 9, 8, 2, 3, 3, 3, 3], [1, 7, 2, 3, 3, 3, 3, 3]])
+    whole, padding = text(tokens, each_token=True)
+    assert text(tokens[:, :4], each_token=True)[0].equal(whole[:, :4])
+    assert (~padding).sum(1).tolist() == [4, 3]
+
+
+def test_a_token_with_the_number_of_padding_counts_inside_a_text():
+    """CLIP's 0 is padding, and a part of words too."""
+    _, padding = tiny_model().text(torch.tensor([[49406, 0, 320, 49407, 0, 0]]), each_token=True)
+    assert padding.tolist() == [[False] * 4 + [True] * 2]

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from data_pipelines.parallel import parallel_map
 from data_pipelines.repeated_keys import RepeatedKeys, hash_keys
 from timix_pl.core.errors import DataError
+from timix_pl.core.words import counted
 from timix_pl.data.index import (
     MANIFEST_NAME,
     Manifest,
@@ -64,14 +65,15 @@ def index_shards(specs: Iterable[str], *, jobs: int = 1, force: bool = False, ac
             else:
                 facts.append(indexed.facts)
         if num_problems > _MAX_LINES:
-            yield f"{spec}: {num_problems} problems in all; 'timix-data inspect' counts them by reason"
+            yield f"{spec}: {counted(num_problems, 'problem')} in all; 'timix-data inspect' counts them by reason"
         yield from _repeated(spec, keys, tars)
         if broken:
-            raise DataError("\n".join([f"{spec}: {len(broken)} of {len(tars)} shards cannot be indexed.", *_limited(broken, "shards")]))
+            head = f"{spec}: {len(broken)} of {counted(len(tars), 'shard')} cannot be indexed."
+            raise DataError("\n".join([head, *_limited(broken, "shards")]))
         manifest = Manifest(ShardTable.of(tars, facts))
         if Path(spec).is_dir():
             save_manifest(Path(spec), manifest)
-        yield f"{spec}: {manifest.num_samples} samples in {len(tars)} shards"
+        yield f"{spec}: {counted(manifest.num_samples, 'sample')} in {counted(len(tars), 'shard')}"
 
 
 def verify_shards(specs: Iterable[str], *, jobs: int = 1) -> Iterator[str]:
@@ -87,7 +89,7 @@ def verify_shards(specs: Iterable[str], *, jobs: int = 1) -> Iterator[str]:
         work = parallel_map(_difference, zip(tars, _listed(tars), strict=True), min(jobs, len(tars)))
         differing = [line for line in tqdm(work, desc=spec, total=len(tars), unit=" shards", disable=None) if line]
         if differing:
-            head = f"{spec}: {len(differing)} of {len(tars)} shards differ from their index or {MANIFEST_NAME}."
+            head = f"{spec}: {len(differing)} of {counted(len(tars), 'shard')} differ from their index or {MANIFEST_NAME}."
             raise DataError("\n".join([head, *_limited(differing, "shards")]))
         yield f"{spec}: {len(tars)} shards are as their indexes say"
 
@@ -147,7 +149,7 @@ def _difference(tar_and_listed: tuple[Path, tuple[int, str] | None]) -> str:
     if index.digest != found.digest or index.problems != found.problems:
         mended = tar if listed is None else tar.parent  # the manifest too is written anew where the folder is given
         how = f"Index it with 'timix-data index --force {mended}'."
-        return f"{tar}: {len(index)} samples by its index, {len(found)} in the tar, or elsewhere. {how}"
+        return f"{tar}: {counted(len(index), 'sample')} by its index, {len(found)} in the tar, or elsewhere. {how}"
     if listed not in (None, (tar.stat().st_size, index.digest)):
         return f"{tar}: {MANIFEST_NAME} is older than the index. Write it again with 'timix-data index {tar.parent}'."
     return ""

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region, Sample
+from timix_pl.core.words import counted
 from timix_pl.data.augment import usable_regions
 from timix_pl.data.decode import check_size, open_image
 from timix_pl.data.index import Manifest, load_facts
@@ -205,7 +206,7 @@ def _picture(sample: Sample, size_px: tuple[int, int], found: Inspection, where:
 
 def lines(found: Inspection) -> list[str]:
     """For people to read in a terminal."""
-    head = f"{found.name}: {found.num_samples:,} samples in {found.num_shards:,} shards, {found.num_bytes / 1e9:,.3f} GB"
+    head = f"{found.name}: {counted(found.num_samples, 'sample')} in {counted(found.num_shards, 'shard')}, {found.num_bytes / 1e9:,.3f} GB"
     return [head, f"looked at {scope(found)}", "", *_shares(found), *_table(found), *_problems(found)]
 
 
@@ -213,7 +214,7 @@ def scope(found: Inspection) -> str:
     """Which samples the figures are about."""
     if found.num_looked_at == found.num_samples:
         return f"all {found.num_samples:,} samples; of images, at their headers alone"
-    return f"{found.num_looked_at:,} samples, spread evenly (--samples takes more); of images, at their headers alone"
+    return f"{counted(found.num_looked_at, 'sample')}, spread evenly (--samples takes more); of images, at their headers alone"
 
 
 def shares(found: Inspection) -> list[tuple[str, str]]:
@@ -237,7 +238,7 @@ def problem_tables(found: Inspection) -> list[tuple[str, Problems]]:
     more = "" if seen == found.num_left_out else f"; reasons of the first {seen:,}"
     tables = [
         (f"{found.bad_samples.counts.total():,} of the samples looked at cannot be used", found.bad_samples),
-        (f"{found.bad_regions.counts.total():,} regions of the samples looked at cannot be used", found.bad_regions),
+        (f"{counted(found.bad_regions.counts.total(), 'region')} of the samples looked at cannot be used", found.bad_regions),
         (f"{found.num_left_out:,} things in all shards that the indexes leave out{more}", found.left_out),
     ]
     return [(title, problems) for title, problems in tables if problems.counts]

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from data_pipelines.rows import Problem, Row
 from data_pipelines.stages import clean, load_images, take_part
 from timix_pl.core.errors import DataError
+from timix_pl.core.words import counted
 from timix_pl.data.writer import ShardWriter
 
 SKIPPED_NAME = "skipped.jsonl"
@@ -27,10 +28,11 @@ class Account:
 
     def lines(self) -> list[str]:
         """For people to read."""
-        lines = [f"{self.num_samples} samples written"]
-        for what, reasons in (("images left out", self.rows_left_out), ("captions or regions left out", self.parts_left_out)):
+        lines = [f"{counted(self.num_samples, 'sample')} written"]
+        for what, reasons in (("image", self.rows_left_out), ("caption or region", self.parts_left_out)):
             if reasons:
-                lines.append(f"{reasons.total()} {what}: " + ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()))
+                by_reason = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+                lines.append(f"{counted(reasons.total(), what)} left out: {by_reason}")
         return lines
 
 

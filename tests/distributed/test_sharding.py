@@ -16,6 +16,12 @@ from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint
 from timix_pl.training.checkpoint_io import read_checkpoint, save_folder
 from timix_pl.training.sharding import ShardedStrategy
 
+VARIANTS = {
+    "bf16 weights": {"precision": "bf16-true"},
+    "patch dropout": {"patch_dropout": 0.25},
+    "mixed tokens": {"mixing_level": 1},
+}
+
 
 def sharded(**options):
     return ShardedStrategy(2, **({"sharded_checkpoints": True} | options))
@@ -24,7 +30,13 @@ def sharded(**options):
 def runs_on_two(folder, one):
     """Weights and rows of each kind of run; ``one``: the folder of the run on one rank."""
     halfway = "step-00000002.ckpt"
-    return {
+    variants = {}
+    for name, options in VARIANTS.items():
+        variants[name] = train(folder, folder / name, strategy=sharded(), **options)
+        variants[f"{name}, resumed"] = train(
+            folder, folder / f"{name}, resumed", strategy=sharded(), resume_from=folder / name / halfway, **options
+        )
+    return variants | {
         "whole": train(folder, folder / "whole", strategy=sharded()),
         "in chunks": train(folder, folder / "chunks", strategy=sharded(), micro_batch_size=2),
         "offloaded": train(folder, folder / "offloaded", strategy=sharded(offload=True)),
@@ -94,11 +106,25 @@ def test_shards_train_the_model_of_one_rank(results, kind):
             assert two[name] == pytest.approx(one[name], rel=1e-4), name
 
 
-def test_a_resumed_run_ends_with_the_same_bits(results):
+@pytest.mark.parametrize(("kind", "resumed"), [("whole", "resumed"), *((name, f"{name}, resumed") for name in VARIANTS)])
+def test_a_resumed_run_ends_with_the_same_bits(results, kind, resumed):
     *_, ranks = results
     for of_rank in ranks:
-        assert same(of_rank["resumed"][0], of_rank["whole"][0])
-    assert ranks[0]["resumed"][1] == ranks[0]["whole"][1][2:]
+        assert same(of_rank[resumed][0], of_rank[kind][0])
+    assert ranks[0][resumed][1] == ranks[0][kind][1][2:]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_shards_train_like_one_rank_in_other_ways_too(results, tmp_path, variant):
+    folder, (plain, _), _, ranks = results
+    weights, rows = train(folder, tmp_path, **VARIANTS[variant])
+    assert not same(weights, plain)
+    found, rows_found = ranks[0][variant]
+    assert {weight.dtype for weight in found.values()} == {weight.dtype for weight in weights.values()}
+    if variant != "bf16 weights":
+        close(found, weights)
+    for one, two in zip(rows, rows_found, strict=True):
+        assert two["train/loss/total"] == pytest.approx(one["train/loss/total"], rel=1e-2 if variant == "bf16 weights" else 1e-4)
 
 
 def test_a_loss_that_is_infinite_on_one_rank_is_skipped_on_both(results):

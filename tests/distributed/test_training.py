@@ -30,9 +30,20 @@ def stream(folder, name):
     return SampleStream(str(folder / name), key=name, seed=0, name=name, window_shards=2)
 
 
-def train(folder, checkpoints, *, max_steps=NUM_STEPS, resume_from=None, objective=None, strategy=None, micro_batch_size=None):
+def train(
+    folder,
+    checkpoints,
+    *,
+    max_steps=NUM_STEPS,
+    resume_from=None,
+    objective=None,
+    strategy=None,
+    micro_batch_size=None,
+    precision="32-true",
+    **model_options,
+):
     """Weights and rows after a run with TiMix, and regions in every second step."""
-    model = tiny_model()
+    model = tiny_model(**model_options)
     # so large an eps that AdamW moves by the gradient, not by its sign: rounding stays rounding
     optim = OptimSettings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.25)
     module = training_module(
@@ -59,6 +70,7 @@ def train(folder, checkpoints, *, max_steps=NUM_STEPS, resume_from=None, objecti
         accelerator="cpu",
         devices=world_size(),
         strategy=strategy or (DDPStrategy(process_group_backend="gloo", gradient_as_bucket_view=True) if world_size() > 1 else "auto"),
+        precision=precision,
         max_steps=max_steps,
         max_epochs=-1,
         limit_val_batches=0,

@@ -17,6 +17,7 @@ from PIL import Image
 from tests.tiny import write_shards
 from timix_pl.cli.evaluate import main as evaluate
 from timix_pl.cli.train import main as train
+from timix_pl.config import build
 from timix_pl.data.index import write_manifest
 
 SMALL = [
@@ -159,12 +160,16 @@ def test_every_choice_trains(words: list[str], shards: Path, tmp_path: Path) -> 
             ["trainer.accelerator=gpu", "no GPU", "trainer.accelerator=cpu"],
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
         ),
-        (["pta.block=9"], ["pta.block=9", "another"]),
+        (["pta.block=9"], ["pta.block=9", "4 blocks"]),
         (["model.image_size_px=8"], ["mixing.min_side", "1 x 1", "too small"]),
         (["mixing.group_size=3"], ["mixing.group_size=3", "8"]),
         (["data.global_batch_size=1"], ["data.global_batch_size=1", "at least 2"]),
         (["resume=never"], ["run_dir", "resume"]),
         (["optim.lr=0.1"], ["another configuration", "optim.lr=0.1 here, 0.0005 there", "run_dir"]),
+        (
+            ["model.text_pretrained=false", "model.context_length=20"],
+            ["another configuration", "model.text_pretrained=false here, true there", "model.context_length=20 here, null there"],
+        ),
         (["mixing.ratoi=1", "optim.lr=fast", "mixing.gamma=-1"], ["mixing.ratio", "optim.lr", "mixing.gamma=-1"]),
     ],
     ids=lambda value: " ".join(value),
@@ -221,11 +226,17 @@ def test_bad_samples_are_written_down_and_too_many_stop_the_run(tmp_path: Path, 
     assert "data.max_bad_frac=0.001" in said and "quarantine.jsonl" in said
 
 
-def test_a_start_that_failed_leaves_the_folder_free(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = arguments(shards, tmp_path / "run", "trainer.max_steps=1", "evaluation.tasks=[]", "resume=never")
+def test_a_start_that_failed_leaves_nothing_behind(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = arguments(shards, tmp_path / "runs" / "new", "trainer.max_steps=1", "evaluation.tasks=[]", "resume=never")
     refusal([*words, "pta.block=9"], capsys)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "new").mkdir()
+    refusal([*words, "pta.block=9"], capsys)
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "new"]
     train([*words, "pta.block=1"])
-    assert [row["step"] for row in rows(tmp_path / "run")] == ["1"]
+    assert [row["step"] for row in rows(tmp_path / "runs" / "new")] == ["1"]
+    assert (tmp_path / "runs" / "new" / ".lock").exists()
 
 
 def test_steps_asked_for_are_traced_and_mfu_is_logged_where_the_peak_is_known(
@@ -240,6 +251,19 @@ def test_steps_asked_for_are_traced_and_mfu_is_logged_where_the_peak_is_known(
     with gzip.open(run / "profile" / "rank0.pt.trace.json.gz") as file:
         assert {event["name"] for event in json.load(file)["traceEvents"] if event["name"].startswith("step ")} == {"step 5"}
     assert f"{run}/profile/rank0.pt.trace.json.gz: open it at https://ui.perfetto.dev" in caplog.text
+
+
+def test_a_model_whose_flops_cannot_be_counted_trains_without_mfu(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise RuntimeError("not on shapes alone")
+
+    monkeypatch.setattr(build, "count_flops", fails)
+    train(arguments(shards, tmp_path / "run", "trainer.max_steps=2", "evaluation.tasks=[]", "trainer.peak_tflops=0.1"))
+    assert "train/mfu is left out: the FLOPs of timix-tiny cannot be counted (not on shapes alone)" in caplog.text
+    (*_, row) = rows(tmp_path / "run")
+    assert row["step"] == "2" and float(row["train/loss/total"]) > 0 and not row.get("train/mfu")
 
 
 def test_a_finished_run_shows_its_results_again(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

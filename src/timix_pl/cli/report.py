@@ -1,20 +1,15 @@
 """``timix-report``: write the page of one or more runs."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from timix_pl import __version__
-from timix_pl.core.errors import TimixError
+from timix_pl.cli.errors import clean_exit
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write a report for each run directory, name its path, and compare the runs where ``--out`` is given.
-
-    Returns:
-        0, or 2 where a directory holds no run.
-    """
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write a report for each run directory, name its path, and compare the runs where ``--out`` is given."""
     parser = argparse.ArgumentParser(
         prog="timix-report",
         description="Write RUN_DIR/report.html: final figures beside chance, curves, mixed pairs, heat maps and configuration, in one file "
@@ -27,20 +22,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.out and len(arguments.run_dirs) < 2:
         parser.error("--out compares runs: give two or more run directories, or leave --out away")
+    if arguments.out and (arguments.out.is_dir() or not arguments.out.parent.is_dir()):
+        parser.error(
+            f"--out {arguments.out}: must be a file in a folder that exists, e.g. {arguments.run_dirs[0].parent / 'comparison.html'}"
+        )
+    with clean_exit("timix-report"):
+        from timix_pl.reports.comparison import write_comparison
+        from timix_pl.reports.page import write_report
 
-    from timix_pl.reports.comparison import write_comparison
-    from timix_pl.reports.page import write_report
-
-    try:
         for run_dir in arguments.run_dirs:
             print(write_report(run_dir))
         if arguments.out:
             print(write_comparison(arguments.run_dirs, arguments.out))
-    except (TimixError, OSError) as error:
-        print(f"timix-report: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -65,7 +65,7 @@ from timix_pl.training.checkpoint_io import AtomicCheckpointIO
 from timix_pl.training.fine_tuning import FineTuneModule
 from timix_pl.training.module import PretrainModule
 from timix_pl.training.signals import StopSignals, silence_lightning
-from timix_pl.training.step_cost import NO_FLOPS, StepFlops, count_flops
+from timix_pl.training.step_cost import StepFlops, count_flops
 from timix_pl.training.step_module import OptimSettings, StepModule
 
 HEARD_S = 15
@@ -303,7 +303,8 @@ def _build_trainer(cfg: RootConfig, model: AnyModel, data: StepDataModule, run_d
     if gpu and not torch.cuda.is_available():
         raise ConfigError([f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; set trainer.accelerator=cpu, or auto"])
     mixing = build_mixing(cfg, model.patch_grid)
-    peak_flops = device_peak_flops(cfg) if isinstance(model, DualEncoder) else None
+    peak_flops = device_peak_flops(cfg)
+    flops = _step_flops(cfg, model, mixing) if peak_flops and isinstance(model, DualEncoder) else None
     evaluation = EvaluationCallback(build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, folder=run_dir)
     audit = AuditCallback(
         run_dir,
@@ -315,9 +316,7 @@ def _build_trainer(cfg: RootConfig, model: AnyModel, data: StepDataModule, run_d
     regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if teaches_pta(cfg) else 0
     callbacks = [
         *([mixing] if mixing else []),
-        ThroughputCallback(peak_flops, _step_flops(cfg, model, mixing))
-        if isinstance(model, DualEncoder) and peak_flops
-        else ThroughputCallback(),
+        ThroughputCallback(peak_flops, flops) if flops else ThroughputCallback(),
         BadSamplesCallback(
             run_dir / "quarantine.jsonl", max_bad_frac=cfg.data.max_bad_frac, samples_per_step=cfg.data.global_batch_size + regions_per_step
         ),
@@ -388,12 +387,12 @@ def _cluster_environment() -> ClusterEnvironment:
     return TorchElasticEnvironment() if started.by == "torchrun" else SLURMEnvironment(auto_requeue=False)
 
 
-def _step_flops(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None) -> StepFlops:
+def _step_flops(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None) -> StepFlops | None:
     try:
         return count_flops(model, mixing.mixer if mixing else None, cfg.mixing.compute)
     except Exception as error:  # a tower may do on shapes alone what PyTorch cannot; that is no reason not to train it
         log.warning("train/mfu is left out: the FLOPs of %s cannot be counted (%s)", cfg.model.architecture, error)
-        return NO_FLOPS
+        return None
 
 
 def _monitor(cfg: RootConfig, evaluation: EvaluationCallback) -> str | None:

@@ -1,6 +1,7 @@
 """From what people typed to one checked configuration, or to all that is wrong with it at once."""
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 
 from hydra import compose as hydra_compose
@@ -83,28 +84,49 @@ def _compose(overrides: Iterable[str], folder: Path) -> RootConfig:
 
 
 def _all_problems(overrides: Sequence[str], folder: Path, check: Callable[[RootConfig], list[str]]) -> list[str]:
-    """What is wrong with each override on its own, and with the configuration that the others make.
+    """What is wrong with each override on its own, and with the configuration that the others make, whatever the wrong ones were to be.
 
     A mistyped experiment could have set anything, so then nothing is said of what the others leave open.
     """
     search_path = [override for override in overrides if override.startswith("hydra.searchpath=")]
-    good, found = [], []
+    good, found, bad_keys = [], [], []
     for override in overrides:
         try:
             _compose({*search_path, override}, folder)
             good.append(override)
         except REFUSALS as error:
             found.append(_message(override, error))
-    if any(message.startswith("experiment=") for message in found):
+            bad_keys.append(_key(override))
+    if "experiment" in bad_keys:
         return found
     try:
-        return found + check(_compose(good, folder))
+        follows = _follows_from(bad_keys, {_key(override) for override in good})
+        return found + [problem for problem in check(_compose(good, folder)) if not follows(problem)]
     except REFUSALS as error:
         return [*found, _message(" ".join(good), error)]
 
 
+def _follows_from(bad_keys: Sequence[str], good_keys: Set[str]) -> Callable[[str], bool]:
+    """Whether a problem names a key that a wrong override set, or could have: a choice, or a key that does not exist, its whole section."""
+    open_sections = {_section(key) for key in bad_keys if key not in schema_options() or key.endswith(".kind")}
+
+    def follows(problem: str) -> bool:
+        named = schema_options().keys() & re.findall(r"[\w.]+", problem.partition(": ")[0])
+        return any(key in bad_keys or (_section(key) in open_sections and key not in good_keys) for key in named)
+
+    return follows
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _section(key: str) -> str:
+    return key.partition(".")[0]
+
+
 def _message(override: str, error: Exception) -> str:
-    key, _, value = override.lstrip("+~").partition("=")
+    key, value = _key(override), override.partition("=")[2]
     if isinstance(error, OverrideParseException):
         if not value:
             return f"{override}: expected KEY=VALUE"

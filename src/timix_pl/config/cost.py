@@ -1,14 +1,18 @@
 """What a run will cost, before it starts: parameters, FLOPs, memory and time."""
 
+import dataclasses
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
-from timix_pl.config.parts import device_peak_flops, num_devices, num_steps, on_gpu, precision_of
-from timix_pl.config.schema import DataKind, Precision, RootConfig, Strategy
+from timix_pl.config.parts import device_peak_flops, normalises_over_the_batch, num_devices, num_steps, on_gpu, precision_of
+from timix_pl.config.resources import describe_resources
+from timix_pl.config.schema import DataKind, LauncherKind, Precision, RootConfig, Strategy
+from timix_pl.config.validate import micro_batch_sizes
 from timix_pl.data.index import read_manifest
 from timix_pl.data.shards import shard_items
 from timix_pl.mixing.groups import num_mixed_rows
@@ -34,16 +38,20 @@ def describe_cost(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | 
         num_region_images=whole.num_region_images / cfg.pta.every_n_steps, num_phrases=whole.num_phrases / cfg.pta.every_n_steps
     )
     flops = count_flops(model, mixing.mixer if mixing else None, cfg.mixing.compute)
+    on_device, offloaded = _memory(cfg, model, mixing, per_rank, num_ranks)
     return "\n".join(
         [
             *_parameters(model),
             "FLOPs of one pair in a training step, forward and backward",
             *_rows("GFLOP", {name: part * count / whole.num_pairs / 1e9 for name, part, count in zip(_PARTS, flops, average, strict=True)}),
             f"Memory of a device, estimated: {_precision_and_split(cfg, num_ranks)}, {per_rank.num_pairs:,} pairs a step (GB: 10^9 bytes)",
-            *_rows("GB", _memory(cfg, model, mixing, per_rank, num_ranks)),
+            *_rows("GB", on_device),
             "  not counted: the loss's features and tiles, what exists for a moment (with fsdp, all weights in evaluations), the allocator",
+            *_way_to_fit(cfg, model, mixing, per_rank, num_ranks, sum(on_device.values())),
+            *(["CPU memory of a rank, trainer.cpu_offload", *_rows("GB", offloaded)] if offloaded else []),
             "Time, estimated",
             *_time(cfg, _recomputed(cfg, per_rank) * flops.of(average), num_ranks),
+            *([describe_resources(cfg)] if cfg.launcher.kind == LauncherKind.slurm else []),
         ]
     )
 
@@ -111,22 +119,56 @@ def _rows(unit: str, values: Mapping[str, float]) -> list[str]:
     return [f"  {name:<42}{value:>16,.3f} {unit}" for name, value in (*known.items(), ("together", sum(known.values())))]
 
 
-def _memory(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None, shape: StepShape, num_ranks: int) -> dict[str, float]:
+def _memory(
+    cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None, shape: StepShape, num_ranks: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """GB that a rank needs on its device, and in CPU memory on account of ``trainer.cpu_offload``."""
     precision = precision_of(cfg)
     if precision == Precision.bf16_pure:
         model = model.to(torch.bfloat16)
     if cfg.trainer.gradient_checkpointing:
         model.checkpoint_gradients()
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9
     if cfg.trainer.strategy == Strategy.fsdp:
-        weights //= num_ranks
+        weights /= num_ranks
+    state = {"weights": weights, "gradients": weights, "AdamW's moments": 2 * weights}
     share = min(1.0, (cfg.trainer.micro_batch_size or shape.num_pairs) / shape.num_pairs)
     at_once = shape._replace(num_pairs=round(share * shape.num_pairs), num_mixed=round(share * shape.num_mixed))
-    activations = count_kept(
-        model, mixing.mixer if mixing else None, cfg.mixing.compute, at_once, autocast=precision == Precision.bf16_mixed
-    )
-    gb = {"weights": weights, "gradients": weights, "AdamW's moments": 2 * weights, "activations kept for the backward pass": activations}
-    return {name: size / 1e9 for name, size in gb.items()}
+    kept = count_kept(model, mixing.mixer if mixing else None, cfg.mixing.compute, at_once, autocast=precision == Precision.bf16_mixed)
+    activations = {"activations kept for the backward pass": kept / 1e9}
+    return (activations, state) if cfg.trainer.cpu_offload and num_ranks > 1 else (state | activations, {})
+
+
+def _way_to_fit(
+    cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None, shape: StepShape, num_ranks: int, needed_gb: float
+) -> Iterator[str]:
+    """What to set where a device has less memory than ``needed_gb``; nothing where it is not known."""
+    device_gb = _device_gb(cfg)
+    if device_gb is None or needed_gb <= device_gb:
+        return
+    begin = f"  more than the {device_gb:.1f} GB that a device has here; "
+    elsewhere = "try trainer.gradient_checkpointing=true, trainer=fsdp on more devices, or a smaller model"
+    if normalises_over_the_batch(model):
+        yield f"{begin}{elsewhere} or data.global_batch_size"
+        return
+    now = cfg.trainer.micro_batch_size or int(shape.num_pairs)
+    for size in reversed(micro_batch_sizes(int(shape.num_pairs), cfg.mixing.group_size if mixing else 1)):
+        if size < now:
+            chunked = dataclasses.replace(cfg, trainer=dataclasses.replace(cfg.trainer, micro_batch_size=size))
+            takes_gb = sum(_memory(chunked, model, mixing, shape, num_ranks)[0].values())
+            if takes_gb <= device_gb:
+                yield f"{begin}set trainer.micro_batch_size={size}, for {takes_gb:.1f} GB"
+                return
+    yield f"{begin}no trainer.micro_batch_size is small enough; {elsewhere}"
+
+
+def _device_gb(cfg: RootConfig) -> float | None:
+    """Memory of one device, where the run is to start on this machine; on CPUs a rank's share."""
+    if cfg.launcher.kind == LauncherKind.slurm or (on_gpu(cfg) and not torch.cuda.is_available()):
+        return None
+    if on_gpu(cfg):
+        return torch.cuda.get_device_properties(0).total_memory / 1e9
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / num_devices(cfg) / 1e9
 
 
 def _time(cfg: RootConfig, step_flops: float, num_ranks: int) -> Iterator[str]:

@@ -38,7 +38,10 @@ def build_evaluators(cfg: RootConfig, model: AnyModel) -> list[Evaluator]:
 
 def _retrieval(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
     found = evaluation_set(cfg, "val", model)
-    return "data.val_shards is not set" if found is None else Retrieval(found, **loading)
+    if found is None:
+        return "data.val_shards is not set"
+    found.check_captions()
+    return Retrieval(found, **loading)
 
 
 def _zero_shot(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:

@@ -171,7 +171,7 @@ def check_model(cfg: RootConfig, model: torch.nn.Module, num_ranks: int) -> None
         ConfigError: batch normalisation, whose statistics are of what goes through at once; offloading without shards.
     """
     found = []
-    if any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+    if normalises_over_the_batch(model):
         size = cfg.trainer.micro_batch_size
         why = f"model.architecture={cfg.model.architecture} normalises over the batch"
         if size is not None and size < cfg.data.global_batch_size // num_ranks:
@@ -182,6 +182,11 @@ def check_model(cfg: RootConfig, model: torch.nn.Module, num_ranks: int) -> None
         found.append("trainer.cpu_offload=true: a single process is not sharded, and nothing is offloaded; set it to false")
     if found:
         raise ConfigError(found)
+
+
+def normalises_over_the_batch(model: torch.nn.Module) -> bool:
+    """Whether what a model computes of a sample depends on those beside it."""
+    return any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
 def check_mixing_happens(cfg: RootConfig, max_steps: int) -> None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
+from timix_pl.config.options import as_typed
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import RunError
-from timix_pl.core.files import atomic_path
+from timix_pl.core.files import atomic_path, missing_folders, remove_empty
 from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint, step_checkpoints
 from timix_pl.training.checkpoint_io import plain_values, tidy
 
@@ -45,7 +47,8 @@ def flat(cfg: RootConfig) -> dict[str, Any]:
 def claimed(cfg: RootConfig) -> Iterator[Path | None]:
     """Hold the run's folder for this run alone, and find the checkpoint to go on from. Rank 0 checks and holds it; it starts first.
 
-    A folder belongs to a configuration once it has a checkpoint; before that, nothing of the run is worth keeping.
+    A folder belongs to a configuration once it has a checkpoint; before that, nothing of the run is worth keeping. A start that is refused
+    before ``write_config`` leaves nothing behind.
 
     Yields:
         The checkpoint, or None for a run that starts from the beginning.
@@ -56,18 +59,28 @@ def claimed(cfg: RootConfig) -> Iterator[Path | None]:
     if getattr(rank_zero_only, "rank", 0) != 0:
         yield _checkpoint(cfg, folder / "checkpoints")
         return
+    made = missing_folders(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes, which outlive a killed run, would hold it
+            if os.fstat(lock.fileno()).st_nlink == 0:
+                raise BlockingIOError("a start that was refused has just removed it")
         except (BlockingIOError, PermissionError):
             raise RunError(f"run_dir={folder}: another process is training there; wait for it, or choose another run_dir") from None
-        if step_checkpoints(folder / "checkpoints"):
-            if cfg.resume == "never":
-                raise RunError(f"resume=never, but run_dir={folder} holds a run already; choose another run_dir, or resume=auto to go on")
-            _check_same_run(cfg, folder / "config.yaml")
-        tidy(folder / "checkpoints")
-        yield _checkpoint(cfg, folder / "checkpoints")
+        try:
+            if step_checkpoints(folder / "checkpoints"):
+                if cfg.resume == "never":
+                    raise RunError(
+                        f"resume=never, but run_dir={folder} holds a run already; choose another run_dir, or resume=auto to go on"
+                    )
+                _check_same_run(cfg, folder / "config.yaml")
+            tidy(folder / "checkpoints")
+            yield _checkpoint(cfg, folder / "checkpoints")
+        finally:
+            if not (folder / "config.yaml").exists():
+                (folder / ".lock").unlink()
+                remove_empty(made)
 
 
 def write_config(cfg: RootConfig) -> None:
@@ -98,7 +111,7 @@ def _check_same_run(cfg: RootConfig, saved: Path) -> None:
     new = flat(cfg)
     differing = [key for key in new if old.get(key) != new[key] and not key.startswith(MAY_CHANGE)]
     if differing:
-        listed = "; ".join(f"{key}={new[key]} here, {old.get(key)} there" for key in differing)
+        listed = "; ".join(f"{key}={as_typed(new[key])} here, {as_typed(old.get(key))} there" for key in differing)
         raise RunError(
             f"run_dir={saved.parent} belongs to another configuration: {listed}. Choose another run_dir, or set these as they were"
         )

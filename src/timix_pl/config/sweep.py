@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
 from timix_pl.config.compose import compose
+from timix_pl.config.options import schema_options
 from timix_pl.config.schema import LauncherKind, RootConfig
 from timix_pl.core.errors import ConfigError
 
@@ -24,6 +25,11 @@ class Job:
         """The words that start it by itself, in its own folder."""
         own = {"run_dir": self.cfg.run_dir, "logger.label": self.cfg.logger.label or ""}
         return [*self.words, *(f"{key}={_quoted(value)}" for key, value in own.items() if value)]
+
+
+def words_of_a_rank(words: Sequence[str]) -> list[str]:
+    """The words that make the same run in a process that a launcher has started: with ``launcher.*`` as when there is nothing to start."""
+    return [*words, *(f"{key}={option.default_text}" for key, option in schema_options().items() if key.startswith("launcher."))]
 
 
 def _quoted(text: str) -> str:

@@ -20,6 +20,8 @@ from timix_pl.models.architectures import known_architectures
 
 TASKS = ("retrieval", "zero_shot", "grounding", "vqa", "captioning")
 SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards")
+OF_TORCHRUN = ("launcher.rdzv_endpoint", "launcher.node_rank")
+"""Of the options of launchers; the others are slurm's."""
 
 
 def problems(cfg: RootConfig) -> list[str]:
@@ -245,51 +247,82 @@ def _length(cfg: RootConfig) -> Iterator[str]:
 
 def _launcher(cfg: RootConfig) -> Iterator[str]:
     launcher, trainer = cfg.launcher, cfg.trainer
+    yield from _of_another_launcher(cfg)
     if launcher.kind is LauncherKind.slurm:
         if trainer.devices is None:
             yield f"{_said(cfg, 'launcher.kind', 'trainer.devices')}: SLURM is told what to give; set trainer.devices to the GPUs of a node"
         if launcher.signal_s >= launcher.time_min * 60:
             yield f"{_said(cfg, 'launcher.signal_s', 'launcher.time_min')}: the warning must come after the start; raise the second"
-    if wrong := [option for option in launcher.sbatch if not option.startswith("--")]:
-        yield f"launcher.sbatch={as_typed(wrong)}: must be long options as sbatch takes them, e.g. '[\"--constraint=a100\",--exclusive]'"
-    if launcher.kind is LauncherKind.torchrun and trainer.num_nodes > 1:
-        if not re.fullmatch(r".+:\d+", launcher.rdzv_endpoint or ""):
+        if wrong := [option for option in launcher.sbatch if not option.startswith("--")]:
+            yield f"launcher.sbatch={as_typed(wrong)}: must be long options, as sbatch takes them, e.g. '[--exclusive]'"
+    if launcher.kind is LauncherKind.torchrun:
+        if trainer.num_nodes > 1 and not re.fullmatch(r".+:\d+", launcher.rdzv_endpoint or ""):
             yield (
                 f"{_said(cfg, 'launcher.rdzv_endpoint', 'trainer.num_nodes')}: the nodes must know where to meet; "
                 "set launcher.rdzv_endpoint=HOST:PORT of node 0, e.g. node0:29500, on every node"
             )
         if launcher.node_rank >= trainer.num_nodes:
-            yield f"{_said(cfg, 'launcher.node_rank', 'trainer.num_nodes')}: nodes are numbered from 0 to {trainer.num_nodes - 1}"
+            last = trainer.num_nodes - 1
+            yield f"{_said(cfg, 'launcher.node_rank', 'trainer.num_nodes')}: nodes are numbered from 0 to {last}; raise the second"
+
+
+def _of_another_launcher(cfg: RootConfig) -> Iterator[str]:
+    """Options that were set and that the launcher does not use."""
+    options = {key: option for key, option in schema_options().items() if key.startswith("launcher.") and key != "launcher.kind"}
+    changed = [key for key, option in options.items() if _value(cfg, key) != option.default]
+    for owner in (LauncherKind.torchrun, LauncherKind.slurm):
+        keys = [key for key in changed if (key in OF_TORCHRUN) == (owner is LauncherKind.torchrun)]
+        if keys and cfg.launcher.kind is not owner:
+            unset = " ".join(f"{key}={options[key].default_text}" for key in keys)
+            yield f"{_said(cfg, *keys, 'launcher.kind')}: for launcher={owner} alone; choose that, or leave it at {unset}"
 
 
 def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
-    """Batch sizes and group sizes that do not divide among ``ranks`` processes, or leave one too little."""
-    for key in ("data.global_batch_size", "pta.batch_size") if teaches_pta(cfg) else ("data.global_batch_size",):
-        size = _value(cfg, key)
-        if size % ranks:
-            yield f"{_said(cfg, key)}: must be a multiple of the number of ranks, {ranks}; e.g. {key}={math.ceil(size / ranks) * ranks}"
-    if teaches_pta(cfg) and cfg.pta.negative_frac > 0 and cfg.pta.batch_size < 2:
-        yield f"{_said(cfg, 'pta.negative_frac', 'pta.batch_size')}: negatives are phrases of another image; set pta.batch_size=2 or more"
-    per_rank = cfg.data.global_batch_size // ranks
-    yield from _micro_batch_problems(cfg, per_rank)
-    if not _mixes(cfg) or per_rank % cfg.mixing.group_size == 0:
-        return
-    divisor = math.gcd(per_rank, cfg.mixing.group_size)
-    way_out = f"mixing.group_size={divisor}" if divisor > 1 else f"data.global_batch_size={cfg.mixing.group_size * ranks}"
-    yield (
-        f"{_said(cfg, 'mixing.group_size', 'data.global_batch_size')}: the group size must divide the batch of a rank, {per_rank}; "
-        f"e.g. {way_out}"
-    )
+    """Batch sizes and group sizes that do not divide among ``ranks`` processes, or leave one too little. What is proposed fits together."""
+    if teaches_pta(cfg):
+        if cfg.pta.batch_size % ranks:
+            yield _not_shared(cfg, "pta.batch_size", ranks, ranks)
+        if cfg.pta.negative_frac > 0 and cfg.pta.batch_size < 2:
+            said = _said(cfg, "pta.negative_frac", "pta.batch_size")
+            yield f"{said}: negatives are phrases of another image; set pta.batch_size={max(2, ranks)} or more"
+    size, group = cfg.data.global_batch_size, cfg.mixing.group_size if _mixes(cfg) else 1
+    if size % ranks:
+        yield _not_shared(cfg, "data.global_batch_size", ranks, ranks * group)
+        size = _rounded_up(size, ranks * group)
+    elif size // ranks % group:
+        said, per_rank = _said(cfg, "mixing.group_size", "data.global_batch_size"), size // ranks
+        divisor = math.gcd(per_rank, group)
+        if round(cfg.mixing.ratio * divisor) < 2:
+            size = _rounded_up(size, ranks * group)
+            way_out = f"data.global_batch_size={size}"
+        else:
+            group = divisor
+            way_out = f"mixing.group_size={group}"
+        yield f"{said}: the group size must divide the batch of a rank, {per_rank}; e.g. {way_out}"
+    yield from _micro_batch_problems(cfg, size // ranks, group)
 
 
-def _micro_batch_problems(cfg: RootConfig, per_rank: int) -> Iterator[str]:
-    size, group = cfg.trainer.micro_batch_size, cfg.mixing.group_size if _mixes(cfg) else 1
-    if size is None or size >= per_rank or (per_rank % size == 0 and size % group == 0):
+def _not_shared(cfg: RootConfig, key: str, ranks: int, divisor: int) -> str:
+    proposed = _rounded_up(_value(cfg, key), divisor)
+    return f"{_said(cfg, key)}: must be a multiple of the number of ranks, {ranks}; e.g. {key}={proposed}"
+
+
+def _rounded_up(size: int, divisor: int) -> int:
+    return math.ceil(size / divisor) * divisor
+
+
+def micro_batch_sizes(per_rank: int, group: int) -> list[int]:
+    """What ``trainer.micro_batch_size`` may be where a rank's batch holds ``per_rank`` pairs in groups of ``group``, the smallest first."""
+    return [size for size in range(group, per_rank + 1, group) if per_rank % size == 0]
+
+
+def _micro_batch_problems(cfg: RootConfig, per_rank: int, group: int) -> Iterator[str]:
+    size, fitting = cfg.trainer.micro_batch_size, micro_batch_sizes(per_rank, group)
+    if size is None or size >= per_rank or size in fitting:
         return
-    fitting = [divisor for divisor in range(group, per_rank + 1, group) if per_rank % divisor == 0]
-    way_out = f"e.g. trainer.micro_batch_size={min(fitting, key=lambda divisor: abs(divisor - size))}" if fitting else "set it to null"
     rule = f"divide the batch of a rank, {per_rank}" + (f", and be a multiple of mixing.group_size={group}" if group > 1 else "")
-    yield f"{_said(cfg, 'trainer.micro_batch_size')}: must {rule}; {way_out}"
+    nearest_fitting = min(fitting, key=lambda fits: abs(fits - size))
+    yield f"{_said(cfg, 'trainer.micro_batch_size')}: must {rule}; e.g. trainer.micro_batch_size={nearest_fitting}"
 
 
 def _mixing_numbers(cfg: RootConfig) -> Iterator[str]:

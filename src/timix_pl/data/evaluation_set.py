@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region
 from timix_pl.data.augment import Crop, crop_regions, usable_regions
 from timix_pl.data.decode import open_image
@@ -53,6 +54,7 @@ class EvaluationSet(Dataset[EvaluationItem]):
         access: RemoteAccess = RemoteAccess(),  # noqa: B008
     ):
         self.sources = resolve_shards(shards, key, access)
+        self._key = key
         self._reader = ShardReader([gather_manifest(source.tars) for source in self.sources], max_image_mb=max_image_mb)
         self._size, self._max_image_px = image_size_px, max_image_px
 
@@ -65,8 +67,7 @@ class EvaluationSet(Dataset[EvaluationItem]):
             sample = self._reader[number]
             image = open_image(sample.image, max_image_px=self._max_image_px)
         except BadSampleError as error:
-            where = ": ".join(self._reader.name(number))
-            raise BadSampleError(f"{where}: {error}; mend or remove it, evaluation leaves nothing out") from error
+            raise self._unusable(number, error) from error
         height, width = self._size
         factor = max(height / image.height, width / image.width)
         size = max(round(image.width * factor), width), max(round(image.height * factor), height)
@@ -82,5 +83,29 @@ class EvaluationSet(Dataset[EvaluationItem]):
 
         It decides only whether ``data.val_shards`` serve for grounding; boxes that are rare may be missed.
         """
-        numbers = np.linspace(0, len(self) - 1, min(len(self), _MAX_LOOKED_AT), dtype=int).tolist()
-        return any(usable_regions(self._reader.regions(number))[0] for number in numbers)
+        return any(usable_regions(self._reader.regions(number))[0] for number in self._some())
+
+    def check_captions(self) -> None:
+        """Find out before an evaluation that samples have no captions. No image is read, and of many samples 64 are looked at.
+
+        Raises:
+            DataError: one of them has none, or none that can be read.
+        """
+        for number in self._some():
+            shard, key = self._reader.name(number)
+            try:
+                captions = self._reader.captions(number)
+            except BadSampleError as error:
+                raise self._unusable(number, error) from error
+            if not captions:
+                raise DataError(
+                    f"{self._key}: {shard}: {key} has no captions, and retrieval needs at least one for every image. Write them "
+                    f'into the shard ({key}.txt, or "captions" in {key}.json), or leave retrieval out of evaluation.tasks'
+                )
+
+    def _some(self) -> list[int]:
+        """Samples spread evenly over the set."""
+        return np.linspace(0, len(self) - 1, min(len(self), _MAX_LOOKED_AT), dtype=int).tolist()
+
+    def _unusable(self, number: int, error: BadSampleError) -> BadSampleError:
+        return BadSampleError(f"{': '.join(self._reader.name(number))}: {error}; mend or remove it, evaluation leaves nothing out")

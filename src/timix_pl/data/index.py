@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.files import atomic_path
+from timix_pl.core.words import counted
 from timix_pl.data.tar_scan import IMAGE, JSON, TEXT, scan_tar
 
 MANIFEST_NAME = "manifest.json"
@@ -175,7 +176,9 @@ class Manifest:
         self.shards, self.num_samples = shards, int(shards.sizes.sum())
         if self.num_samples == 0:
             names = ", ".join(str(shard.path) for shard in shards[:3])
-            raise DataError(f"No sample with an image in {len(shards)} shards ({names}). Images are members named KEY.jpg, .png or .webp.")
+            raise DataError(
+                f"No sample with an image in {counted(len(shards), 'shard')} ({names}). Images are members named KEY.jpg, .png or .webp."
+            )
         hashed, rows, start = hashlib.sha256(), shards.rows(), "["
         while facts := [[name, counts[0], counts[1], digest] for name, counts, digest in islice(rows, _CHUNK)]:
             hashed.update((start + json.dumps(facts)[1:-1]).encode())

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from timix_pl.core.errors import DataError
@@ -97,11 +98,11 @@ class QuestionItems:
         Of multiple choice, ``choices`` (N C T), the right one first, and ``num_choices`` (N), 0 where there are none. Of open answers,
         ``answers`` (N K), the numbers of those known, and ``shares`` (N K), what each is worth of 1, all 0 where none is known.
         """
-        tensors, num_items = {"question": self.tokenizer([item.question for item in items])}, {}
+        tensors, num_items = {"question": shortened(self.tokenizer([item.question for item in items]))}, {}
         if "multiple_choice" in self.kinds:
             most = max(2, *(len(item.choices) for item in items))
             texts = [text for item in items for text in (*item.choices, *[""] * (most - len(item.choices)))]
-            tensors["choices"] = self.tokenizer(texts).unflatten(0, (len(items), most))
+            tensors["choices"] = shortened(self.tokenizer(texts)).unflatten(0, (len(items), most))
             tensors["num_choices"] = torch.tensor([len(item.choices) for item in items])
             num_items["multiple_choice"] = sum(bool(item.choices) for item in items)
         if "open" in self.kinds:
@@ -121,6 +122,13 @@ class QuestionItems:
         worth = {self._number_of[answer]: value for answer, value in self._targets(item.answers).items() if answer in self._number_of}
         most = dict(sorted(worth.items(), key=lambda pair: -pair[1])[:_MAX_TARGETS])
         return {number: value / sum(most.values()) for number, value in most.items()}
+
+
+def shortened(tokens: Int[Tensor, "N T"]) -> Int[Tensor, "N _"]:
+    """Without the columns at the end in which every row repeats its last token: padding, which need not be computed on."""
+    differs, length = (tokens != tokens[:, -1:]).any(0).nonzero(), tokens.shape[1]
+    used = int(differs[-1]) + 1 if len(differs) else 1
+    return tokens if used == length - 1 else tokens[:, :used]  # a row may be full, and repeat nothing
 
 
 def frequent_answers(reader: ShardReader, count: int, normalise: Callable[[str], str], key: str) -> list[str]:

@@ -99,6 +99,16 @@ class ShardReader:
         index, file, row = self._find(number)
         return make_sample("", "", b"", "", None, self._member(file, index, row, JSON)).extra
 
+    def folder(self, number: int) -> str:
+        """The folder or URL that a sample's shard lies in."""
+        path = self._entry(self._shard_of(number)).path
+        return str(path.url if isinstance(path, RemoteShard) else path).rpartition("/")[0]
+
+    def captions(self, number: int) -> tuple[str, ...]:
+        """The captions of a sample, without reading its image."""
+        index, file, row = self._find(number)
+        return make_sample("", "", b"", "", self._member(file, index, row, TEXT), self._member(file, index, row, JSON)).captions
+
     def regions(self, number: int) -> tuple[Region, ...]:
         """The regions of a sample, without reading its image; none where its JSON is not what it should be."""
         index, file, row = self._find(number)

@@ -117,8 +117,9 @@ class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
         problems: list[dict[str, Any]] = []
 
         def pass_over(shard: str, reason: str, key: str = "") -> None:
-            problem = {"stream": self.shards.key, "shard": Path(shard).name, "key": key, "reason": reason, "outcome": "passed over"}
-            problems.append(problem)
+            folder, _, name = shard.rpartition("/")
+            where = {"stream": self.shards.key, "folder": folder, "shard": name, "key": key}
+            problems.append(where | {"reason": reason, "outcome": "passed over"})
             if len(problems) > _MAX_BAD_IN_A_ROW:
                 raise DataError(f"{self.shards.key}: more than {_MAX_BAD_IN_A_ROW} samples of a batch cannot be used; the last: {reason}")
 

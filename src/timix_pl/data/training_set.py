@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import permutation, seed_of, uniform
 from timix_pl.core.types import Batch, RegionBatch, Sample
+from timix_pl.core.words import counted
 from timix_pl.data.augment import Crop, crop_regions, usable_regions
 from timix_pl.data.order import BlendedOrder, SourceOrder
 from timix_pl.data.patch_labels import boxes_by_phrase, patch_labels
@@ -73,7 +74,7 @@ class SampleStream:
         """``use(sample, (epoch, number))`` for ``count`` positions; where that raises ``BadSampleError``, for another, always the same one.
 
         Args:
-            problems: takes each bad sample's stream, position, shard, key, reason and outcome.
+            problems: takes each bad sample's stream, position, folder, shard, key, reason and outcome.
         Raises:
             DataError: 100 samples in a row cannot be used.
         """
@@ -95,9 +96,12 @@ class SampleStream:
                 return use(self.reader[chosen], (epoch, chosen))
             except BadSampleError as error:
                 shard, key = self.reader.name(chosen)
-                where = {"stream": self._key, "position": position, "shard": shard, "key": key}
+                where = {"stream": self._key, "position": position, "folder": self.reader.folder(chosen), "shard": shard, "key": key}
                 problems.append(where | {"reason": str(error), "outcome": "replaced"})
-        raise DataError(f"{self._key}: {_MAX_REPLACEMENTS} samples in a row cannot be used; the last reason: {problems[-1]['reason']}")
+        raise DataError(
+            f"{self._key}: {_MAX_REPLACEMENTS} samples in a row cannot be used; the last reason: {problems[-1]['reason']}. "
+            "'timix-data inspect SHARDS' shows what shards hold; mend them, or name others"
+        )
 
 
 class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
@@ -220,8 +224,10 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         if not usable:
             raise BadSampleError("the sample has no region with a phrase and a box inside the image, in shares of its sides (0 to 1)")
         if num_unusable:
-            reason = f"{num_unusable} regions without a phrase, outside the image or in pixels are left out"
-            where = {"stream": "data.region_shards", "shard": sample.shard, "key": sample.key}
+            assert self.regions is not None
+            reason = f"{counted(num_unusable, 'region')} without a phrase, outside the image or in pixels left out"
+            folder = self.regions.reader.folder(ids[1])
+            where = {"stream": "data.region_shards", "folder": folder, "shard": sample.shard, "key": sample.key}
             notes.append(where | {"reason": reason, "outcome": "used in part"})
         image = self._images.open(sample)
         for attempt in range(_MAX_REGION_CROPS):

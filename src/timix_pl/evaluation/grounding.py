@@ -82,7 +82,7 @@ class Grounding:
         scored = [phrases for batch in scored_batches for phrases in batch]
         if not scored:
             raise DataError(
-                f"None of the {len(self.dataset)} evaluation images has regions, and grounding needs phrases with boxes. "  # type: ignore[arg-type]
+                "None of the evaluation images has regions, and grounding needs phrases with boxes. "
                 'Write them into the shards ("regions" in KEY.json), point data.grounding_shards at a set that has them, '
                 "or leave grounding out of evaluation.tasks."
             )

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.evaluation_set import EvaluationItem
-from timix_pl.data.questions import Question, questions_of
+from timix_pl.data.questions import Question, questions_of, shortened
 from timix_pl.data.reader import BadSampleError
 from timix_pl.evaluation.batches import EvaluationBatch, map_batches
 from timix_pl.evaluation.model import evaluating
@@ -94,7 +94,7 @@ class Vqa:
     def _answer(self, model: VqaModel, patches: Tensor | None, part: list[tuple[int, Question]], device: torch.device) -> list[Answered]:
         index = torch.tensor([image for image, _ in part], device=device)
         questions = [question for _, question in part]
-        tokens = model.token_features(model.tokenizer([question.question for question in questions]).to(device))
+        tokens = model.token_features(shortened(model.tokenizer([question.question for question in questions])).to(device))
         answered: list[Answered] = [{"question": question} for question in questions]
         if "open" in self.kinds:
             for result, best in zip(answered, model.answer_logits(patches, tokens, index).argmax(1).tolist(), strict=True):
@@ -107,7 +107,7 @@ class Vqa:
             scores = model.choice_scores(
                 patches,
                 (tokens[0][with_choices], tokens[1][with_choices]),
-                model.tokenizer(texts).unflatten(0, (-1, most)).to(device),
+                shortened(model.tokenizer(texts)).unflatten(0, (-1, most)).to(device),
                 torch.tensor([len(each) for each in choices], device=device),
                 index[with_choices],
             )

@@ -1,17 +1,21 @@
 """Jobs for SLURM, submitted through submitit, which writes the batch script, the array and the log files."""
 
+import io
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from timix_pl.config.schema import Accelerator, LauncherConfig, RootConfig
-from timix_pl.config.sweep import Job
+from timix_pl.config.resources import gpus_per_node
+from timix_pl.config.schema import LauncherConfig, RootConfig
+from timix_pl.config.sweep import Job, words_of_a_rank
 from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, RunError
+from timix_pl.core.files import missing_folders, remove_empty
 
 POLL_S = 5
 UNFINISHED = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "RESIZING", "SUSPENDED", "STOPPED")
@@ -29,14 +33,19 @@ def submit(jobs: Sequence[Job], folder: Path) -> None:
     """
     cfg = jobs[0].cfg
     executor = _executor(cfg, folder)
+    made, before = missing_folders(folder), set(folder.glob("*"))
     try:
-        if len(jobs) == 1:
-            ids = [executor.submit(become_a_rank, jobs[0].in_run_dir()).job_id]
-        else:
-            ids = [job.job_id for job in executor.map_array(become_a_rank, [job.in_run_dir() for job in jobs])]
+        with redirect_stderr(io.StringIO()):  # submitit prints there what its error says too
+            if len(jobs) == 1:
+                ids = [executor.submit(become_a_rank, jobs[0].in_run_dir()).job_id]
+            else:
+                ids = [job.job_id for job in executor.map_array(become_a_rank, [job.in_run_dir() for job in jobs])]
     except Exception as error:
         if type(error).__name__ != "FailedJobError":
             raise
+        for path in set(folder.glob("*")) - before:
+            path.unlink()
+        remove_empty(made)
         raise RunError(f"launcher.kind=slurm: sbatch refused the job: {' '.join(str(error).split())}") from error
     whole = ids[0].partition("_")[0]
     for job_id, job in zip(ids, jobs, strict=True):
@@ -48,15 +57,12 @@ def submit(jobs: Sequence[Job], folder: Path) -> None:
 
 def become_a_rank(words: Sequence[str]) -> None:
     """What each task of a job runs: the command itself takes the place of submitit, whose signal handlers would requeue a second time."""
-    os.execv(sys.executable, [sys.executable, "-m", "timix_pl.cli.train", *words, "launcher.kind=local"])
+    os.execv(sys.executable, [sys.executable, "-m", "timix_pl.cli.train", *words_of_a_rank(words)])
 
 
 def batch_parameters(cfg: RootConfig) -> dict[str, Any]:
     """What the batch script asks SLURM for, in submitit's words."""
     launcher, trainer = cfg.launcher, cfg.trainer
-    gpus = launcher.gpus_per_node
-    if gpus is None and trainer.accelerator is not Accelerator.cpu:
-        gpus = trainer.devices
     return {
         "job_name": cfg.name,
         "partition": launcher.partition,
@@ -65,7 +71,7 @@ def batch_parameters(cfg: RootConfig) -> dict[str, Any]:
         "time": launcher.time_min,
         "nodes": trainer.num_nodes,
         "ntasks_per_node": trainer.devices,
-        "gpus_per_node": gpus or None,
+        "gpus_per_node": gpus_per_node(cfg),
         "cpus_per_task": launcher.cpus_per_task,
         "mem": None if launcher.mem_gb is None else f"{launcher.mem_gb * 1024:.0f}MB",
         "array_parallelism": launcher.max_parallel or 10_000,

@@ -15,7 +15,9 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from timix_pl.config.options import as_typed
 from timix_pl.config.schema import Accelerator, RootConfig
+from timix_pl.config.sweep import words_of_a_rank
 from timix_pl.core.errors import RunError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -51,12 +53,12 @@ def run_under_torchrun(cfg: RootConfig, words: Sequence[str]) -> int:
     logging.disable(logging.ERROR)  # the ranks tell what is wrong
     with _signals_passed_on():
         try:
-            elastic_launch(config, sys.executable)("-m", "timix_pl.cli.train", *words, "launcher.kind=local")
+            elastic_launch(config, sys.executable)("-m", "timix_pl.cli.train", *words_of_a_rank(words))
         except ChildFailedError as error:
             status = max(failure.exitcode for failure in error.failures.values())  # negative: ended by the agent, after another failed
             return status if status >= 0 else 128 - status
         except (DistError, RendezvousError) as error:
-            raise RunError(f"launcher.rdzv_endpoint={cfg.launcher.rdzv_endpoint}: the nodes did not meet: {error}") from error
+            raise RunError(f"launcher.rdzv_endpoint={as_typed(cfg.launcher.rdzv_endpoint)}: the nodes did not meet: {error}") from error
     return 0
 
 

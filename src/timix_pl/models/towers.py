@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import open_clip
 import timm
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -128,31 +129,47 @@ class ImageTower(nn.Module):
     def _probe(self, image_size_px: tuple[int, int]) -> tuple[tuple[int, int], int]:
         patch_px = _patch_px(self.tower, self.block)
         if patch_px and (image_size_px[0] % patch_px[0] or image_size_px[1] % patch_px[1]):
-            raise ModelError(f"model.image_size_px={image_size_px}: not a multiple of the patch size {patch_px}; choose one")
+            raise ModelError(f"model.image_size_px={_by(image_size_px)}: not a multiple of the patch size {_by(patch_px)}; choose one")
         parameter = next(self.tower.parameters())
         training = self.tower.training
         self.tower.eval()
+        images = torch.zeros(1, 3, *image_size_px, device=parameter.device, dtype=parameter.dtype)
         try:
             if self.block < 1:
                 raise IndexError(self.block)
             with torch.no_grad():
-                images = torch.zeros(1, 3, *image_size_px, device=parameter.device, dtype=parameter.dtype)
                 output = self.tower.forward_intermediates(images, indices=[self.block - 1])
-        except (AssertionError, IndexError, ValueError) as error:
-            raise ModelError(f"pta.block={self.block}: the image tower has no such block (they count from 1); choose another") from error
-        except (AttributeError, RuntimeError, TypeError) as error:
-            raise ModelError(
-                f"model.architecture: patch features cannot be read from {type(self.tower).__name__} ({error}); choose a vision transformer"
-            ) from error
+        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise ModelError(self._why_not(images)) from error
         finally:
             self.tower.train(training)
         _, channels, rows, columns = output["image_intermediates"][0].shape
         if image_size_px[0] % rows or image_size_px[1] % columns:
             raise ModelError(
-                f"model.image_size_px={image_size_px}: not a multiple of the grid of {rows} x {columns} patches; "
+                f"model.image_size_px={_by(image_size_px)}: not a multiple of the grid of {rows} x {columns} patches; "
                 "choose a multiple of the patch size"
             )
         return (rows, columns), channels
+
+    def _why_not(self, images: Float[Tensor, "1 3 H W"]) -> str:
+        """Why there are no patch features after ``block``."""
+        name = type(self.tower).__name__
+        try:
+            with torch.no_grad():
+                depth = len(self.tower.forward_intermediates(images)["image_intermediates"])
+        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+            return f"model.architecture: patch features cannot be read from {name}; choose a vision transformer"
+        if not 1 <= self.block <= depth:
+            return f"pta.block={self.block}: the image tower has {depth} blocks, counted from 1; choose one, at most pta.block={depth}"
+        return (
+            f"pta.block={self.block}: patch features cannot be read from {name} after this block; take its last one, pta.block={depth}, "
+            "or choose a vision transformer for model.architecture"
+        )
+
+
+def _by(size_px: Sequence[int]) -> str:
+    """A side, or height x width where they differ."""
+    return " x ".join(map(str, dict.fromkeys(size_px)))
 
 
 def _patch_px(tower: Any, block: int) -> tuple[int, int] | None:
@@ -240,7 +257,8 @@ class TextTower(nn.Module):
         """Text features (B D, not normalised) and the pooled feature before projection (B E).
 
         Args:
-            each_token: give instead the features of each token (B T E) and which of them are padding (B T, bool).
+            each_token: give instead the features of each token (B T E) and which of them are padding (B T, bool); columns of padding alone
+                may have been left out at the end.
         """
         if each_token:
             return self._each_token(tokens)
@@ -250,12 +268,14 @@ class TextTower(nn.Module):
 
     def _each_token(self, tokens: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:
         """A tower that pools a class token leaves it out, so that T is one less."""
+        own = isinstance(self.tower, open_clip.transformer.TextTransformer)  # its mask is of its context length
+        pad_id = self.tower.pad_id if own else self.tower.config.pad_token_id
+        whole = F.pad(tokens, (0, self.tower.context_length - tokens.shape[1]), value=pad_id) if own else tokens
         self.tower.output_tokens = True
         try:
-            features = self.tower(tokens)[1]
+            features = self.tower(whole)[1][:, : tokens.shape[1]]
         finally:
             self.tower.output_tokens = False
-        pad_id = self.tower.pad_id if hasattr(self.tower, "pad_id") else self.tower.config.pad_token_id
         follows = (tokens != pad_id).flip(1).cummax(1).values.flip(1)  # a token that is no padding; CLIP's "!" is its padding too
         return features, ~follows[:, -features.shape[1] :]
 
@@ -327,7 +347,8 @@ def create_open_clip(
     except Exception as error:  # open_clip, transformers and torch raise many kinds, assertions among them
         reason = " ".join(f"{error or type(error).__name__}".split())[:_MAX_REASON]
         raise ModelError(
-            f"model.architecture={architecture}, model.pretrained={pretrained}, model.text_model={text_model}: cannot be loaded: {reason}"
+            f"model.architecture={architecture}{f', model.pretrained={pretrained}' if pretrained else ''}"
+            f"{f', model.text_model={text_model}' if text_model else ''}: cannot be loaded: {reason}"
         ) from error
     return model, tokenizer
 

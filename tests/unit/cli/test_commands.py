@@ -67,6 +67,13 @@ def test_all_problems_of_a_command_line_are_told_without_a_stack_trace(run, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_help_of_evaluation_has_each_heading_once(capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main(["--help"])
+    headings = re.findall(r"^[a-z ]+:$", capsys.readouterr().out, re.M)
+    assert len(headings) == len(set(headings)) >= 3
+
+
 def test_a_flag_that_does_not_exist_is_explained(capsys):
     with pytest.raises(SystemExit) as ended:
         train.main(["--max_steps", "5"])

@@ -2,6 +2,7 @@ import pytest
 
 from tests.fake_run import make_fake_run
 from timix_pl.cli.report import main
+from timix_pl.reports import page
 
 
 @pytest.fixture
@@ -11,19 +12,39 @@ def run_dir(tmp_path):
 
 def test_it_names_the_pages_that_it_wrote(run_dir, tmp_path, capsys):
     comparison = tmp_path / "comparison.html"
-    assert main([str(run_dir), str(run_dir), "--out", str(comparison)]) == 0
+    main([str(run_dir), str(run_dir), "--out", str(comparison)])
     assert capsys.readouterr().out.splitlines() == [str(run_dir / "report.html")] * 2 + [str(comparison)]
     assert comparison.stat().st_size > 1000
 
 
+def status_of(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(list(map(str, arguments)))
+    return ended.value.code
+
+
+def test_ctrl_c_shows_no_stack_trace(run_dir, monkeypatch, capsys):
+    def interrupted(run_dir):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(page, "write_report", interrupted)
+    assert status_of(run_dir) == 130
+    assert capsys.readouterr().err == "\ntimix-report: interrupted\n"
+
+
+@pytest.mark.parametrize("out", ["nowhere/x.html", "."])
+def test_a_page_that_cannot_be_written_there_is_told_before_anything_is(run_dir, tmp_path, out, capsys):
+    assert status_of(run_dir, run_dir, "--out", tmp_path / out) == 2
+    assert f"--out {tmp_path / out}: must be a file in a folder that exists" in capsys.readouterr().err
+    assert not (run_dir / "report.html").exists()
+
+
 def test_a_folder_that_is_no_run_ends_with_one_clear_message(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 2
+    assert status_of(tmp_path) == 2
     message = capsys.readouterr().err
     assert message.startswith("timix-report: ") and "holds no run" in message and message.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["--unknown"], ["run", "--out", "a.html"]], ids=str)
 def test_wrong_arguments_exit_with_2(arguments):
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    assert exit_.value.code == 2
+    assert status_of(*arguments) == 2

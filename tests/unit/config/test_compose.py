@@ -110,6 +110,28 @@ def test_a_mistyped_experiment_is_not_held_against_the_rest():
     assert [message.partition(":")[0] for message in messages] == ["experiment=dmeo", "optim.lrr=1"]
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["data.train_shards=a-{00..09}.tar", "data.region_shards=b", "trainer.max_steps=1"], []),
+        (["data.trian_shards=a", "data.region_shards=b", "trainer.max_steps=1"], []),
+        (["data=scens", "trainer.max_steps=1"], []),
+        (["data.kind=scens", "trainer.max_steps=1"], []),
+        (["mixing=nne", "data.train_shards=a", "trainer.max_steps=1"], []),
+        (["data.train_shards=a", "data.region_shards=b", "trainer.max_steps=x"], []),
+        (["data=scenes", "trainer.max_epochs"], []),
+        (["data=scenes", "trainer.max_steps=1", "mixing.group_size=x", "mixing.ratio=0.01"], []),
+        (["data=scens", "trainer.max_steps=1", "data.global_batch_size=1"], ["data.global_batch_size=1"]),
+        (["data.train_shards=a", "optim.lr=x"], ["data.region_shards is not set", "trainer.max_steps and trainer.max_epochs are not set"]),
+        (["data=scenes", "trainer.devices=x", "trainer.max_steps=0"], ["trainer.max_steps=0"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_what_follows_from_a_slip_alone_is_not_told(words, told):
+    _, *others = problems_of(["model=tiny", *words])
+    assert [other.partition(":")[0].partition(",")[0] for other in others] == told
+
+
 @pytest.fixture
 def own_conf(tmp_path):
     """A user's folder with an experiment, a model and an experiment with a mistake."""

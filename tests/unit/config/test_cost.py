@@ -94,3 +94,49 @@ def test_the_length_of_a_run_in_epochs_is_known_from_a_manifest(tmp_path, indexe
     assert ("15 steps of 4 pairs, 3 epochs of 20 pairs" in text) == indexed
     assert ("known once the shards have a manifest.json" in text) == (not indexed)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_offloaded_weights_and_optimizer_state_lie_in_the_memory_of_the_cpu():
+    words = [*DEMO, "trainer=fsdp", "trainer.devices=2"]
+    plain, (device, _, cpu) = said(*words), said(*words, "trainer.cpu_offload=true").partition("CPU memory of a rank, trainer.cpu_offload")
+    states = ["weights", "gradients", "AdamW's moments"]
+    kept = "activations kept for the backward pass"
+    assert figures(device, "GB") == {name: figures(plain, "GB")[kept] for name in (kept, "together")}
+    cpu, plain = figures(cpu, "GB"), figures(plain, "GB")
+    assert [cpu[name] for name in states] == [plain[name] for name in states]
+    assert cpu["together"] == pytest.approx(plain["together"] - plain[kept], abs=3e-3)
+
+
+def test_where_a_step_does_not_fit_the_largest_chunk_that_does_is_advised(monkeypatch):
+    together = figures(said(*DEMO), "GB")["together"]
+    monkeypatch.setattr(cost, "_device_gb", lambda cfg: together / 2)
+    text = said(*DEMO)
+    advised = re.search(r"more than the ([\d.]+) GB that a device has here; set trainer\.micro_batch_size=(\d+), for ([\d.]+) GB", text)
+    chunk, takes = int(advised[2]), float(advised[3])
+    assert float(advised[1]) == pytest.approx(together / 2, abs=0.06)
+    with_it = said(*DEMO, f"trainer.micro_batch_size={chunk}")
+    assert "more than" not in with_it and figures(with_it, "GB")["together"] == pytest.approx(takes, abs=0.06)
+    assert figures(said(*DEMO, f"trainer.micro_batch_size={2 * chunk}"), "GB")["together"] > together / 2
+    monkeypatch.setattr(cost, "_device_gb", lambda cfg: 1e-3)
+    assert "no trainer.micro_batch_size is small enough; try trainer.gradient_checkpointing=true" in said(*DEMO)
+    monkeypatch.setattr(cost, "normalises_over_the_batch", lambda model: True)
+    text = said(*DEMO)
+    assert "more than" in text and "micro_batch_size" not in text
+
+
+def test_what_slurm_is_asked_for_is_shown():
+    words = ["launcher=slurm", "trainer.num_nodes=2", "trainer.devices=2", "launcher.partition=big", "launcher.time_min=90"]
+    assert "SLURM is asked for 2 nodes, each with 2 tasks and 2 GPUs; time limit: 90 minutes, partition: big" in said(
+        *DEMO, *words, "trainer.accelerator=gpu"
+    )
+    more = [
+        "launcher.cpus_per_task=6",
+        "launcher.mem_gb=100",
+        "launcher.sbatch=[--exclusive]",
+        "trainer.num_nodes=1",
+        "trainer.accelerator=cpu",
+    ]
+    text = said(*DEMO, *words, *more)
+    assert "SLURM is asked for 1 node, each with 2 tasks; time limit: 90 minutes, partition: big, CPU cores of a task: 6" in text
+    assert "memory of a node: 100 GB, further: --exclusive" in text
+    assert "SLURM" not in said(*DEMO)

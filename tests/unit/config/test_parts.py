@@ -23,7 +23,7 @@ from timix_pl.config.parts import (
 )
 from timix_pl.config.schema import RootConfig
 from timix_pl.config.validate import TASKS
-from timix_pl.core.errors import ConfigError, ModelError
+from timix_pl.core.errors import ConfigError, DataError, ModelError
 from timix_pl.core.types import Region
 from timix_pl.data.reader import BadSampleError, ShardReader
 from timix_pl.data.writer import ShardWriter
@@ -63,6 +63,31 @@ def val_shards(folder, num_samples, with_boxes):
             regions = [Region("a dog", (0.2, 0.2, 0.8, 0.8))] if number in with_boxes else []
             writer.write(f"s{number}", b"not decoded here", "png", captions=["a"], regions=regions)
     return config(f"data.val_shards={folder}")
+
+
+@pytest.mark.parametrize("mute", [0, 50, 99])
+def test_retrieval_on_samples_without_captions_is_refused_at_the_start(tmp_path, mute):
+    with ShardWriter(tmp_path / "val") as writer:
+        for number in range(100 if mute == 99 else 60):
+            captions = [] if number == mute else ["a"]
+            writer.write(f"s{number}", b"not decoded here", "png", captions=captions, regions=[Region("a", (0, 0, 1, 1))])
+    cfg = config(f"data.val_shards={tmp_path / 'val'}", "evaluation.tasks=[retrieval]")
+    with pytest.raises(DataError) as caught:
+        build_evaluators(cfg, MODEL)
+    for part in (f"data.val_shards: shard-000000.tar: s{mute} has no captions", f"s{mute}.txt", "retrieval out of evaluation.tasks"):
+        assert part in str(caught.value)
+    cfg.evaluation.tasks = ["grounding"]
+    assert len(build_evaluators(cfg, SimpleNamespace(image_size_px=IMAGE_SIZE_PX, pta=True))) == 1
+
+
+def test_captions_that_cannot_be_read_are_named_at_the_start(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, content in (("one.png", b""), ("one.txt", b"caf\xe9")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    with pytest.raises(DataError, match=r"a\.tar: one: the caption is not UTF-8 text; mend or remove it"):
+        build_evaluators(config(f"data.val_shards={tmp_path / 'a.tar'}", "evaluation.tasks=[retrieval]"), MODEL)
 
 
 @pytest.mark.parametrize(("with_boxes", "found"), [([0], True), ([50], True), ([], False)])

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from timix_pl.config.compose import compose
-from timix_pl.config.schema import LoggerConfig, RootConfig
-from timix_pl.config.sweep import Job, jobs, sweep_jobs
+from timix_pl.config.schema import LauncherConfig, LoggerConfig, RootConfig
+from timix_pl.config.sweep import Job, jobs, sweep_jobs, words_of_a_rank
 from timix_pl.core.errors import ConfigError
 
 
@@ -31,6 +31,21 @@ def test_each_job_has_a_folder_of_its_own_and_words_that_start_it_by_itself():
     made = sweep_jobs(["experiment=demo", "mixing=timix,none", "run_dir='runs/it\\'s'"])
     assert [job.cfg.run_dir for job in made] == ["runs/it's/0", "runs/it's/1"]
     assert [compose(job.in_run_dir()) for job in made] == [job.cfg for job in made]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["launcher=slurm", "trainer.devices=1", "launcher.partition=gpu", "launcher.setup=['a b']", "launcher.wait=true"],
+        ["launcher=torchrun", "trainer.num_nodes=2", "launcher.rdzv_endpoint=a:1", "launcher.node_rank=1"],
+    ],
+)
+def test_a_rank_takes_nothing_for_a_launcher_that_has_started_it(words):
+    typed = ["experiment=demo", *words]
+    rank, expected = compose(words_of_a_rank(typed)), compose(typed)
+    assert rank.launcher == LauncherConfig()
+    expected.launcher = rank.launcher
+    assert rank == expected
 
 
 @settings(deadline=None)

@@ -1,5 +1,8 @@
 """Every contradiction and every range: one message that names the key, its value, the rule and the way out."""
 
+import itertools
+import re
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -66,7 +69,23 @@ def test_a_sound_configuration_has_no_problems(base):
         (SCENES, ["trainer.max_steps=null"], ["trainer.max_steps and trainer.max_epochs are not set", "trainer.max_epochs=10"]),
         (SCENES, ["launcher.kind=slurm"], ["launcher.kind=slurm, trainer.devices=null", "set trainer.devices"]),
         (SCENES, ["launcher.kind=slurm", "trainer.devices=2", "launcher.time_min=2"], ["signal_s=120, launcher.time_min=2", "raise"]),
-        (SCENES, ["launcher.sbatch=[exclusive]"], ["launcher.sbatch=[exclusive]", "long options"]),
+        (SCENES, ["launcher.kind=slurm", "trainer.devices=2", "launcher.sbatch=[exclusive]"], ["sbatch=[exclusive]", "long options"]),
+        (
+            SCENES,
+            ["launcher.kind=slurm", "trainer.devices=2", "launcher.node_rank=1"],
+            ["launcher.node_rank=1, launcher.kind=slurm: for launcher=torchrun alone", "choose that", "launcher.node_rank=0"],
+        ),
+        (
+            SCENES,
+            ["launcher.partition=gpu", "launcher.wait=true", "launcher.setup=[a]"],
+            [
+                "launcher.partition=gpu, launcher.setup=[a], launcher.wait=true, launcher.kind=local: for launcher=slurm alone",
+                "choose that",
+                "launcher.partition=null launcher.setup=[] launcher.wait=false",
+            ],
+        ),
+        (SCENES, ["launcher.kind=torchrun", "launcher.qos=x"], ["launcher.qos=x, launcher.kind=torchrun: for launcher=slurm alone"]),
+        (SCENES, ["launcher.kind=torchrun", "launcher.node_rank=1"], ["launcher.node_rank=1, trainer.num_nodes=1", "from 0 to 0", "raise"]),
         (SCENES, ["launcher.kind=torchrun", "trainer.num_nodes=2"], ["launcher.rdzv_endpoint=null", "HOST:PORT", "node0:29500"]),
         (
             SCENES,
@@ -183,3 +202,29 @@ def test_all_problems_come_at_once():
         "trainer.max_steps",
     ):
         assert [message for message in messages if message.startswith(key)], key
+
+
+def test_the_batch_sizes_that_messages_propose_fit_together():
+    """Whoever types what all messages say is refused no more."""
+    cfg = to_root(OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.from_dotlist(SCENES)))
+    keys = ("trainer.devices", "data.global_batch_size", "mixing.group_size", "trainer.micro_batch_size", "mixing.ratio", "pta.batch_size")
+    num_refused = 0
+    for values in itertools.product((1, 3, 8), (2, 17, 100, 256), (2, 32, 48), (None, 16, 48, 100), (0.05, 1.0), (1, 64)):
+        for key, value in zip(keys, values, strict=True):
+            set_value(cfg, key, value)
+        cfg.pta.negative_frac = 0.5
+        messages = problems(cfg)
+        num_refused += bool(messages)
+        for message in messages:
+            if message.endswith("set it to null"):
+                cfg.trainer.micro_batch_size = None
+            else:
+                key, value = re.search(r"(?:e\.g\.|set) ([a-z_.]+)=([0-9.]+)", message).groups()
+                set_value(cfg, key, float(value) if key == "mixing.ratio" else int(value))
+        assert problems(cfg) == [], (values, messages)
+    assert num_refused > 100
+
+
+def set_value(cfg, key, value):
+    section, name = key.split(".")
+    setattr(getattr(cfg, section), name, value)

@@ -95,7 +95,7 @@ def test_drawn_shards_that_are_cut_off_are_named_and_the_others_go_on(tmp_path):
     batches = [batch for batch, _ in datamodule(None, pairs=pairs).train_dataloader()]
     assert len(batches) == 20 and {key for batch in batches for key in batch.keys} >= {f"s{number}" for number in range(8)}
     problems = [problem for batch in batches for problem in batch.problems if not problem["key"]]
-    assert {problem["shard"] for problem in problems} == {"shard-000001.tar", "shard-000002.tar"}
+    assert {(problem["folder"], problem["shard"]) for problem in problems} == {(str(folder), f"shard-00000{n}.tar") for n in (1, 2)}
     assert all("cannot be read" in problem["reason"] and problem["outcome"] == "passed over" for problem in problems)
 
 

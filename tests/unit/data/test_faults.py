@@ -127,7 +127,7 @@ def test_each_kind_of_damage_is_named_and_replaced_by_the_same_sample_everywhere
 def test_the_index_reports_what_no_sample_is_made_of(damaged, capsys):
     assert main(["index", str(damaged), "--jobs", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5 and lines[-1] == f"{damaged}: 20 samples in 1 shards"
+    assert len(lines) == 5 and lines[-1] == f"{damaged}: 20 samples in 1 shard"
     for line, (name, reason) in zip(
         sorted(lines[:-1]),
         [

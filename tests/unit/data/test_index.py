@@ -225,5 +225,5 @@ def test_a_name_that_leads_out_of_the_tar_is_left_out_and_reported(tmp_path, nam
 
 
 def test_a_manifest_without_samples_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"No sample with an image in 1 shards \(.*x\.tar"):
+    with pytest.raises(DataError, match=r"No sample with an image in 1 shard \(.*x\.tar"):
         build_manifest([write_tar(tmp_path / "x.tar", {"a.txt": b"1"})])

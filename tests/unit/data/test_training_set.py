@@ -195,7 +195,7 @@ def test_shards_with_nothing_usable_end_in_an_error(tmp_path):
     with ShardWriter(tmp_path / "shards") as writer:
         for number in range(3):
             writer.write(f"s{number}", b"broken", "jpg", captions=["a"])
-    with pytest.raises(DataError, match=r"data\.train_shards: 100 samples in a row.*cannot be decoded"):
+    with pytest.raises(DataError, match=r"data\.train_shards: 100 samples in a row.*cannot be decoded.*timix-data inspect"):
         training_set(tmp_path / "shards")[0]
 
 
@@ -331,7 +331,8 @@ def test_unusable_regions_are_left_out_and_named(tmp_path, pairs):
     batch, found = training_set(pairs, tmp_path / "foreign.tar", region_batch_size=2)[0]
     assert set(texts_of(found.tokens)) == {"good"} and found.keys == ["both", "both"]
     reasons = {(problem["key"], problem["stream"]): problem["reason"] for problem in batch.problems}
-    assert "1 regions without a phrase, outside the image or in pixels" in reasons[("both", "data.region_shards")]
+    assert "1 region without a phrase, outside the image or in pixels" in reasons[("both", "data.region_shards")]
+    assert {problem["folder"] for problem in batch.problems} == {str(tmp_path)}
     assert "no region" in reasons[("none", "data.region_shards")]
 
 
@@ -379,3 +380,11 @@ def test_each_shard_of_a_window_is_opened_once(tmp_path, monkeypatch):
     wide = SampleStream(both, key="k", seed=0, name="a", window_shards=20)
     wide.load(0, 300, lambda sample, ids: sample.key, [])
     assert len(opened) == len(set(opened)) == 20
+
+
+def test_of_shards_with_the_same_name_the_folder_of_a_bad_sample_is_told(tmp_path):
+    sources = [str(with_bad(tmp_path / name, bad)) for name, bad in (("one", {0}), ("two", {9}))]
+    pairs = SampleStream(sources, key="data.train_shards", seed=3, name="train", window_shards=2)
+    batch, _ = TrainingSet(pairs, None, tokenizer, image_size_px=IMAGE_SIZE_PX, patch_grid=GRID, global_batch_size=48, seed=3)[0]
+    told = {(problem["folder"], problem["shard"], problem["key"]) for problem in batch.problems}
+    assert told == {(sources[0], "shard-000000.tar", "s0"), (sources[1], "shard-000001.tar", "s9")}

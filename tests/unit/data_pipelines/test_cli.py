@@ -46,7 +46,7 @@ def test_folder_end_to_end(photos, tmp_path, capsys):
     assert [len(load_index(tar)) for tar in resolve_shards(out)[0].tars] == [3, 1]
     assert capsys.readouterr().out.splitlines() == [
         f"{out}: 4 samples written",
-        "  1 images left out: 1 no caption and no region",
+        "  1 image left out: 1 no caption and no region",
         f"  one by one in {out / 'skipped.jsonl'}",
     ]
 

@@ -73,7 +73,7 @@ def test_bad_rows_are_counted_and_named(tmp_path, make_image, read_skipped):
 
 def test_nothing_usable_is_one_message_with_the_reasons(tmp_path, make_image):
     make_image(tmp_path / "photos" / "a.jpg")
-    with pytest.raises(DataError, match=r"0 samples written, 1 images left out: 1 no caption and no region.*skipped\.jsonl"):
+    with pytest.raises(DataError, match=r"0 samples written, 1 image left out: 1 no caption and no region.*skipped\.jsonl"):
         make_shards(read_folder(tmp_path / "photos"), tmp_path / "out")
     assert "no caption" in (tmp_path / "out" / "skipped.jsonl").read_text()
 

@@ -28,7 +28,7 @@ def test_results_are_joined():
 
 
 def test_what_can_run_runs_and_the_others_are_named():
-    with pytest.raises(EvaluationError, match=r"^grounding: None of the 3 evaluation images has regions") as caught:
+    with pytest.raises(EvaluationError, match=r"^grounding: None of the evaluation images has regions") as caught:
         run_tasks(evaluators("grounding", "zero_shot", "retrieval"), OracleModel(), CPU)
     assert list(caught.value.problems) == ["grounding"]
     assert caught.value.result.metrics["zero_shot/top_1"] == caught.value.result.metrics["retrieval/mean_recall"] == 1

@@ -1,5 +1,6 @@
 """What is asked of SLURM. ``tests/slurm`` runs it on a real one."""
 
+import os
 import sys
 
 import pytest
@@ -7,7 +8,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from timix_pl.config.compose import compose
 from timix_pl.config.sweep import Job
-from timix_pl.core.errors import ConfigError
+from timix_pl.core.errors import ConfigError, RunError
 from timix_pl.launching.slurm import batch_parameters, submit
 
 DEMO = ["experiment=demo", "launcher=slurm"]
@@ -64,3 +65,22 @@ def test_without_submitit_or_slurm_the_way_out_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ConfigError, match=r"submitit is not installed; pip install 'timix-pl\[slurm\]'"):
         submit([job], tmp_path)
+
+
+@pytest.mark.parametrize("num_jobs", [1, 2])
+def test_a_job_that_sbatch_refuses_is_told_once_and_leaves_nothing(num_jobs, tmp_path, monkeypatch, capfd):
+    for name in ("srun", "sbatch"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    jobs = [Job(DEMO, compose(DEMO))] * num_jobs
+    before = set(tmp_path.iterdir())
+    with pytest.raises(RunError, match="sbatch refused the job: sbatch: error: invalid partition"):
+        submit(jobs, tmp_path / "runs" / "x" / "slurm")
+    assert capfd.readouterr() == ("", "")
+    assert set(tmp_path.iterdir()) == before
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "1_0_log.out").touch()
+    with pytest.raises(RunError):
+        submit(jobs, tmp_path / "kept")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["1_0_log.out"]

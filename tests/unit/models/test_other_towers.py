@@ -97,3 +97,13 @@ def test_a_timm_tower_takes_another_image_size_and_refuses_one_that_does_not_fit
     for image_size_px in (99, 102):  # 102 = 6 x 17
         with pytest.raises(ModelError, match=rf"model\.image_size_px.*{image_size_px}"):
             DualEncoder.create("test-timm-vit", image_size_px=image_size_px, pta_block=2)
+
+
+def test_a_tower_whose_inner_blocks_cannot_be_read_says_which_can():
+    assert DualEncoder.create("RN50", device="meta", pta_block=5).patch_grid == (7, 7)
+    with pytest.raises(ModelError) as caught:
+        DualEncoder.create("RN50", device="meta", pta_block=2)
+    assert str(caught.value) == (
+        "pta.block=2: patch features cannot be read from ModifiedResNet after this block; take its last one, pta.block=5, or choose "
+        "a vision transformer for model.architecture"
+    )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers.logger import Logger
 from torch.utils.data import DataLoader
 
@@ -71,7 +72,7 @@ def trainer_for(max_steps, *, callbacks=(), logger=None, root: Path | None = Non
         use_distributed_sampler=False,
         log_every_n_steps=1,
         enable_model_summary=False,
-        enable_progress_bar=False,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         **options,
     )
 

@@ -1,0 +1,27 @@
+"""A run's folder is held by one process, and a start that is refused leaves none."""
+
+import fcntl
+
+import pytest
+
+from timix_pl.config.run_dir import claimed
+from timix_pl.config.schema import RootConfig
+from timix_pl.core.errors import RunError
+
+
+def test_a_lock_that_another_start_removed_in_the_last_moment_holds_nothing(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    monkeypatch.setattr(fcntl, "lockf", lambda lock, how: (run / ".lock").unlink())
+    with pytest.raises(RunError, match="another process is training there"), claimed(RootConfig(run_dir=str(run))):
+        pass
+
+
+def test_a_run_that_has_begun_keeps_its_folder_whatever_ends_it(tmp_path):
+    run = tmp_path / "runs" / "run"
+    with pytest.raises(KeyboardInterrupt), claimed(RootConfig(run_dir=str(run))):
+        (run / "config.yaml").touch()
+        raise KeyboardInterrupt
+    assert {path.name for path in run.iterdir()} == {".lock", "config.yaml"}
+    with pytest.raises(KeyboardInterrupt), claimed(RootConfig(run_dir=str(tmp_path / "other" / "run"))):
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]

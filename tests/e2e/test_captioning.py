@@ -119,7 +119,7 @@ def test_an_image_without_captions_in_evaluation(folder, unbroken, tmp_path, cap
             captions = random_captions(1, number) if number != 3 else []
             writer.write(f"v{number}", encoded_image(random_pixels(40, 60, number), "PNG"), "png", captions=captions)
     said = message(evaluate, [f"checkpoint={unbroken}", f"data.val_shards={tmp_path / 'val'}"], capsys)
-    assert "Sample 'v3' has no captions" in said
+    assert "v3 has no captions, and captioning needs at least one" in said
 
 
 def test_a_model_that_writes_nothing_is_left_out_with_the_reason(folder, capsys, caplog):

@@ -40,7 +40,7 @@ def _retrieval(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Eva
     found = evaluation_set(cfg, "val", model)
     if found is None:
         return "data.val_shards is not set"
-    found.check_captions()
+    found.check_captions("retrieval")
     return Retrieval(found, **loading)
 
 
@@ -77,7 +77,10 @@ def _captioning(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Ev
     if not isinstance(model, CaptionerLike):
         return "the model writes no captions (timix-train task=captioning init=RUN_DIR teaches it to)"
     found = evaluation_set(cfg, "val", model)
-    return "data.val_shards is not set" if found is None else Captioning(found, **loading)
+    if found is None:
+        return "data.val_shards is not set"
+    found.check_captions("captioning")
+    return Captioning(found, **loading)
 
 
 BUILDERS: dict[str, Callable[[RootConfig, AnyModel, dict[str, Any]], Evaluator | str]] = {

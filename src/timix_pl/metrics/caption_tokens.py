@@ -7,7 +7,6 @@ _STRAIGHT_QUOTES = str.maketrans("‘’“”", "''\"\"")
 _WORD = re.compile(
     r"""
     [^\W_]+ (?=n't\b)                                          # did|n't
-    | n't\b
     | '(?:s|re|ve|ll|d|m)\b                                    # dog|'s
     | can (?=not\b)                                            # can|not
     | (?:[^\W\d_]\.){2,}                                       # u.s.

@@ -8,7 +8,10 @@ from torch import nn
 
 from tests.distributed.spawn import run_on_ranks
 from tests.unit.evaluation.fakes import Items, item
+from timix_pl.evaluation.carry_over import CarryOver
 from timix_pl.evaluation.grounding import Grounding
+from timix_pl.evaluation.knn import Knn
+from timix_pl.evaluation.linear_probe import LinearProbe
 from timix_pl.evaluation.retrieval import Retrieval
 from timix_pl.evaluation.tasks import EvaluationError, run_tasks
 from timix_pl.evaluation.zero_shot import ZeroShot
@@ -64,6 +67,18 @@ def evaluate(items):
     return run_tasks(evaluators, model, CPU), model.images_seen
 
 
+def evaluate_more(items):
+    """Retrieval in folds and without some captions, and the tasks that look at images more than once."""
+    model, half = RandomModel(), len(items) // 2
+    evaluators = [
+        Retrieval(Items(items[: half // 3 * 3]), batch_size=4, captions_per_image=1, num_folds=3),
+        CarryOver(Items(items), batch_size=4),
+        LinearProbe(Items(items[:half]), Items(items[half:]), batch_size=4),
+        Knn(Items(items[:half]), Items(items[half:]), batch_size=4),
+    ]
+    return run_tasks(evaluators, model, CPU), model.images_seen
+
+
 def broken_dataset():
     items = dataset(13)
     items[12] = items[12]._replace(captions=())  # in the last batch, which the second rank reads
@@ -74,7 +89,7 @@ def all_cases():
     try:
         evaluate(broken_dataset())
     except EvaluationError as error:
-        return evaluate(dataset(3)), evaluate(dataset(43)), (error.problems, error.result)
+        return evaluate(dataset(3)), evaluate(dataset(43)), (error.problems, error.result), evaluate_more(dataset(43))
     raise AssertionError("the broken set was accepted")
 
 
@@ -89,7 +104,7 @@ def test_two_ranks_give_the_figures_of_one_and_share_the_work(on_two_ranks, case
     (first, seen_by_first), (second, seen_by_second) = on_two_ranks[case]
     alone, _ = evaluate(dataset(num_images))
     assert first == second == alone
-    assert len(alone.metrics) == len(alone.chance) == 9 + 3 + 5
+    assert len(alone.metrics) == len(alone.chance) + 1 == 13 + 3 + 8  # a calibration error has no chance level
     assert seen_by_first + seen_by_second == Counter({n: 2 for n in range(num_images)})  # once for retrieval, once for zero-shot
     if num_images > 4:
         assert abs(seen_by_first.total() - seen_by_second.total()) <= 2 * 4
@@ -99,4 +114,12 @@ def test_an_error_on_one_rank_is_raised_on_both_and_the_other_evaluations_run(on
     (problems, result), (problems_of_second, result_of_second) = on_two_ranks[2]
     assert problems == problems_of_second and result == result_of_second
     assert list(problems) == ["retrieval"] and "'key12' has no captions" in problems["retrieval"]
-    assert len(result.metrics) == 3 + 5
+    assert len(result.metrics) == 3 + 8
+
+
+def test_tasks_that_look_at_images_more_than_once_too(on_two_ranks):
+    (first, seen_by_first), (second, seen_by_second) = on_two_ranks[3]
+    alone, seen_alone = evaluate_more(dataset(43))
+    assert first == second == alone
+    assert len(alone.metrics) == 13 + 4 + 3 + 3
+    assert seen_by_first + seen_by_second == seen_alone and min(seen_by_first.total(), seen_by_second.total()) > 0.4 * seen_alone.total()

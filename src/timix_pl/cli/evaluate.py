@@ -11,8 +11,8 @@ from timix_pl.core.files import nearest_path
 DETAILS = """\
 what to evaluate:
   checkpoint=PATH       a run directory (its newest checkpoint is taken) or a .ckpt file in one
-  evaluation=TASKS      one or more of retrieval, zero_shot, grounding, vqa and captioning,
-                        in brackets;
+  evaluation=TASKS      one or more of retrieval, zero_shot, grounding, carry_over, linear_probe, knn, vqa and
+                        captioning, in brackets;
                         without it, what the run's configuration says
   KEY=VALUE             any option of the run, e.g. other data
 

@@ -40,7 +40,15 @@ def recompose(saved: Path, overrides: Sequence[str] = ()) -> RootConfig:
     """
     if not saved.is_file():
         raise RunError(f"{saved} does not exist, so the run's configuration is unknown; name a run directory or a checkpoint inside one")
-    return _checked(overrides, saved.parent, task_problems)
+    return _checked([_adding(saved, override) for override in overrides], saved.parent, task_problems)
+
+
+def _adding(saved: Path, override: str) -> str:
+    """The override, as one that adds its key where the schema has it and the run's file, of an older version, does not."""
+    section, _, name = _key(override).rpartition(".")
+    stored = OmegaConf.load(saved)
+    stored = OmegaConf.select(stored, section) if section else stored
+    return f"++{override}" if _key(override) in schema_options() and name not in (stored or {}) else override
 
 
 def to_root(cfg: DictConfig) -> RootConfig:
@@ -127,6 +135,8 @@ def _section(key: str) -> str:
 
 def _message(override: str, error: Exception) -> str:
     key, value = _key(override), override.partition("=")[2]
+    if key in schema_options():
+        override = override.removeprefix("++")
     if isinstance(error, OverrideParseException):
         if not value:
             return f"{override}: expected KEY=VALUE"
@@ -140,7 +150,7 @@ def _message(override: str, error: Exception) -> str:
         return f"{override}: several values; to sweep over them add -m, for a list write '{key}=[{value}]'"
     cause = error.__cause__ or error.__context__ or error
     if isinstance(cause, ValidationError | ConfigKeyError | ConfigAttributeError):
-        at = str(cause.full_key).partition("[")[0]
+        at = str(cause.full_key or key).partition("[")[0]
         name = key if key.startswith(at) else at
         option = schema_options().get(name)
         if name == "experiment":

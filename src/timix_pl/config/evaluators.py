@@ -1,18 +1,20 @@
 """From the configuration to the evaluators: one builder for each task in ``evaluation.tasks``."""
 
-import json
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from timix_pl.config.parts import evaluation_set
+from timix_pl.config.class_names import class_names
+from timix_pl.config.parts import evaluation_set, labelled_set
 from timix_pl.config.schema import RootConfig
 from timix_pl.config.vqa import kinds_of
 from timix_pl.core.errors import DataError
-from timix_pl.data.remote import RemoteShard, read_beside
+from timix_pl.data.image_folder import ImageFolder
 from timix_pl.evaluation.captioning import CaptionerLike, Captioning
+from timix_pl.evaluation.carry_over import CarryOver
 from timix_pl.evaluation.grounding import Grounding
+from timix_pl.evaluation.knn import Knn
+from timix_pl.evaluation.linear_probe import LinearProbe
 from timix_pl.evaluation.retrieval import Retrieval
 from timix_pl.evaluation.tasks import Evaluator
 from timix_pl.evaluation.vqa import Vqa
@@ -41,15 +43,12 @@ def _retrieval(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Eva
     if found is None:
         return "data.val_shards is not set"
     found.check_captions("retrieval")
-    return Retrieval(found, **loading)
+    return Retrieval(found, captions_per_image=cfg.evaluation.captions_per_image, num_folds=cfg.evaluation.retrieval_folds, **loading)
 
 
 def _zero_shot(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
-    found = evaluation_set(cfg, "zero_shot", model)
-    if found is None:
-        return "data.zero_shot_shards is not set"
-    classes = read_classes(found.sources[0].tars[0])
-    return ZeroShot(found, classes["classes"], classes["templates"], **loading)
+    found = labelled_set(cfg, "zero_shot", model)
+    return "data.zero_shot_shards is not set" if found is None else ZeroShot(found, *class_names(cfg, found), **loading)
 
 
 def _grounding(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
@@ -83,27 +82,39 @@ def _captioning(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Ev
     return Captioning(found, **loading)
 
 
+def _carry_over(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
+    if model.pta is None:
+        return "pta.enabled=false"
+    found = evaluation_set(cfg, "val", model)
+    if found is None:
+        return "data.val_shards is not set"
+    return CarryOver(found, min_side=cfg.mixing.min_side, max_side=cfg.mixing.max_side, **loading)
+
+
+def _probe(kind: type[LinearProbe] | type[Knn]) -> Callable[[RootConfig, AnyModel, dict[str, Any]], Evaluator | str]:
+    def build(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
+        train, test = labelled_set(cfg, "probe_train", model), labelled_set(cfg, "zero_shot", model)
+        if train is None or test is None:
+            return f"data.{'probe_train' if train is None else 'zero_shot'}_shards is not set"
+        if isinstance(train, ImageFolder) and isinstance(test, ImageFolder) and train.class_folders != test.class_folders:
+            differing = sorted(set(train.class_folders) ^ set(test.class_folders))
+            raise DataError(
+                f"data.probe_train_shards={train.folder} and data.zero_shot_shards={test.folder} must have the same class folders, and "
+                f"{len(differing)} are in one alone, the first of them {differing[0]}."
+            )
+        return kind(train, test, **loading)
+
+    return build
+
+
 BUILDERS: dict[str, Callable[[RootConfig, AnyModel, dict[str, Any]], Evaluator | str]] = {
     "retrieval": _retrieval,
     "zero_shot": _zero_shot,
     "grounding": _grounding,
+    "carry_over": _carry_over,
+    "linear_probe": _probe(LinearProbe),
+    "knn": _probe(Knn),
     "vqa": _vqa,
     "captioning": _captioning,
 }
 """For each task its evaluator, or why there is none."""
-
-
-def read_classes(tar: Path | RemoteShard) -> dict[str, list[str]]:
-    """Class names and caption templates of a labelled set, from ``classes.json`` beside its shards.
-
-    Raises:
-        DataError: the file is missing or holds something else.
-    """
-    try:
-        content = json.loads(read_beside(tar, "classes.json"))
-        return {name: [str(text) for text in content[name]] for name in ("classes", "templates")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"data.zero_shot_shards: classes.json beside {tar.name} must hold "
-            f'{{"classes": [...], "templates": ["a photo of a {{}}", ...]}}, but: {error}'
-        ) from error

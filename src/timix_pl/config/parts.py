@@ -18,8 +18,10 @@ from timix_pl.core.errors import ConfigError, RunError
 from timix_pl.core.randomness import seed_of
 from timix_pl.data.datamodule import PretrainDataModule
 from timix_pl.data.evaluation_set import EvaluationSet
+from timix_pl.data.image_folder import ImageFolder
 from timix_pl.data.remote import RemoteAccess
 from timix_pl.data.resampled import ResampledShards
+from timix_pl.data.shards import is_image_folder
 from timix_pl.data.training_set import Augmentation, SampleStream
 from timix_pl.mixing.cutmix import CutMix
 from timix_pl.mixing.mixgen import MixGen
@@ -47,8 +49,9 @@ def prepare_data(cfg: RootConfig) -> None:
         parameters: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(data.scenes))  # type: ignore[assignment]
         folder = Path(data.cache_dir) / f"scenes-{seed_of(json.dumps(parameters, sort_keys=True)) & 0xFFFFFFFF:08x}"
         make_scenes(folder, **parameters)
-        data.train_shards, data.val_shards = str(folder / "train"), str(folder / "val")
-        data.region_shards, data.zero_shot_shards = str(folder / "regions"), str(folder / "zero_shot")
+        for key, split in (("train", "train"), ("val", "val"), ("region", "regions"), ("zero_shot", "zero_shot")):
+            if getattr(data, f"{key}_shards") is None:  # an evaluation may have been given other data
+                setattr(data, f"{key}_shards", str(folder / split))
     elif data.prepare is not None:
         from data_pipelines import prepare_flickr8k, prepare_visual7w
 
@@ -321,6 +324,20 @@ def evaluation_set(cfg: RootConfig, name: str, model: AnyModel) -> EvaluationSet
         max_image_px=cfg.data.max_image_px,
         max_image_mb=cfg.data.max_image_mb,
         access=remote_access(cfg),
+    )
+
+
+def labelled_set(cfg: RootConfig, name: str, model: AnyModel) -> EvaluationSet | ImageFolder | None:
+    """``evaluation_set`` of labelled images, which may also be a folder whose sub-folders are the classes."""
+    shards = getattr(cfg.data, f"{name}_shards")
+    if not is_image_folder(shards):
+        return evaluation_set(cfg, name, model)
+    return ImageFolder(
+        shards,
+        model.image_size_px,
+        key=f"data.{name}_shards",
+        max_image_px=cfg.data.max_image_px,
+        max_image_mb=cfg.data.max_image_mb,
     )
 
 

@@ -114,6 +114,8 @@ RANGES = {
     "checkpoint.keep_last": COUNT,
     "evaluation.every_n_steps": COUNT,
     "evaluation.batch_size": COUNT,
+    "evaluation.captions_per_image": COUNT,
+    "evaluation.retrieval_folds": COUNT,
     "launcher.node_rank": NOT_NEGATIVE,
     "launcher.time_min": COUNT,
     "launcher.gpus_per_node": NOT_NEGATIVE,

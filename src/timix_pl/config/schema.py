@@ -77,7 +77,10 @@ class DataConfig:
     )
     val_shards: Any = option(None, "Pairs for evaluation (and boxes, for grounding), given like train_shards.")
     region_shards: Any = option(None, "Images with boxes and phrases that teach PTA, given like train_shards.")
-    zero_shot_shards: Any = option(None, "Labelled images with a classes.json beside them, for zero-shot classification.")
+    zero_shot_shards: Any = option(
+        None, "Labelled images, for zero-shot classification and to test probes: shards, or a folder whose sub-folders are the classes."
+    )
+    probe_train_shards: Any = option(None, "Labelled images that linear_probe and knn learn from, given like zero_shot_shards.")
     grounding_shards: Any = option(None, "Images with boxes to judge PTA; null takes val_shards where it has boxes.")
     prepare: Prepare | None = option(
         None, "flickr8k or visual7w: first turn its published files in real_data_dir into shards in cache_dir."
@@ -276,6 +279,17 @@ class EvaluationConfig:
     tasks: list[str] = option(["retrieval", "zero_shot", "grounding"], "What to evaluate; tasks without data are left out, and said so.")
     every_n_steps: int | None = option(1000, "Evaluate every n steps and at the end; null: at the end only.")
     batch_size: int = option(128, "Images per forward pass of an evaluation, per rank.")
+    captions_per_image: int | None = option(
+        None, "Retrieval takes the first so many captions of each image (5: COCO's protocol); null: all."
+    )
+    retrieval_folds: int = option(1, "Retrieval in so many equal parts of the set, averaged (5: COCO 1k out of its 5,000 test images).")
+    classes: str | None = option(
+        None, "Class names for zero_shot: a .json or .txt file, or imagenet; null: classes.json beside the images, else the folders' names."
+    )
+    templates: str | None = option(
+        None,
+        "Caption templates for zero_shot: a .json or .txt file, openai_imagenet or simple; null: those of the classes' file, else simple.",
+    )
 
 
 @dataclass

@@ -15,11 +15,12 @@ from timix_pl.config.options import as_typed, nearest, schema_options
 from timix_pl.config.ranges import RANGES
 from timix_pl.config.schema import Compute, DataKind, Lam, LauncherKind, MixingKind, RootConfig, ScheduleKind, Strategy, Targets, Task
 from timix_pl.core.errors import DataError
-from timix_pl.data.shards import resolve_shards
+from timix_pl.data.shards import is_image_folder, resolve_shards
 from timix_pl.models.architectures import known_architectures
 
-TASKS = ("retrieval", "zero_shot", "grounding", "vqa", "captioning")
-SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards")
+TASKS = ("retrieval", "zero_shot", "grounding", "carry_over", "linear_probe", "knn", "vqa", "captioning")
+SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards", "probe_train_shards")
+LABELLED_SHARDS = ("zero_shot_shards", "probe_train_shards")
 OF_TORCHRUN = ("launcher.rdzv_endpoint", "launcher.node_rank")
 """Of the options of launchers; the others are slurm's."""
 
@@ -40,6 +41,8 @@ def shard_problems(cfg: RootConfig) -> list[str]:
         spec = getattr(cfg.data, name)
         if spec is None or cfg.data.prepare is not None or "://" in str(spec) or "pipe:" in str(spec):
             continue
+        if name in LABELLED_SHARDS and is_image_folder(spec):
+            continue
         try:
             resolve_shards(spec, f"data.{name}")
         except DataError as error:
@@ -48,12 +51,19 @@ def shard_problems(cfg: RootConfig) -> list[str]:
 
 
 def task_problems(cfg: RootConfig) -> list[str]:
-    """Names in ``evaluation.tasks`` that are no evaluation task."""
-    return [
-        f"{_said(cfg, 'evaluation.tasks')}: there is no task '{task}'{nearest(task, TASKS)}; choose from {', '.join(TASKS)}"
-        for task in cfg.evaluation.tasks
-        if task not in TASKS
-    ]
+    """What is wrong with the options of evaluations."""
+    return [*_evaluation(cfg), *_ranges(cfg, "evaluation.")]
+
+
+def _evaluation(cfg: RootConfig) -> Iterator[str]:
+    for task in cfg.evaluation.tasks:
+        if task not in TASKS:
+            yield f"{_said(cfg, 'evaluation.tasks')}: there is no task '{task}'{nearest(task, TASKS)}; choose from {', '.join(TASKS)}"
+    for key, ready_made in (("classes", ("imagenet",)), ("templates", ("openai_imagenet", "simple"))):
+        value = getattr(cfg.evaluation, key)
+        if value is not None and value not in ready_made and not value.endswith((".json", ".txt")):
+            rule = f"must be a .json or .txt file, or {' or '.join(ready_made)}{nearest(value, ready_made)}"
+            yield f"{_said(cfg, f'evaluation.{key}')}: {rule}"
 
 
 def _said(cfg: RootConfig, *keys: str) -> str:
@@ -64,10 +74,10 @@ def _value(cfg: RootConfig, key: str) -> Any:
     return reduce(getattr, key.split("."), cfg)
 
 
-def _ranges(cfg: RootConfig) -> Iterator[str]:
+def _ranges(cfg: RootConfig, beginning: str = "") -> Iterator[str]:
     for key, allowed in RANGES.items():
         value = _value(cfg, key)
-        if value is not None and value not in allowed:
+        if key.startswith(beginning) and value is not None and value not in allowed:
             yield f"{_said(cfg, key)}: must be {allowed}; the default is {schema_options()[key].default_text}"
 
 
@@ -80,7 +90,7 @@ def _independent_of_numbers(cfg: RootConfig) -> Iterator[str]:
     yield from _strategy(cfg)
     yield from _length(cfg)
     yield from _launcher(cfg)
-    yield from task_problems(cfg)
+    yield from _evaluation(cfg)
 
 
 def _run(cfg: RootConfig) -> Iterator[str]:

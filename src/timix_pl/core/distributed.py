@@ -11,6 +11,8 @@ from timix_pl.core.timing import Stopwatch
 EXCHANGES = Stopwatch()
 """Times the exchanges of tensors in this file. Those that DDP or FSDP make on their own are not among them."""
 
+_ROWS_PER_EXCHANGE = 1 << 16
+
 
 def world_size() -> int:
     """Number of processes; 1 outside a process group."""
@@ -82,3 +84,29 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def gather_rows(parts: list[Tensor], device: torch.device) -> Tensor:
+    """The rows of all ranks one after the other, on the CPU; each rank gives any number, in parts of N by D.
+
+    It needs memory for the result and little more: ``parts`` is emptied on the way.
+
+    Args:
+        device: what the process group exchanges tensors on.
+    """
+    rows_of_rank = gather_objects(sum(len(part) for part in parts))
+    like = next(x for x in gather_objects(parts[0][:0].clone() if parts else None) if x is not None)
+    rows = like.new_empty(sum(rows_of_rank), *like.shape[1:])
+    start = sum(rows_of_rank[: rank()])
+    parts.reverse()
+    while parts:
+        part = parts.pop()
+        rows[start : start + len(part)] = part
+        start += len(part)
+    for source, of_source in enumerate(rows.split(rows_of_rank) if world_size() > 1 else ()):
+        for block in of_source.split(_ROWS_PER_EXCHANGE):
+            sent = block.to(device)
+            with EXCHANGES.running(device):
+                dist.broadcast(sent, src=source)
+            block.copy_(sent)
+    return rows

@@ -31,6 +31,17 @@ class EvaluationItem(NamedTuple):
     extra: dict[str, Any]
 
 
+def centre_crop(image: Image.Image, size_px: tuple[int, int]) -> tuple[UInt8[Tensor, "3 H W"], Crop]:
+    """The shorter side of an RGB image resized by PIL (bicubic), the centre cut out; and where that lies in the image."""
+    height, width = size_px
+    factor = max(height / image.height, width / image.width)
+    size = max(round(image.width * factor), width), max(round(image.height * factor), height)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    resized = image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
+    crop = Crop(left / size[0], top / size[1], (left + width) / size[0], (top + height) / size[1])
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous(), crop
+
+
 class EvaluationSet(Dataset[EvaluationItem]):
     """Samples of shards: shorter side resized by PIL (bicubic), centre crop.
 
@@ -68,13 +79,7 @@ class EvaluationSet(Dataset[EvaluationItem]):
             image = open_image(sample.image, max_image_px=self._max_image_px)
         except BadSampleError as error:
             raise self._unusable(number, error) from error
-        height, width = self._size
-        factor = max(height / image.height, width / image.width)
-        size = max(round(image.width * factor), width), max(round(image.height * factor), height)
-        left, top = (size[0] - width) // 2, (size[1] - height) // 2
-        resized = image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
-        crop = Crop(left / size[0], top / size[1], (left + width) / size[0], (top + height) / size[1])
-        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+        pixels, crop = centre_crop(image, self._size)
         regions = tuple(crop_regions(usable_regions(sample.regions)[0], crop))
         return EvaluationItem(sample.key, pixels, sample.captions, regions, sample.extra)
 

@@ -54,6 +54,15 @@ def shard_items(spec: Any) -> list[Any]:
     return [spec] if isinstance(spec, str | Path | Mapping) else list(spec or [])
 
 
+def is_image_folder(spec: Any) -> bool:
+    """Whether a configuration value names a local folder with sub-folders and without tars."""
+    if not isinstance(spec, str | Path) or not (path := Path(spec).expanduser()).is_dir():
+        return False
+    with os.scandir(path) as entries:
+        kinds = {"folder" if entry.is_dir() else "tar" for entry in entries if entry.is_dir() or entry.name.endswith(".tar")}
+    return kinds == {"folder"}
+
+
 def _resolve_item(item: Any, key: str, access: RemoteAccess) -> Source:
     if not isinstance(item, Mapping):
         return Source(_find_tars(str(item), key, access))

@@ -57,7 +57,7 @@ class Grounding:
         self.name = name
 
     def run(self, model: DualEncoderLike, device: torch.device) -> EvaluationResult:
-        """Pointing, localisation, patch precision, recall and average precision; the same on every rank.
+        """Pointing, localisation, patch precision, recall and average precision, and calibration; the same on every rank.
 
         Args:
             model: lies on ``device`` already.

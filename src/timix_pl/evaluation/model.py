@@ -2,13 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from timix_pl.core.distributed import gather_rows
+from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.evaluation.batches import EvaluationBatch, map_batches
 from timix_pl.evaluation.sharing import over_ranks
+
+Described = TypeVar("Described")
 
 
 @runtime_checkable
@@ -45,8 +51,38 @@ def encode_texts(model: DualEncoderLike, texts: Sequence[str], batch_size: int, 
     number = {text: n for n, text in enumerate(dict.fromkeys(texts))}
     distinct = list(number)
     batches = [distinct[i : i + batch_size] for i in range(0, len(distinct), batch_size)]
+    own_features: list[Tensor] = []
 
-    def encode(share: range) -> list[Tensor]:
-        return [model.encode_text(model.tokenizer(batches[b]).to(device)).float().cpu() for b in share]
+    def encode(share: range) -> list[None]:
+        own_features.extend(model.encode_text(model.tokenizer(batches[b]).to(device)).float().cpu() for b in share)
+        return []
 
-    return torch.cat(over_ranks(len(batches), encode))[[number[text] for text in texts]]
+    over_ranks(len(batches), encode)
+    features = gather_rows(own_features, device)
+    return features if len(distinct) == len(texts) else features[[number[text] for text in texts]]
+
+
+def encode_images(
+    model: DualEncoderLike,
+    dataset: Dataset[EvaluationItem],
+    describe: Callable[[EvaluationBatch], Sequence[Described]],
+    *,
+    batch_size: int,
+    num_workers: int,
+    device: torch.device,
+) -> tuple[Float[Tensor, "N D"], list[Described]]:
+    """Features of all images in their order, on the CPU, and what ``describe`` finds of each, on every rank. All ranks encode.
+
+    Raises:
+        DataError: the data set is empty, or a sample cannot be read.
+        TimixError: ``describe`` raised it.
+    """
+    own_features: list[Tensor] = []
+
+    def encode(batch: EvaluationBatch) -> Sequence[Described]:
+        described = describe(batch)
+        own_features.append(model.encode_image(batch.images.to(device)).float().cpu())
+        return described
+
+    described = map_batches(dataset, encode, batch_size=batch_size, num_workers=num_workers)
+    return gather_rows(own_features, device), [value for batch in described for value in batch]

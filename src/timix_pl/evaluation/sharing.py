@@ -9,7 +9,8 @@ from torch import Tensor
 
 from timix_pl.core.distributed import gather_objects, rank, world_size
 from timix_pl.core.errors import TimixError
-from timix_pl.metrics.ranking import positive_ranks
+from timix_pl.metrics.ranking import Ranking, positive_ranks, rank_positives
+from timix_pl.metrics.zero_shot import predicted_classes
 
 Result = TypeVar("Result")
 
@@ -38,6 +39,14 @@ def over_ranks(num_tasks: int, work: Callable[[range], list[Result]]) -> list[Re
     return results
 
 
+def over_queries(num_queries: int, work: Callable[[slice], Result]) -> list[Result]:
+    """What ``work`` makes of every 1,024 queries, in order, on every rank; the ranks share the work."""
+    starts = range(0, num_queries, QUERIES_PER_TASK)
+    return over_ranks(
+        len(starts), lambda share: [work(slice(start, start + QUERIES_PER_TASK)) for start in starts[share.start : share.stop]]
+    )
+
+
 def shared_positive_ranks(
     query_features: Float[Tensor, "Q D"],
     candidate_features: Float[Tensor, "C D"],
@@ -46,13 +55,40 @@ def shared_positive_ranks(
     device: torch.device,
 ) -> Int[Tensor, " Q"]:
     """``metrics.ranking.positive_ranks``, computed on ``device`` by all ranks together; returned on the CPU."""
-    candidate_features, candidate_labels = candidate_features.to(device), candidate_labels.to(device)
-    tasks = list(zip(query_features.split(QUERIES_PER_TASK), query_labels.split(QUERIES_PER_TASK), strict=True))
+    candidates = candidate_features.to(device), candidate_labels.to(device)
 
-    def rank_candidates(share: range) -> list[Tensor]:
-        return [
-            positive_ranks(queries.to(device), candidate_features, labels.to(device), candidate_labels).cpu()
-            for queries, labels in tasks[share.start : share.stop]
-        ]
+    def work(queries: slice) -> Tensor:
+        features, labels = query_features[queries].to(device), query_labels[queries].to(device)
+        return positive_ranks(features, candidates[0], labels, candidates[1]).cpu()
 
-    return torch.cat(over_ranks(len(tasks), rank_candidates))
+    return torch.cat(over_queries(len(query_features), work))
+
+
+def shared_ranking(
+    query_features: Float[Tensor, "Q D"],
+    candidate_features: Float[Tensor, "C D"],
+    query_labels: Int[Tensor, " Q"],
+    candidate_labels: Int[Tensor, " C"],
+    k: int,
+    device: torch.device,
+) -> Ranking:
+    """``metrics.ranking.rank_positives``, likewise."""
+    candidates = candidate_features.to(device), candidate_labels.to(device)
+
+    def work(queries: slice) -> list[Tensor]:
+        features, labels = query_features[queries].to(device), query_labels[queries].to(device)
+        return [part.cpu() for part in rank_positives(features, candidates[0], labels, candidates[1], k)]
+
+    return Ranking(*(torch.cat(parts) for parts in zip(*over_queries(len(query_features), work), strict=True)))
+
+
+def shared_predicted_classes(
+    image_features: Float[Tensor, "N D"], class_features: Float[Tensor, "C D"], labels: Int[Tensor, " N"], device: torch.device
+) -> Int[Tensor, " N"]:
+    """``metrics.zero_shot.predicted_classes``, likewise."""
+    classes = class_features.to(device)
+
+    def work(images: slice) -> Tensor:
+        return predicted_classes(image_features[images].to(device), classes, labels[images].to(device)).cpu()
+
+    return torch.cat(over_queries(len(image_features), work))

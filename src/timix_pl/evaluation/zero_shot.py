@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.evaluation_set import EvaluationItem
-from timix_pl.evaluation.batches import EvaluationBatch, map_batches
-from timix_pl.evaluation.model import DualEncoderLike, encode_texts, evaluating
+from timix_pl.evaluation.labels import label_reader
+from timix_pl.evaluation.model import DualEncoderLike, encode_images, encode_texts, evaluating
 from timix_pl.evaluation.results import named
-from timix_pl.evaluation.sharing import shared_positive_ranks
-from timix_pl.metrics.zero_shot import average_templates, zero_shot_chance, zero_shot_metrics
+from timix_pl.evaluation.sharing import shared_positive_ranks, shared_predicted_classes
+from timix_pl.metrics.zero_shot import average_templates, confusion_matrix, most_confused, zero_shot_chance, zero_shot_metrics
+
+CLASSES_SHOWN = 30
+"""Of the confusion matrix, in the result's examples."""
 
 
 class ZeroShot:
@@ -47,16 +49,18 @@ class ZeroShot:
             )
         for template in templates:
             if "{}" not in template:
-                raise DataError(f"Template {template!r} has no {{}} where the class name belongs; mend it in classes.json.")
+                raise DataError(
+                    f"Template {template!r} has no {{}} where the class name belongs; mend it in classes.json or evaluation.templates."
+                )
         self.dataset = dataset
         self.captions = [template.replace("{}", class_name) for class_name in classes for template in templates]
-        self.num_classes = len(classes)
+        self.classes = list(classes)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.name = name
 
     def run(self, model: DualEncoderLike, device: torch.device) -> EvaluationResult:
-        """Top-1 and top-5 accuracy and mean accuracy per class; the same on every rank.
+        """Top-1 and top-5 accuracy, mean accuracy per class, and the confusion of 30 classes as an example; the same on every rank.
 
         Args:
             model: lies on ``device`` already.
@@ -64,26 +68,18 @@ class ZeroShot:
             DataError: an image has no label, one that is not the number of a class, or cannot be read.
         """
 
-        def encode(batch: EvaluationBatch) -> tuple[Tensor, list[int]]:
-            labels = [self._label(key, extra) for key, extra in zip(batch.keys, batch.extra, strict=True)]
-            return model.encode_image(batch.images.to(device)).float().cpu(), labels
-
+        label = label_reader("zero_shot", len(self.classes))
         with evaluating(model):
-            encoded = map_batches(self.dataset, encode, batch_size=self.batch_size, num_workers=self.num_workers)
-            image_features = torch.cat([features for features, _ in encoded])
-            labels = torch.tensor([label for _, batch in encoded for label in batch])
-            text_features = encode_texts(model, self.captions, self.batch_size, device)
-            class_features = average_templates(text_features.unflatten(0, (self.num_classes, -1)))
-            ranks = shared_positive_ranks(image_features, class_features, labels, torch.arange(self.num_classes), device)
-
-        return named(self.name, zero_shot_metrics(ranks, labels), zero_shot_chance(self.num_classes))
-
-    def _label(self, key: str, extra: dict) -> int:
-        label = extra.get("label")
-        if not isinstance(label, int) or not 0 <= label < self.num_classes:
-            raise DataError(
-                f"Sample '{key}' has the label {label!r}, but zero-shot classification needs the number of its class, "
-                f'0 to {self.num_classes - 1}. Write it into {key}.json as "label", mend classes.json, '
-                "or leave zero_shot out of evaluation.tasks."
+            image_features, found = encode_images(
+                model, self.dataset, label, batch_size=self.batch_size, num_workers=self.num_workers, device=device
             )
-        return label
+            text_features = encode_texts(model, self.captions, self.batch_size, device)
+        labels, classes = torch.tensor(found), torch.arange(len(self.classes))
+        class_features = average_templates(text_features.unflatten(0, (len(classes), -1)))
+        ranks = shared_positive_ranks(image_features, class_features, labels, classes, device)
+        predicted = shared_predicted_classes(image_features, class_features, labels, device)
+
+        confusion = confusion_matrix(labels, predicted, len(classes))
+        shown = most_confused(confusion, CLASSES_SHOWN)
+        example = {"confusion": confusion[shown][:, shown].tolist(), "classes": [self.classes[number] for number in shown.tolist()]}
+        return named(self.name, zero_shot_metrics(ranks, labels), zero_shot_chance(len(classes)), [example])

@@ -20,10 +20,11 @@ def grounding_metrics(
     phrase_of_box: Int[Tensor, " N"],
     patch_labels: Float[Tensor, "R P"],
 ) -> dict[str, float]:
-    """Pointing, localisation, and patch precision, recall and average precision, each 0 to 1.
+    """Pointing, localisation, patch precision, recall and average precision, and how far the probabilities are calibrated, each 0 to 1.
 
-    Precision and recall are those of the patches of probability 0.5 or more, over all patches of all phrases together; so is the average
-    precision. A precision of no patch at all is 0, and so is the recall of none.
+    ``pointing_centre`` is what the image's centre point reaches in place of the best patch, whatever the heat maps. Precision and recall
+    are those of the patches of probability 0.5 or more, over all patches of all phrases together; so are the average precision, the
+    calibration error and the Brier score. A precision of no patch at all is 0, and so is the recall of none.
 
     Args:
         logits: relevance of each patch for the phrase.
@@ -32,12 +33,17 @@ def grounding_metrics(
     positive = patch_labels.flatten() > 0.5
     predicted = logits.flatten() >= 0
     num_right = (predicted & positive).sum().item()
+    probabilities = logits.flatten().sigmoid()
+    centre = _any_box(centres_inside(boxes_xyxy_norm, (1, 1)), phrase_of_box, len(logits))
     return {
         "pointing": pointing_hits(logits, boxes_xyxy_norm, phrase_of_box).double().mean().item(),
+        "pointing_centre": centre.double().mean().item(),
         "localisation": localisation_hits(logits.sigmoid(), boxes_xyxy_norm, phrase_of_box).double().mean().item(),
         "patch_precision": num_right / max(predicted.sum().item(), 1),
         "patch_recall": num_right / max(positive.sum().item(), 1),
         "patch_ap": average_precision(logits.flatten(), positive),
+        "patch_calibration_error": calibration_error(probabilities, positive),
+        "patch_brier_score": (probabilities.double() - positive.double()).square().mean().item(),
     }
 
 
@@ -49,18 +55,23 @@ def grounding_chance(
 ) -> dict[str, float]:
     """What blind answers give, under the names and with the arguments of ``grounding_metrics``.
 
-    Pointing: a patch drawn at random. Localisation: the one box of whole patches that, given for every phrase, hits most. Patch precision
-    and average precision: the share of positive patches. Patch recall: the share of patches predicted positive (as many, drawn at random).
+    Pointing, both: a patch drawn at random. Localisation: the one box of whole patches that, given for every phrase, hits most. Patch
+    precision and average precision: the share of positive patches. Patch recall: the share of patches predicted positive (as many, drawn at
+    random). Brier score: the share of positive patches as the probability of each. The calibration error has no such level: that answer has
+    none.
     """
     num_phrases, num_rows, num_columns = logits.shape
     inside = _any_box(centres_inside(boxes_xyxy_norm, (num_rows, num_columns)), phrase_of_box, num_phrases)
     positive_share = patch_labels.double().mean().item()
+    pointing = inside.double().mean().item()
     return {
-        "pointing": inside.double().mean().item(),
+        "pointing": pointing,
+        "pointing_centre": pointing,
         "localisation": _best_fixed_box(boxes_xyxy_norm, phrase_of_box, num_phrases, (num_rows, num_columns)),
         "patch_precision": positive_share,
         "patch_recall": (logits >= 0).double().mean().item(),
         "patch_ap": positive_share,
+        "patch_brier_score": positive_share * (1 - positive_share),
     }
 
 
@@ -124,6 +135,22 @@ def average_precision(scores: Float[Tensor, " n"], is_positive: Bool[Tensor, " n
     new_by_step = found_by_step.diff(prepend=torch.zeros_like(found_by_step[:1]))
     area = (new_by_step * found_by_step.double() / taken_by_step).sum()
     return (area / num_found[-1].clamp(min=1)).item()
+
+
+def calibration_error(probabilities: Float[Tensor, " n"], is_positive: Bool[Tensor, " n"], num_bins: int = 15) -> float:
+    """Expected calibration error: how far the share of positives is from the mean probability, in bins of equal width, each counting by its
+    size.
+
+    Probabilities are those of being positive. Bins are open below and closed above; the first one holds 0 too.
+
+    Source: Guo et al. 2017, "On calibration of modern neural networks", equations 2, 3 and 5, there for the probability of the predicted
+    class.
+    """
+    probabilities = probabilities.double()
+    edges = torch.arange(1, num_bins, device=probabilities.device).double() / num_bins
+    surplus = probabilities - is_positive.double()
+    of_bin = surplus.new_zeros(num_bins).index_add_(0, torch.bucketize(probabilities, edges), surplus)
+    return (of_bin.abs().sum() / len(probabilities)).item()
 
 
 def _any_box(hits: Bool[Tensor, "N *cells"], phrase_of_box: Int[Tensor, " N"], num_phrases: int) -> Bool[Tensor, "R *cells"]:

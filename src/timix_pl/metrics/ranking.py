@@ -1,8 +1,12 @@
 """Ranks of right answers among scored candidates, without ever holding all scores at once."""
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def positive_ranks(
@@ -21,18 +25,73 @@ def positive_ranks(
         max_scores: scores are computed in chunks of whole rows of at most this many (64 MiB in fp32; a few such arrays exist at a time),
             and of one row at least.
     """
-    rows_per_chunk = max(1, max_scores // max(1, len(candidate_features)))
-    ranks = [
-        1 + count_before_best_positive(queries @ candidate_features.T, labels[:, None] == candidate_labels)
-        for queries, labels in zip(query_features.split(rows_per_chunk), query_labels.split(rows_per_chunk), strict=True)
+    chunks = _scores_in_chunks(query_features, candidate_features, query_labels, candidate_labels, max_scores)
+    return torch.cat([1 + count_before_best_positive(scores, is_positive) for scores, is_positive in chunks])
+
+
+class Ranking(NamedTuple):
+    """Of each query the rank of its best positive, from 1, and the average precision of its first k candidates."""
+
+    best_rank: Int[Tensor, " Q"]
+    average_precision: Float[Tensor, " Q"]
+
+
+def rank_positives(
+    query_features: Float[Tensor, "Q D"],
+    candidate_features: Float[Tensor, "C D"],
+    query_labels: Int[Tensor, " Q"],
+    candidate_labels: Int[Tensor, " C"],
+    k: int,
+    max_scores: int = 2**24,
+) -> Ranking:
+    """``positive_ranks`` and ``average_precision_at_k`` from the same scores; arguments and ties as there."""
+    chunks = _scores_in_chunks(query_features, candidate_features, query_labels, candidate_labels, max_scores)
+    rankings = [
+        Ranking(1 + count_before_best_positive(scores, is_positive), average_precision_at_k(scores, is_positive, k))
+        for scores, is_positive in chunks
     ]
-    return torch.cat(ranks)
+    return Ranking(*(torch.cat(parts) for parts in zip(*rankings, strict=True)))
+
+
+def _scores_in_chunks(
+    query_features: Tensor, candidate_features: Tensor, query_labels: Tensor, candidate_labels: Tensor, max_scores: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Scores of a chunk of the queries, and which of them are positives'."""
+    rows_per_chunk = max(1, max_scores // max(1, len(candidate_features)))
+    for queries, labels in zip(query_features.split(rows_per_chunk), query_labels.split(rows_per_chunk), strict=True):
+        yield queries @ candidate_features.T, labels[:, None] == candidate_labels
 
 
 def count_before_best_positive(scores: Float[Tensor, "Q C"], is_positive: Bool[Tensor, "Q C"]) -> Int[Tensor, " Q"]:
     """The number of negatives in each row that do not score less than the row's best positive."""
     best_positive = scores.masked_fill(~is_positive, -torch.inf).amax(dim=1, keepdim=True)
     return (~(scores < best_positive) & ~is_positive).sum(dim=1)
+
+
+def class_ranks(scores: Float[Tensor, "N C"], labels: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+    """The rank of each row's true class among all classes, from 1; ties are broken against the model."""
+    return 1 + count_before_best_positive(scores, F.one_hot(labels, scores.shape[1]).bool())
+
+
+def average_precision_at_k(scores: Float[Tensor, "Q C"], is_positive: Bool[Tensor, "Q C"], k: int) -> Float[Tensor, " Q"]:
+    """Of each row the mean of the precisions at its positives' ranks; a positive behind rank k counts as 0. In fp64.
+
+    AP@k = 1 / min(c, k) * sum over i = 1..k of [candidate i is positive] * (positives among the first i) / i, with c positives; so an order
+    that puts them first gets 1. With one positive it is the reciprocal rank; with k = c it is the R-precision's companion mAP@R. A row
+    without a positive gets 0. Ties are broken against the model, as in ``positive_ranks``; a positive whose score is NaN counts as 0.
+
+    Source: Manning, Raghavan and Schütze 2008, "Introduction to information retrieval", section 8.4; cut at k as mAP@R is at R (Musgrave et
+    al. 2020; for captions Chun et al. 2022, "ECCV Caption").
+    """
+    num_positives = is_positive.sum(dim=1)
+    num_kept = min(k, scores.shape[1])
+    positives = scores.masked_fill(~is_positive | scores.isnan(), -torch.inf).topk(num_kept, dim=1).values
+    negatives = scores.masked_fill(is_positive, -torch.inf).topk(num_kept, dim=1).values  # NaN is the largest
+    number = torch.arange(1, num_kept + 1, device=scores.device)
+    place = number + (~(negatives[:, None, :] < positives[:, :, None])).sum(dim=2)  # exact up to k
+    counts = (place <= k) & (positives > -torch.inf)
+    precision = torch.where(counts, number.double() / place, 0.0)
+    return precision.sum(dim=1) / num_positives.clamp(1, k)
 
 
 def top_k_share(ranks: Int[Tensor, " Q"], k: int) -> float:

@@ -35,6 +35,33 @@ def zero_shot_metrics(ranks: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> di
     }
 
 
+def predicted_classes(
+    image_features: Float[Tensor, "N D"], class_features: Float[Tensor, "C D"], labels: Int[Tensor, " N"]
+) -> Int[Tensor, " N"]:
+    """Each image's class, the one of the highest dot product; where the true one ties with another, the other, as in the metrics.
+
+    Args:
+        labels: the true classes.
+    """
+    scores = image_features @ class_features.T
+    of_true = scores.gather(1, labels[:, None])[:, 0]
+    of_wrong, wrong = scores.scatter(1, labels[:, None], -torch.inf).max(dim=1)
+    return torch.where(of_wrong < of_true, labels, wrong)
+
+
+def confusion_matrix(labels: Int[Tensor, " N"], predicted: Int[Tensor, " N"], num_classes: int) -> Int[Tensor, "C C"]:
+    """How many images of class i (row) were taken for class j (column)."""
+    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def most_confused(confusion: Int[Tensor, "C C"], limit: int) -> Int[Tensor, " c"]:
+    """At most ``limit`` classes, in their order: those with most mistakes, given and received; of equal ones those with more images."""
+    num_images, num_right = confusion.sum(dim=1), confusion.diagonal()
+    num_mistakes = num_images + confusion.sum(dim=0) - 2 * num_right
+    worst_first = (num_mistakes * (num_images.sum() + 1) + num_images).argsort(descending=True, stable=True)
+    return worst_first[:limit].sort().values
+
+
 def zero_shot_chance(num_classes: int) -> dict[str, float]:
     """What guessing gives, under the names of ``zero_shot_metrics``."""
     return {"top_1": 1 / num_classes, "top_5": min(5 / num_classes, 1.0), "mean_per_class": 1 / num_classes}

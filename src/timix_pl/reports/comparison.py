@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timix_pl.reports.figures import is_rank, value_text
+from timix_pl.reports.figures import lower_is_better, value_text
 from timix_pl.reports.header import facts
 from timix_pl.reports.page import write_page
 from timix_pl.reports.run import Run, read_run
@@ -50,7 +50,7 @@ def final_figures(runs: Sequence[Run]) -> list[Row]:
     for name in dict.fromkeys(name for figures in by_run for name in figures):
         values = [figures[name].value if name in figures else None for figures in by_run]
         present = {value for value in values if value is not None}
-        best = min(present) if is_rank(name) else max(present)
+        best = min(present) if lower_is_better(name) else max(present)
         cells = ["" if value is None else value_text(name, value) for value in values]
         rows.append(Row(name, cells, [value == best and len(present) > 1 for value in values]))
     return rows

@@ -30,9 +30,9 @@ class Figure:
 
     @property
     def times_chance(self) -> float | None:
-        """How many times better than chance; None where chance is unknown or a division by zero."""
-        better, worse = (self.chance, self.value) if self.is_rank else (self.value, self.chance)
-        return better / worse if better is not None and worse else None
+        """How many times better than chance; None where chance is unknown, zero or negative."""
+        better, worse = (self.chance, self.value) if lower_is_better(self.name) else (self.value, self.chance)
+        return better / worse if better is not None and worse is not None and better >= 0 < worse else None
 
     @property
     def value_text(self) -> str:
@@ -56,11 +56,26 @@ def figures(metrics: Mapping[str, float], chance: Mapping[str, float]) -> list[F
 
 
 def is_rank(name: str) -> bool:
-    """Whether a metric is a rank, so that lower is better; all others are shares between 0 and 1, or CIDEr-D."""
+    """Whether a metric is a rank; all others are shown as shares, but CIDEr-D."""
     return name.endswith("_rank")
 
 
-_WORDS = {"info_nce": "InfoNCE", "siglip": "SigLIP", "patch_text": "patch-text", "patch_ap": "patch AP", "zero_shot": "zero-shot"}
+def lower_is_better(name: str) -> bool:
+    """Whether a metric is a rank, an error, or what blanking an unimportant part of an image costs."""
+    return name.endswith(("_rank", "_error", "_brier_score", "drop_least"))
+
+
+_WORDS = {
+    "info_nce": "InfoNCE",
+    "siglip": "SigLIP",
+    "patch_text": "patch-text",
+    "patch_ap": "patch AP",
+    "patch_brier_score": "patch Brier score",
+    "roc_auc": "ROC AUC",
+    "knn": "kNN",
+    "map_at_10": "mAP at 10",
+    "zero_shot": "zero-shot",
+}
 _WORDS |= {"rouge_l": "ROUGE-L", "cider_d": "CIDEr-D"} | {f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)}
 _WORDS |= {"data_wait_frac": "waiting for data", "optimizer_frac": "optimizer", "collectives_frac": "collectives"}
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from timix_pl.core.files import atomic_path
 from timix_pl.reports.chart import AREA
 from timix_pl.reports.charts import charts
-from timix_pl.reports.figures import Figure, value_text
+from timix_pl.reports.figures import Figure, lower_is_better, value_text
 from timix_pl.reports.header import facts, settings, status
 from timix_pl.reports.run import Run, read_run
 
@@ -67,7 +67,7 @@ def write_page(path: Path, template: str, **context: Any) -> Path:
 
 
 def _earlier_best(run: Run, figure: Figure) -> str:
-    sign = -1 if figure.is_rank else 1
+    sign = -1 if lower_is_better(figure.name) else 1
     step, best = max(run.history.get(figure.name, [(0, figure.value)]), key=lambda point: sign * point[1])
     better = sign * (best - figure.value) > 1e-6 * abs(figure.value)  # not merely rounded when it was written
     return f"{value_text(figure.name, best)} at step {step:,.0f}" if better else ""

@@ -178,8 +178,23 @@ def test_a_run_is_composed_again_from_its_own_file(tmp_path):
         recompose(saved, ["data.val_shard=x"])
     with pytest.raises(ConfigError, match="there is no task 'grunding'; nearest: grounding"):
         recompose(saved, ["evaluation.tasks=[grunding]"])
+    with pytest.raises(ConfigError, match=r"evaluation\.classes=imagnet: must be (.|\n)*evaluation\.retrieval_folds=0: must be at least 1"):
+        recompose(saved, ["evaluation.classes=imagnet", "evaluation.retrieval_folds=0", "optim.lr=0"])
     with pytest.raises(RunError, match="does not exist"):
         recompose(tmp_path / "other" / "config.yaml")
+
+
+def test_options_that_a_runs_file_does_not_know_yet_can_be_given(tmp_path):
+    """As in a run of an older version."""
+    saved = tmp_path / "config.yaml"
+    saved.write_text(OmegaConf.to_yaml(OmegaConf.structured(compose(DEMO))).replace("  captions_per_image: null\n", ""))
+    assert "captions_per_image" not in saved.read_text()
+    assert recompose(saved).evaluation.captions_per_image is None
+    assert recompose(saved, ["evaluation.captions_per_image=5"]).evaluation.captions_per_image == 5
+    with pytest.raises(ConfigError, match=r"^evaluation\.captions_per_image=0: must be at least 1"):
+        recompose(saved, ["evaluation.captions_per_image=0"])
+    with pytest.raises(ConfigError, match=r"evaluation\.captions_per_image=x: evaluation\.captions_per_image takes a whole number"):
+        recompose(saved, ["evaluation.captions_per_image=x"])
 
 
 def test_the_folder_of_choices_is_the_repositorys():

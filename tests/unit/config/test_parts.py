@@ -19,6 +19,7 @@ from timix_pl.config.parts import (
     device_peak_flops,
     evaluation_set,
     precision_of,
+    prepare_data,
     save_memory_and_time,
 )
 from timix_pl.config.schema import RootConfig
@@ -114,6 +115,15 @@ def test_the_log_says_why_grounding_is_left_out(tmp_path, caplog, key, reason):
     assert build_evaluators(cfg, SimpleNamespace(image_size_px=IMAGE_SIZE_PX, pta=True)) == []
     (message,) = caplog.messages
     assert "grounding is left out" in message and reason in message
+
+
+def test_scenes_fill_in_only_the_shards_that_were_not_given(tmp_path):
+    """Those of an evaluation of the demo on other data."""
+    small = [f"data.scenes.num_{split}=1" for split in ("train", "regions", "val", "zero_shot")]
+    cfg = config("data.kind=scenes", f"data.cache_dir={tmp_path}", "data.zero_shot_shards=elsewhere", *small)
+    prepare_data(cfg)
+    assert cfg.data.zero_shot_shards == "elsewhere"
+    assert cfg.data.val_shards.endswith("/val") and cfg.data.region_shards.endswith("/regions") and cfg.data.train_shards.endswith("/train")
 
 
 def test_every_task_has_a_builder():

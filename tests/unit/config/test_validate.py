@@ -101,6 +101,17 @@ def test_a_sound_configuration_has_no_problems(base):
         (SCENES, ["evaluation.tasks=[retrival]"], ["evaluation.tasks=[retrival]", "'retrival'; nearest: retrieval", "grounding"]),
         (
             SCENES,
+            ["evaluation.classes=imagnet"],
+            ["evaluation.classes=imagnet: must be a .json or .txt file, or imagenet; nearest: imagenet"],
+        ),
+        (
+            SCENES,
+            ["evaluation.templates=t.csv"],
+            ["evaluation.templates=t.csv: must be a .json or .txt file, or openai_imagenet or simple"],
+        ),
+        (SCENES, ["evaluation.retrieval_folds=0"], ["evaluation.retrieval_folds=0: must be at least 1"]),
+        (
+            SCENES,
             ["trainer.devices=3", "pta.batch_size=66", "mixing.ratio=0"],
             ["data.global_batch_size=256", "number of ranks, 3", "data.global_batch_size=258"],
         ),

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -33,7 +35,13 @@ def test_figures_counted_by_hand():
     assert result.chance["grounding/pointing"] == pytest.approx((1 + 2 + 4 + 4) / 8 / 4)
     assert result.chance["grounding/patch_precision"] == result.chance["grounding/patch_ap"] == pytest.approx(11 / 32)
     assert result.chance["grounding/patch_recall"] == pytest.approx(4 / 32)
-    assert result.chance.keys() == result.metrics.keys()
+    assert result.metrics["grounding/pointing_centre"] == 3 / 4  # the corners of three boxes lie in the middle of the image
+    confident = 1 / (1 + math.exp(4))  # the model is so sure of each patch; 1 + 8 of the 32 are wrong
+    assert result.metrics["grounding/patch_brier_score"] == pytest.approx((23 * confident**2 + 9 * (1 - confident) ** 2) / 32)
+    surplus_above, surplus_below = 4 * (1 - confident) - 3, 28 * confident - 8
+    assert result.metrics["grounding/patch_calibration_error"] == pytest.approx((surplus_above - surplus_below) / 32)
+    assert result.chance["grounding/patch_brier_score"] == pytest.approx(11 / 32 * 21 / 32)
+    assert result.chance.keys() == result.metrics.keys() - {"grounding/patch_calibration_error"}
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 100}, {"num_workers": 1}])

@@ -77,3 +77,29 @@ def test_an_empty_data_set_is_refused():
 def test_a_broken_sample_gives_its_own_message(num_workers):
     with pytest.raises(DataError, match=r"^sample 1 is broken$"):
         Retrieval(Items([item(0, ["a 0"]), None]), batch_size=2, num_workers=num_workers).run(OracleModel(), CPU)
+
+
+FIVE_TO_SEVEN = Items([item(n, [f"a {n}"] * (5 + n % 3)) for n in range(10)])
+
+
+def test_the_first_captions_are_taken_and_too_few_are_named():
+    result = Retrieval(FIVE_TO_SEVEN, batch_size=4, captions_per_image=5).run(OracleModel(), CPU)
+    assert result.chance["retrieval/image_to_text/mean_rank"] == pytest.approx(51 / 6)  # fifty captions, five of each image
+    with pytest.raises(DataError, match=r"'key0' has 5 captions, fewer than evaluation\.captions_per_image=6"):
+        Retrieval(FIVE_TO_SEVEN, batch_size=4, captions_per_image=6).run(OracleModel(), CPU)
+
+
+def test_folds_are_sets_of_their_own_and_their_figures_are_averaged():
+    """Twins lie in different folds, so that each fold is free of ties."""
+    twins = [item(n % 4, [f"a {n % 4}"] * (1 + n % 2)) for n in range(8)]
+    assert Retrieval(Items(twins), batch_size=3).run(OracleModel(), CPU).metrics["retrieval/mean_recall"] < 1
+    folds = Retrieval(Items(twins), batch_size=3, num_folds=2).run(OracleModel(), CPU)
+    assert folds.metrics["retrieval/mean_recall"] == folds.metrics["retrieval/image_to_text/map_at_10"] == 1
+    apart = [Retrieval(Items(half), batch_size=3).run(OracleModel(), CPU) for half in (twins[:4], twins[4:])]
+    for name, value in folds.chance.items():
+        assert value == pytest.approx((apart[0].chance[name] + apart[1].chance[name]) / 2)
+
+
+def test_folds_must_divide_the_set():
+    with pytest.raises(DataError, match=r"evaluation\.retrieval_folds=3 does not divide the 10 images"):
+        Retrieval(FIVE_TO_SEVEN, batch_size=4, num_folds=3).run(OracleModel(), CPU)

@@ -45,5 +45,21 @@ def test_no_classes_no_templates_or_a_template_without_a_place_are_refused():
         run([item(0, label=0)], ["0"], ["a photo"])
 
 
+def test_the_confusion_is_an_example_and_agrees_with_the_metrics():
+    items = [item(0, label=0), item(1, label=1), item(2, label=2), item(3, label=0), item(4, label=5)]
+    (example,) = run(items).examples["zero_shot"]
+    assert example["classes"] == CLASSES
+    expected = torch.zeros(8, 8, dtype=torch.long)
+    expected[[0, 1, 2, 0, 5], [0, 1, 2, 3, 4]] = 1
+    assert example["confusion"] == expected.tolist()
+
+
+def test_at_most_thirty_classes_are_shown_the_confused_ones_among_them():
+    (example,) = run([item(31, label=3)], [str(n) for n in range(32)]).examples["zero_shot"]
+    assert len(example["classes"]) == len(example["confusion"]) == len(example["confusion"][0]) == 30
+    place = [example["classes"].index(name) for name in ("3", "31")]
+    assert example["confusion"][place[0]][place[1]] == 1
+
+
 def test_class_names_may_hold_braces():
     assert run([item(1, label=1)], ["0 {odd}", "1 {}"]).metrics["zero_shot/top_1"] == 1

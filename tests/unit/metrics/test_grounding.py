@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score, brier_score_loss
 
 from timix_pl.metrics.grounding import (
     average_precision,
+    calibration_error,
     grounding_chance,
     grounding_metrics,
     localisation_hits,
@@ -72,6 +74,16 @@ def average_precision_by_hand(scores, positive):
     return area
 
 
+def calibration_error_by_hand(probabilities, positive, num_bins=15):
+    total = 0.0
+    for number in range(num_bins):
+        low, high = number / num_bins, (number + 1) / num_bins
+        inside = [i for i, p in enumerate(probabilities) if low < p <= high or (number == 0 and p == 0)]
+        if inside:
+            total += len(inside) * abs(np.mean([positive[i] for i in inside]) - np.mean([probabilities[i] for i in inside]))
+    return total / len(probabilities)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_metrics_equal_loops_over_patches(seed):
     logits, boxes, phrase_of_box, labels = random_case(seed)
@@ -84,6 +96,9 @@ def test_metrics_equal_loops_over_patches(seed):
         "patch_precision": (predicted & positive).sum() / predicted.sum(),
         "patch_recall": (predicted & positive).sum() / positive.sum(),
         "patch_ap": average_precision_by_hand(logits.ravel(), positive.ravel()),
+        "pointing_centre": np.mean([is_inside((0.5, 0.5), own) for own in boxes_of_phrase]),
+        "patch_calibration_error": calibration_error_by_hand(probabilities.ravel(), positive.ravel()),
+        "patch_brier_score": brier_score_loss(positive.ravel(), probabilities.ravel()),
     }
     assert 0 < expected["pointing"] < 1 and 0 < expected["localisation"] < 1
     assert grounding_metrics(*map(torch.tensor, (logits, boxes, phrase_of_box, labels))) == pytest.approx(expected)
@@ -100,7 +115,9 @@ def test_chance_equals_blind_answers():
         "patch_precision": labels.mean(),
         "patch_recall": (logits >= 0).mean(),
         "patch_ap": labels.mean(),
+        "patch_brier_score": brier_score_loss(labels.ravel(), np.full(labels.size, labels.mean())),
     }
+    expected["pointing_centre"] = expected["pointing"]
     assert grounding_chance(*map(torch.tensor, (logits, boxes, phrase_of_box, labels))) == pytest.approx(expected)
 
 
@@ -142,3 +159,31 @@ def test_nothing_predicted_and_nothing_positive_are_zero_not_nan():
 
 def test_average_precision_of_a_constant_is_the_share_of_positives():
     assert average_precision(torch.zeros(8), torch.arange(8) < 3) == pytest.approx(3 / 8)
+
+
+def test_average_precision_is_that_of_scikit_learn():
+    draw = np.random.default_rng(0)
+    scores, positive = draw.normal(size=500).round(1), draw.random(500) < 0.3
+    assert average_precision(torch.tensor(scores), torch.tensor(positive)) == pytest.approx(average_precision_score(positive, scores))
+
+
+def test_calibration_error_equals_a_loop_over_bins():
+    draw = np.random.default_rng(0)
+    probabilities = np.concatenate([draw.random(400), [0, 1, 1 / 15, 1 / 3, 2 / 3]])
+    positive = draw.random(405) < probabilities + 0.3 * (-1) ** np.floor(probabilities * 15)  # bins err up and down by turns
+    ours = calibration_error(torch.tensor(probabilities), torch.tensor(positive))
+    assert ours == pytest.approx(calibration_error_by_hand(probabilities, positive)) and ours > 0.05
+
+
+def test_the_base_rate_is_calibrated_and_its_brier_score_is_chance():
+    positive = torch.arange(8) < 2
+    assert calibration_error(torch.full((8,), 0.25), positive) == 0
+    box = torch.tensor([[0.0, 0.0, 0.5, 0.5]])
+    case = torch.full((1, 2, 4), 0.25).logit(), box, torch.tensor([0]), positive[None].double()
+    assert grounding_metrics(*case)["patch_brier_score"] == pytest.approx(grounding_chance(*case)["patch_brier_score"])
+
+
+def test_the_centre_point_hits_what_covers_the_middle():
+    boxes = torch.tensor([[0.4, 0.4, 0.6, 0.6], [0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.4, 0.9], [0.6, 0.6, 1.0, 1.0]])
+    case = torch.zeros(3, *GRID), boxes, torch.tensor([0, 1, 2, 2]), torch.zeros(3, 24)
+    assert grounding_metrics(*case)["pointing_centre"] == pytest.approx(2 / 3)

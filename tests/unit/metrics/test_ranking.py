@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import label_ranking_average_precision_score
 
-from timix_pl.metrics.ranking import positive_ranks, top_k_share
+from timix_pl.metrics.ranking import average_precision_at_k, class_ranks, positive_ranks, rank_positives, top_k_share
 
 
 def ranks_by_hand(scores, query_labels, candidate_labels):
@@ -32,6 +33,49 @@ def test_equals_a_loop_with_ties_and_several_positives(seed):
             max_scores=max_scores,
         )
         assert ranks.tolist() == expected
+
+
+def average_precision_by_hand(scores, is_positive, k):
+    """From the worst order that the scores allow: of equal ones negatives come first."""
+    order = sorted(range(len(scores)), key=lambda i: (-scores[i], is_positive[i]))
+    found, total = 0, 0.0
+    for place, candidate in enumerate(order[:k], start=1):
+        found += is_positive[candidate]
+        total += is_positive[candidate] * found / place
+    return total / min(max(sum(is_positive), 1), k)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("k", [1, 3, 10, 50])
+def test_average_precision_equals_a_sorted_list_with_ties_and_several_positives(seed, k):
+    draw = np.random.default_rng(seed)
+    queries, candidates = draw.integers(-2, 3, (13, 3)), draw.integers(-2, 3, (29, 3))
+    query_labels, candidate_labels = draw.permutation(13), draw.integers(0, 12, 29)
+    scores, is_positive = queries @ candidates.T, query_labels[:, None] == candidate_labels
+    expected = [average_precision_by_hand(row, positive, k) for row, positive in zip(scores, is_positive, strict=True)]
+    case = [torch.tensor(x) for x in (queries.astype(np.float32), candidates.astype(np.float32), query_labels, candidate_labels)]
+    for max_scores in (1, 100, 2**24):
+        ranking = rank_positives(*case, k, max_scores=max_scores)
+        assert ranking.average_precision.tolist() == pytest.approx(expected)
+        assert ranking.best_rank.tolist() == positive_ranks(*case).tolist()
+
+
+def test_average_precision_of_whole_lists_is_that_of_scikit_learn():
+    draw = np.random.default_rng(0)
+    scores, is_positive = draw.normal(size=(40, 25)), draw.random((40, 25)) < 0.2
+    is_positive[:, 0] = True
+    ours = average_precision_at_k(torch.tensor(scores), torch.tensor(is_positive), 25)
+    assert ours.mean().item() == pytest.approx(label_ranking_average_precision_score(is_positive, scores))
+
+
+def test_nan_scores_count_as_misses_in_the_average_precision():
+    nan = torch.nan
+    scores, is_positive = torch.tensor([[nan, 3.0, 1.0], [2.0, nan, 1.0]]), torch.tensor([[True, True, False], [True, False, False]])
+    assert average_precision_at_k(scores, is_positive, 10).tolist() == [1 / 2, 1 / 2]
+
+
+def test_class_ranks_count_ties_against_the_model():
+    assert class_ranks(torch.tensor([[1.0, 3.0, 3.0], [5.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), torch.tensor([1, 0, 2])).tolist() == [2, 1, 3]
 
 
 def test_a_model_that_tells_nothing_apart_finds_nothing():

@@ -1,9 +1,17 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import confusion_matrix as confusion_of_scikit_learn
 
 from timix_pl.metrics.ranking import positive_ranks
-from timix_pl.metrics.zero_shot import average_templates, zero_shot_chance, zero_shot_metrics
+from timix_pl.metrics.zero_shot import (
+    average_templates,
+    confusion_matrix,
+    most_confused,
+    predicted_classes,
+    zero_shot_chance,
+    zero_shot_metrics,
+)
 
 
 def test_equals_sorted_class_lists_with_classes_of_unequal_size():
@@ -34,3 +42,27 @@ def test_templates_are_averaged_then_normalised_again():
 def test_chance():
     assert zero_shot_chance(20) == {"top_1": 0.05, "top_5": 0.25, "mean_per_class": 0.05}
     assert zero_shot_chance(3)["top_5"] == 1
+
+
+def test_confusion_is_that_of_scikit_learn_and_its_diagonal_is_top_1():
+    draw = np.random.default_rng(0)
+    images, classes, labels = draw.normal(size=(200, 5)), draw.normal(size=(7, 5)), draw.integers(0, 7, 200)
+    predicted = predicted_classes(*map(torch.tensor, (images, classes, labels)))
+    confusion = confusion_matrix(torch.tensor(labels), predicted, 7)
+    np.testing.assert_array_equal(confusion, confusion_of_scikit_learn(labels, (images @ classes.T).argmax(axis=1)))
+
+
+def test_where_classes_tie_the_wrong_one_is_predicted_as_the_metrics_count_it():
+    classes = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    labels = torch.tensor([0, 1, 2, 2])
+    images = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [torch.nan, 0.0]])
+    assert predicted_classes(images, classes, labels).tolist()[:3] == [1, 0, 2]
+    right = predicted_classes(images, classes, labels) == labels
+    assert torch.equal(right, positive_ranks(images, classes, labels, torch.arange(3)) == 1)
+
+
+def test_most_confused_classes_come_in_their_order():
+    confusion = torch.tensor([[50, 0, 0, 0], [0, 3, 2, 0], [0, 0, 4, 0], [1, 0, 0, 9]])
+    assert most_confused(confusion, 2).tolist() == [1, 2]
+    assert most_confused(confusion, 3).tolist() == [0, 1, 2]  # 0 and 3 have one mistake each; of 0 there are more images
+    assert most_confused(confusion, 9).tolist() == [0, 1, 2, 3]

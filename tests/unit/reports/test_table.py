@@ -18,6 +18,16 @@ def test_each_metric_stands_beside_chance_and_says_how_many_times_better_it_is()
     ]
 
 
+def test_errors_are_better_where_they_are_lower():
+    table = results_table({"a/patch_brier_score": 0.1}, {"a/patch_brier_score": 0.2})
+    assert table.splitlines()[-1].split()[-2:] == ["2.0", "×"]
+
+
+def test_nothing_is_a_multiple_of_a_negative_chance():
+    table = results_table({"a/drop_best": 0.1, "b/drop_best": -0.1}, {"a/drop_best": -0.1, "b/drop_best": 0.1})
+    assert "×" not in table
+
+
 def test_figures_that_cannot_be_compared_stay_in_the_table():
     table = results_table(
         {"a/zero_chance": 0.5, "a/undefined": float("nan"), "a/tiny": 0.00001}, {"a/zero_chance": 0.0, "a/undefined": 0.5}

@@ -81,6 +81,14 @@ class FineTuned(nn.Module):
         """The repeated transformer blocks of both towers."""
         return self.encoder.blocks()
 
+    def checkpoint_gradients(self) -> None:
+        """See :meth:`DualEncoder.checkpoint_gradients`; the head keeps its activations."""
+        self.encoder.checkpoint_gradients()
+
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """See :meth:`DualEncoder.compile_blocks`; the head is not compiled."""
+        self.encoder.compile_blocks(backend)
+
     @property
     def pta(self) -> nn.Module | None:
         """The encoder's PTA head."""

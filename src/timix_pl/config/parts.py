@@ -96,7 +96,7 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         raise RunError(f"{path}: not a checkpoint of this model: {reason}") from error
 
 
-def save_memory_and_time(cfg: RootConfig, model: DualEncoder) -> None:
+def save_memory_and_time(cfg: RootConfig, model: AnyModel) -> None:
     """Gradient checkpointing and compilation of the blocks, as ``trainer`` asks for them; before the model is sharded.
 
     Raises:

@@ -82,11 +82,11 @@ class FineTuned(nn.Module):
         return self.encoder.blocks()
 
     def checkpoint_gradients(self) -> None:
-        """See :meth:`DualEncoder.checkpoint_gradients`."""
+        """See :meth:`DualEncoder.checkpoint_gradients`; the head keeps its activations."""
         self.encoder.checkpoint_gradients()
 
     def compile_blocks(self, backend: str = "inductor") -> None:
-        """See :meth:`DualEncoder.compile_blocks`."""
+        """See :meth:`DualEncoder.compile_blocks`; the head is not compiled."""
         self.encoder.compile_blocks(backend)
 
     @property

@@ -18,6 +18,24 @@ def prepare_flickr8k(real_data_dir: str | PathLike[str] | None, cache_dir: str |
     Raises:
         DataError: a file is missing, or the shards in ``cache_dir`` were made from other data.
     """
-    from data_pipelines.flickr8k_experiment import prepare  # late: it imports torch, and 'timix-data --help' imports this package
+    from data_pipelines.flickr8k_experiment import FLICKR8K  # late: it imports torch, and 'timix-data --help' imports this package
+    from data_pipelines.prepared import prepare
 
-    return prepare(real_data_dir, cache_dir)
+    return prepare(FLICKR8K, real_data_dir, cache_dir)
+
+
+def prepare_visual7w(real_data_dir: str | PathLike[str] | None, cache_dir: str | PathLike[str]) -> dict[str, Path]:
+    """Shards of Visual7W's telling questions; made once, then found again.
+
+    Args:
+        real_data_dir: holds ``visual7w/`` as published; not needed once the shards are made.
+        cache_dir: the shards go to ``CACHE_DIR/visual7w``.
+    Returns:
+        Shard folders: ``train`` and ``val`` (the splits of the file).
+    Raises:
+        DataError: a file is missing, or the shards in ``cache_dir`` were made from other data.
+    """
+    from data_pipelines.prepared import prepare
+    from data_pipelines.visual7w_experiment import VISUAL7W
+
+    return prepare(VISUAL7W, real_data_dir, cache_dir)

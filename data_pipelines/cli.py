@@ -95,6 +95,16 @@ def build_parser() -> argparse.ArgumentParser:
     genome.add_argument("--regions", type=Path, metavar="FILE", help="region_descriptions.json")
     genome.add_argument("--objects", type=Path, metavar="FILE", help="objects.json; a box's phrase is the object's first name")
 
+    visual7w = _add_layout(commands, "visual7w", _visual7w, "Visual7W: photos, telling questions with choices as JSON")
+    visual7w.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder of photos")
+    visual7w.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="dataset_v7w_telling.json")
+    visual7w.add_argument("--split", choices=("train", "val", "test"), help="take only this split of the file (default: all)")
+
+    vqa2 = _add_layout(commands, "vqa2", _vqa2, "VQA v2: photos of COCO, questions and ten answers each as JSON")
+    vqa2.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder of photos, such as train2014")
+    vqa2.add_argument("--questions", type=Path, required=True, metavar="FILE", help="v2_OpenEnded_mscoco_*_questions.json")
+    vqa2.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="v2_mscoco_*_annotations.json, of the same split")
+
     table = _add_layout(commands, "table", _table, "a TSV, CSV or Parquet table of image paths and captions")
     table.add_argument("tables", type=Path, nargs="+", metavar="TABLE", help=".tsv, .csv or .parquet")
     table.add_argument("--image-column", default="filepath", metavar="NAME", help="column of image paths (default: filepath)")
@@ -217,6 +227,18 @@ def _visual_genome(args: argparse.Namespace) -> "Iterable[Row]":
     from data_pipelines.layouts.visual_genome import read_visual_genome
 
     return read_visual_genome(args.images, args.image_data, args.regions, args.objects)
+
+
+def _visual7w(args: argparse.Namespace) -> "Iterable[Row]":
+    from data_pipelines.layouts.visual7w import read_visual7w
+
+    return read_visual7w(args.images, args.annotations, args.split)
+
+
+def _vqa2(args: argparse.Namespace) -> "Iterable[Row]":
+    from data_pipelines.layouts.vqa2 import read_vqa2
+
+    return read_vqa2(args.images, args.questions, args.annotations)
 
 
 def _table(args: argparse.Namespace) -> "Iterable[Row]":

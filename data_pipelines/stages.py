@@ -59,7 +59,7 @@ def _clean_row(row: Row) -> Row:
             reason = "box empty, outside the image, or in pixels" if phrase else "empty phrase"
             left_out.append(Problem(reason, f"{region.phrase!r} {region.bbox_xyxy_norm}"))
     row = replace(row, captions=tuple(captions), regions=tuple(regions), left_out=tuple(left_out))
-    return row if captions or regions else row.failed("no caption and no region")
+    return row if captions or regions or row.extra.get("questions") else row.failed("no caption and no region")
 
 
 def _load_row(row: Row) -> Row:

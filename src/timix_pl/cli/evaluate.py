@@ -22,8 +22,9 @@ what to evaluate:
                         weights file or one of its pretrained tags; out=DIR
                         writes DIR/evaluation.json
   evaluation=TASKS      one or more of retrieval, zero_shot, grounding, carry_over,
-                        linear_probe, knn, noise and mutual_information, in
-                        brackets; without it, what the run's configuration says
+                        linear_probe, knn, noise, mutual_information, vqa and
+                        captioning, in brackets; without it, what the run's
+                        configuration says
   evaluation=heat_map image=FILE text=PHRASE [out=FILE]
                         draws where in a photo the model sees the phrase
   KEY=VALUE             any option of the run, e.g. other data

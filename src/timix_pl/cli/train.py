@@ -30,6 +30,12 @@ examples:
   timix-train data.train_shards=shards/train data.region_shards=shards/regions \\
       data.val_shards=shards/val model=vit_b_32 trainer.max_epochs=10
       your own data, as tar shards (timix-data makes them)
+  timix-train task=vqa init=runs/mine data.train_shards=shards/vqa_train \\
+      data.val_shards=shards/vqa_val trainer.max_epochs=10
+      answer questions with a pre-trained model; docs/vqa.md
+  timix-train task=captioning init=runs/mine data.train_shards=shards/train \\
+      data.val_shards=shards/val trainer.max_epochs=10
+      teach a pre-trained model to describe images; docs/captioning.md
   timix-train -m experiment=demo mixing.ratio=0,0.5,1
       a sweep: one run after another, in runs/demo/0, runs/demo/1, ...
   timix-train launcher=slurm trainer.num_nodes=8 trainer.devices=8 ...

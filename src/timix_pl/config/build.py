@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,9 +17,11 @@ from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 
 from timix_pl.config.compose import recompose
-from timix_pl.config.cost import describe_cost
+from timix_pl.config.cost import describe_cost, describe_task_cost
 from timix_pl.config.evaluated import Evaluated, about_evaluations, cluster_environment, forget_evaluations, joined_ranks
 from timix_pl.config.evaluators import build_evaluators
+from timix_pl.config.fine_tuning import TASKS, build_fine_tuning, build_task_model, find_checkpoint
+from timix_pl.config.init import run_dir_of
 from timix_pl.config.loggers import open_loggers, plain
 from timix_pl.config.parts import (
     build_data,
@@ -39,17 +41,19 @@ from timix_pl.config.parts import (
     save_memory_and_time,
 )
 from timix_pl.config.run_dir import claimed, step_of, write_config
-from timix_pl.config.schema import RootConfig
-from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, LostRankError, RunError, StoppedBySignal
+from timix_pl.config.schema import RootConfig, Task
+from timix_pl.config.validate import teaches_pta
+from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, LostRankError, StoppedBySignal
 from timix_pl.core.launched import launched
 from timix_pl.core.types import EvaluationResult
-from timix_pl.data.datamodule import PretrainDataModule
+from timix_pl.data.datamodule import StepDataModule
 from timix_pl.evaluation.tasks import EvaluationError, run_tasks
 from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.fine_tuned import AnyModel
 from timix_pl.reports.page import write_report
 from timix_pl.training.callbacks.audit import AuditCallback
 from timix_pl.training.callbacks.bad_samples import BadSamplesCallback
-from timix_pl.training.callbacks.checkpoints import CheckpointsCallback, newest_whole_checkpoint
+from timix_pl.training.callbacks.checkpoints import CheckpointsCallback
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.callbacks.pictures import PicturesCallback
@@ -57,10 +61,12 @@ from timix_pl.training.callbacks.profile import ProfileCallback
 from timix_pl.training.callbacks.progress import StepProgressBar
 from timix_pl.training.callbacks.summary import SummaryCallback
 from timix_pl.training.callbacks.throughput import ThroughputCallback
-from timix_pl.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
-from timix_pl.training.module import OptimSettings, PretrainModule
+from timix_pl.training.checkpoint_io import AtomicCheckpointIO
+from timix_pl.training.fine_tuning import FineTuneModule
+from timix_pl.training.module import PretrainModule
 from timix_pl.training.signals import StopSignals, silence_lightning
 from timix_pl.training.step_cost import StepFlops, count_flops
+from timix_pl.training.step_module import OptimSettings, StepModule
 
 HEARD_S = 15
 """How long a rank that lost another one leaves it the word."""
@@ -127,25 +133,12 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
     if cfg.trainer.num_threads is not None:
         torch.set_num_threads(cfg.trainer.num_threads)
     torch.manual_seed(cfg.seed)
-    model = build_model(cfg)
-    data = build_data(prepared, model)
+    module, data = _build_module(cfg, prepared, checkpoint, lambda: signals.heard != 0)
     check_mixing_happens(cfg, data.max_steps)
-    trainer = _build_trainer(prepared, model, data, run_dir)
-    save_memory_and_time(cfg, model)
+    trainer = _build_trainer(prepared, module.model, data, run_dir)
+    save_memory_and_time(cfg, module.model)
     check_batches(cfg, trainer.world_size)
-    check_model(cfg, model, trainer.world_size)
-    module = PretrainModule(
-        model,
-        build_objective(cfg),
-        OptimSettings(**OmegaConf.to_container(OmegaConf.structured(cfg.optim), enum_to_str=True)),  # type: ignore[arg-type]
-        global_batch_size=cfg.data.global_batch_size,
-        planned_samples=data.max_steps * cfg.data.global_batch_size,
-        seed=cfg.seed,
-        non_finite=cfg.trainer.non_finite,
-        log_every_n_steps=cfg.trainer.log_every_n_steps,
-        micro_batch_size=cfg.trainer.micro_batch_size,
-        told_to_stop=lambda: signals.heard != 0,
-    )
+    check_model(cfg, module.model, trainer.world_size)
     if trainer.is_global_zero:
         _announce(cfg, data, checkpoint)
         write_config(cfg)
@@ -158,7 +151,30 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
     return _last_evaluation(run_dir)
 
 
-def _fit(trainer: Trainer, module: PretrainModule, data: PretrainDataModule, checkpoint: Path | None, signals: StopSignals) -> None:
+def _build_module(
+    cfg: RootConfig, prepared: RootConfig, checkpoint: Path | None, told_to_stop: Callable[[], bool]
+) -> tuple[StepModule, StepDataModule]:
+    """What the task trains, and its data."""
+    options = {
+        "global_batch_size": cfg.data.global_batch_size,
+        "seed": cfg.seed,
+        "non_finite": cfg.trainer.non_finite,
+        "log_every_n_steps": cfg.trainer.log_every_n_steps,
+        "micro_batch_size": cfg.trainer.micro_batch_size,
+        "told_to_stop": told_to_stop,
+    }
+    optim = OptimSettings(**OmegaConf.to_container(OmegaConf.structured(cfg.optim), enum_to_str=True))  # type: ignore[arg-type]
+    if cfg.task is Task.pretrain:
+        encoder = build_model(cfg)
+        data: StepDataModule = build_data(prepared, encoder)
+        planned = data.max_steps * cfg.data.global_batch_size
+        return PretrainModule(encoder, build_objective(cfg), optim, planned_samples=planned, **options), data
+    model, data, facts = build_fine_tuning(prepared, checkpoint)
+    planned = data.max_steps * cfg.data.global_batch_size
+    return FineTuneModule(model, optim, lr_scale=cfg.tune.lr_scale, facts=facts, planned_samples=planned, **options), data
+
+
+def _fit(trainer: Trainer, module: StepModule, data: StepDataModule, checkpoint: Path | None, signals: StopSignals) -> None:
     silence_lightning(trainer)
     signals.training = True
     try:
@@ -180,14 +196,15 @@ def _fit(trainer: Trainer, module: PretrainModule, data: PretrainDataModule, che
     signals.training = False
 
 
-def _announce(cfg: RootConfig, data: PretrainDataModule, checkpoint: Path | None) -> None:
+def _announce(cfg: RootConfig, data: StepDataModule, checkpoint: Path | None) -> None:
     """What is about to happen."""
     num_pairs, size = data.pairs.num_samples, cfg.data.global_batch_size
-    epochs = f", {data.max_steps * size / num_pairs:.3g} epochs of {num_pairs} pairs" if num_pairs else ""
-    log.info("%d steps of %d pairs%s, in %s", data.max_steps, size, epochs, cfg.run_dir)
+    things, thing = ("pairs", "a pair") if cfg.task is Task.pretrain else ("images", "an image")
+    epochs = f", {data.max_steps * size / num_pairs:.3g} epochs of {num_pairs} {things}" if num_pairs else ""
+    log.info("%d steps of %d %s%s, in %s", data.max_steps, size, things, epochs, cfg.run_dir)
     if num_pairs and num_pairs < size:
         log.warning(
-            "data.global_batch_size=%d: the %d training pairs are fewer, so that a step holds a pair several times", size, num_pairs
+            "data.global_batch_size=%d: the %d training %s are fewer, so that a step holds %s several times", size, num_pairs, things, thing
         )
     if checkpoint is not None and step_of(checkpoint) >= data.max_steps:
         log.info("finished already, at %s; raise trainer.max_steps to train on", checkpoint)
@@ -255,8 +272,12 @@ def dry_run(cfg: RootConfig) -> str:
     Raises:
         TimixError: the model cannot be built, the windows do not fit its grid, or a manifest is damaged.
     """
-    model = build_model(cfg, device="meta")
-    return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{describe_cost(cfg, model, build_mixing(cfg, model.patch_grid))}"
+    encoder = build_model(cfg, device="meta")
+    if cfg.task is Task.pretrain:
+        cost = describe_cost(cfg, encoder, build_mixing(cfg, encoder.patch_grid))
+    else:
+        cost = describe_task_cost(cfg, TASKS[cfg.task].model(cfg, encoder, None))
+    return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{cost}"
 
 
 def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
@@ -270,8 +291,7 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
     """
     cfg, path = read_run(checkpoint, overrides)
     prepare_data(cfg)
-    model = build_model(cfg, load_weights=False)
-    step = load_weights(model, path)
+    model, step = build_task_model(cfg, path)
     error = None
     with joined_ranks(cfg, path) as device:
         evaluators = build_evaluators(cfg, model)
@@ -290,38 +310,16 @@ def read_run(checkpoint: Path, overrides: Sequence[str] = ()) -> tuple[RootConfi
         RunError: there is no configuration or no checkpoint.
         ConfigError: wrong overrides.
     """
-    is_run = checkpoint.is_dir() and checkpoint.suffix != ".ckpt"
-    run_dir = checkpoint if is_run else checkpoint.parent.parent
-    cfg = recompose(run_dir / "config.yaml", overrides)
-    path = newest_whole_checkpoint(run_dir / "checkpoints")[0] if is_run else checkpoint
-    if path is None:
-        raise RunError(f"checkpoint={checkpoint}: no checkpoint there; give a run directory, or a .ckpt file")
-    return cfg, path
+    return recompose(run_dir_of(checkpoint) / "config.yaml", overrides), find_checkpoint(checkpoint)
 
 
-def load_weights(model: DualEncoder, path: Path) -> int:
-    """Weights of a checkpoint that ``timix-train`` wrote.
-
-    Returns:
-        The step after which it was written.
-    Raises:
-        RunError: it cannot be read, or belongs to another model.
-    """
-    try:
-        checkpoint = read_checkpoint(path, optimizers=False)
-        model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()})
-        return checkpoint["global_step"]
-    except (RuntimeError, KeyError, OSError, EOFError) as error:
-        raise RunError(f"{path}: not a checkpoint of this model: {str(error).splitlines()[0]}") from error
-
-
-def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule, run_dir: Path) -> Trainer:
+def _build_trainer(cfg: RootConfig, model: AnyModel, data: StepDataModule, run_dir: Path) -> Trainer:
     gpu = on_gpu(cfg)
     if gpu and not torch.cuda.is_available():
         raise ConfigError([f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; set trainer.accelerator=cpu, or auto"])
     mixing = build_mixing(cfg, model.patch_grid)
     peak_flops = device_peak_flops(cfg)
-    flops = _step_flops(cfg, model, mixing) if peak_flops else None
+    flops = _step_flops(cfg, model, mixing) if peak_flops and isinstance(model, DualEncoder) else None
     evaluation = EvaluationCallback(build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, folder=run_dir)
     audit = AuditCallback(
         run_dir,
@@ -330,7 +328,7 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
         region_every_n_steps=cfg.pta.every_n_steps,
     )
     name = run_dir.name if cfg.name == "run" else cfg.name
-    regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if cfg.pta.enabled else 0
+    regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if teaches_pta(cfg) else 0
     callbacks = [
         *([mixing] if mixing else []),
         ThroughputCallback(peak_flops, flops) if flops else ThroughputCallback(),
@@ -339,14 +337,7 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
         ),
         *([audit] if cfg.data.audit else []),
         evaluation,
-        PicturesCallback(
-            run_dir / "pictures",
-            mixing=mixing,
-            grounding=evaluation_set(cfg, "grounding", model) if cfg.pta.enabled else None,
-            num_mixed=cfg.pictures.num_mixed,
-            num_heat_maps=cfg.pictures.num_heat_maps,
-            phrase_template=cfg.data.phrase_template,
-        ),
+        *([_pictures(cfg, model, mixing, run_dir)] if isinstance(model, DualEncoder) else []),
         CheckpointsCallback(
             run_dir / "checkpoints",
             every_n_steps=cfg.checkpoint.every_n_steps,
@@ -389,6 +380,17 @@ def _build_trainer(cfg: RootConfig, model: DualEncoder, data: PretrainDataModule
         use_distributed_sampler=False,
         enable_model_summary=False,
         enable_progress_bar=cfg.trainer.progress_bar,
+    )
+
+
+def _pictures(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None, run_dir: Path) -> PicturesCallback:
+    return PicturesCallback(
+        run_dir / "pictures",
+        mixing=mixing,
+        grounding=evaluation_set(cfg, "grounding", model) if cfg.pta.enabled else None,
+        num_mixed=cfg.pictures.num_mixed,
+        num_heat_maps=cfg.pictures.num_heat_maps,
+        phrase_template=cfg.data.phrase_template,
     )
 
 

@@ -12,6 +12,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from timix_pl.config.folder import conf_dir
+from timix_pl.config.init import adopt_init
 from timix_pl.config.options import nearest, schema_options
 from timix_pl.config.schema import MixingKind, RootConfig
 from timix_pl.config.store import register_schema
@@ -27,7 +28,8 @@ def compose(overrides: Sequence[str] = ()) -> RootConfig:
     Raises:
         ConfigError: with all problems: overrides that cannot be read or do not fit the schema, values out of range, contradictions.
     """
-    return _checked([tasks_override(word) for word in overrides], conf_dir(), problems)
+    words = [tasks_override(word) for word in overrides]
+    return _checked(words, conf_dir(), lambda cfg: [*adopt_init(cfg, words), *problems(cfg)])
 
 
 def tasks_override(word: str) -> str:

@@ -17,6 +17,7 @@ from timix_pl.data.index import read_manifest
 from timix_pl.data.shards import shard_items
 from timix_pl.mixing.groups import num_mixed_rows
 from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.fine_tuned import FineTuned
 from timix_pl.reports.header import duration
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.step_cost import StepShape, count_flops, count_kept
@@ -55,6 +56,30 @@ def describe_cost(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | 
     )
 
 
+def describe_task_cost(cfg: RootConfig, model: FineTuned) -> str:
+    """What is known of a fine-tuning run beforehand: parameters and steps.
+
+    Args:
+        model: on the meta device.
+    """
+    tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    size, num_images = cfg.data.global_batch_size, _num_pairs(cfg)
+    return "\n".join(
+        [
+            *_parameters(model),
+            f"  {'trained among them':<42}{sum(parameter.numel() for parameter in tuned):>16,}",
+            *_length(
+                num_steps(cfg, num_images or 0),
+                size,
+                num_images,
+                "images",
+                bool(cfg.trainer.max_steps or num_images or cfg.data.epoch_samples),
+            ),
+            "Memory and time of fine-tuning are not estimated",
+        ]
+    )
+
+
 _PARTS = ("image and caption", "mixed images", "region images up to pta.block", "phrases, at most")
 
 
@@ -78,10 +103,14 @@ def _step_shape(cfg: RootConfig, num_ranks: int) -> StepShape:
     return StepShape(num_pairs, num_mixed, num_regions, num_regions * cfg.data.max_phrases)
 
 
-def _parameters(model: DualEncoder) -> Iterator[str]:
+def _parameters(model: DualEncoder | FineTuned) -> Iterator[str]:
     yield "Parameters"
-    for name, module in (("image tower", model.image), ("text tower", model.text), ("PTA head", model.pta)):
-        yield f"  {name:<42}{sum(p.numel() for p in module.parameters()) if module is not None else 0:>16,}"
+    parts = {"image": "image tower", "text": "text tower", "pta": "PTA head"} | (
+        {"head": "the task's head"} if isinstance(model, FineTuned) else {}
+    )
+    for name, said in parts.items():
+        module = model.parts().get(name)
+        yield f"  {said:<42}{sum(p.numel() for p in module.parameters()) if module is not None else 0:>16,}"
     yield f"Patch grid {model.patch_grid[0]} x {model.patch_grid[1]}, images of {model.image_size_px[0]} x {model.image_size_px[1]} pixels"
 
 
@@ -146,11 +175,7 @@ def _time(cfg: RootConfig, step_flops: float, num_ranks: int) -> Iterator[str]:
     size, num_pairs = cfg.data.global_batch_size, _num_pairs(cfg)
     known_length = cfg.trainer.max_steps or num_pairs or cfg.data.epoch_samples
     steps = num_steps(cfg, num_pairs or 0)
-    if known_length:
-        epochs = f", {steps * size / num_pairs:.3g} epochs of {num_pairs:,} pairs" if num_pairs else ""
-        yield f"  {steps:,} steps of {size:,} pairs{epochs}"
-    else:
-        yield "  how many steps is known once the shards have a manifest.json (timix-data index) on a local disk"
+    yield from _length(steps, size, num_pairs, "pairs", bool(known_length))
     peak, shares = device_peak_flops(cfg), GPU_SHARE
     if peak is not None:
         source = f"the {peak / 1e12:,.0f} TFLOP/s that a device has at best"
@@ -165,6 +190,14 @@ def _time(cfg: RootConfig, step_flops: float, num_ranks: int) -> Iterator[str]:
     yield f"  {_two_digits(slow * size)} to {_two_digits(fast * size)} samples/s without waiting for data"
     if known_length:
         yield f"  {duration(steps / fast)} to {duration(steps / slow)} in all, evaluations and checkpoints left out"
+
+
+def _length(steps: int, size: int, num_samples: int | None, samples: str, known: bool) -> Iterator[str]:
+    if known:
+        epochs = f", {steps * size / num_samples:.3g} epochs of {num_samples:,} {samples}" if num_samples else ""
+        yield f"  {steps:,} steps of {size:,} {samples}{epochs}"
+    else:
+        yield "  how many steps is known once the shards have a manifest.json (timix-data index) on a local disk"
 
 
 def _num_pairs(cfg: RootConfig) -> int | None:

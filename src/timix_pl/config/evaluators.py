@@ -7,9 +7,11 @@ from typing import Any
 from timix_pl.config.class_names import class_names
 from timix_pl.config.parts import build_mixing, evaluation_set, labelled_set
 from timix_pl.config.schema import DataKind, MixingKind, RootConfig
+from timix_pl.config.vqa import kinds_of
 from timix_pl.core.errors import DataError
 from timix_pl.data.image_folder import ImageFolder
 from timix_pl.data.training_sample import TrainingSample
+from timix_pl.evaluation.captioning import CaptionerLike, Captioning
 from timix_pl.evaluation.carry_over import CarryOver
 from timix_pl.evaluation.grounding import Grounding
 from timix_pl.evaluation.knn import Knn
@@ -18,13 +20,15 @@ from timix_pl.evaluation.mutual_information import MutualInformation
 from timix_pl.evaluation.noise import Noise, field_of
 from timix_pl.evaluation.retrieval import Retrieval
 from timix_pl.evaluation.tasks import Evaluator
+from timix_pl.evaluation.vqa import Vqa
 from timix_pl.evaluation.zero_shot import ZeroShot
-from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.fine_tuned import AnyModel
+from timix_pl.models.fusion import VqaModel
 
 log = logging.getLogger(__name__)
 
 
-def build_evaluators(cfg: RootConfig, model: DualEncoder) -> list[Evaluator]:
+def build_evaluators(cfg: RootConfig, model: AnyModel) -> list[Evaluator]:
     """The evaluators of ``evaluation.tasks`` that have what they need; the others are named in the log."""
     loading = {"batch_size": cfg.evaluation.batch_size, "num_workers": cfg.data.num_workers}
     evaluators: list[Evaluator] = []
@@ -37,20 +41,20 @@ def build_evaluators(cfg: RootConfig, model: DualEncoder) -> list[Evaluator]:
     return evaluators
 
 
-def _retrieval(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+def _retrieval(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
     found = evaluation_set(cfg, "val", model)
     if found is None:
         return "data.val_shards is not set"
-    found.check_captions()
+    found.check_captions("retrieval")
     return Retrieval(found, captions_per_image=cfg.evaluation.captions_per_image, num_folds=cfg.evaluation.retrieval_folds, **loading)
 
 
-def _zero_shot(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+def _zero_shot(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
     found = labelled_set(cfg, "zero_shot", model)
     return "data.zero_shot_shards is not set" if found is None else ZeroShot(found, *class_names(cfg, found), **loading)
 
 
-def _grounding(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+def _grounding(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
     if model.pta is None:
         return "pta.enabled=false"
     found = evaluation_set(cfg, "grounding", model)
@@ -64,7 +68,24 @@ def _grounding(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> 
     )
 
 
-def _carry_over(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+def _vqa(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
+    if not isinstance(model, VqaModel):
+        return "the model was not trained with task=vqa"
+    found = evaluation_set(cfg, "val", model)
+    return "data.val_shards is not set" if found is None else Vqa(found, kinds=kinds_of(cfg), answers=model.answers, **loading)
+
+
+def _captioning(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
+    if not isinstance(model, CaptionerLike):
+        return "the model writes no captions (timix-train task=captioning init=RUN_DIR teaches it to)"
+    found = evaluation_set(cfg, "val", model)
+    if found is None:
+        return "data.val_shards is not set"
+    found.check_captions("captioning")
+    return Captioning(found, **loading)
+
+
+def _carry_over(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
     if model.pta is None:
         return "pta.enabled=false"
     found = evaluation_set(cfg, "val", model)
@@ -73,8 +94,8 @@ def _carry_over(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) ->
     return CarryOver(found, min_side=cfg.mixing.min_side, max_side=cfg.mixing.max_side, **loading)
 
 
-def _probe(kind: type[LinearProbe] | type[Knn]) -> Callable[[RootConfig, DualEncoder, dict[str, Any]], Evaluator | str]:
-    def build(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+def _probe(kind: type[LinearProbe] | type[Knn]) -> Callable[[RootConfig, AnyModel, dict[str, Any]], Evaluator | str]:
+    def build(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
         train, test = labelled_set(cfg, "probe_train", model), labelled_set(cfg, "zero_shot", model)
         if train is None or test is None:
             return f"data.{'probe_train' if train is None else 'zero_shot'}_shards is not set"
@@ -89,7 +110,7 @@ def _probe(kind: type[LinearProbe] | type[Knn]) -> Callable[[RootConfig, DualEnc
     return build
 
 
-def _noise(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+def _noise(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
     held_out, train = evaluation_set(cfg, "noise", model), _training_sample(cfg, model)
     field = cfg.evaluation.noise_field
     if held_out is not None and train is not None and field_of(train[0].extra, field) is None:
@@ -100,7 +121,7 @@ def _noise(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Eval
     return Noise(held_out, train, field=field, min_score=cfg.evaluation.noise_min_score, num_pairs=cfg.evaluation.mi_pairs, **loading)
 
 
-def _mutual_information(cfg: RootConfig, model: DualEncoder, loading: dict[str, Any]) -> Evaluator | str:
+def _mutual_information(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
     held_out, train = evaluation_set(cfg, "val", model), _training_sample(cfg, model)
     if held_out is None and train is None:
         return "data.val_shards is not set and data=stream has no fixed sample of training pairs"
@@ -112,12 +133,12 @@ def _mutual_information(cfg: RootConfig, model: DualEncoder, loading: dict[str, 
     return MutualInformation(held_out, train, mixer=mixer, num_pairs=cfg.evaluation.mi_pairs, **loading)
 
 
-def _training_sample(cfg: RootConfig, model: DualEncoder) -> TrainingSample | None:
+def _training_sample(cfg: RootConfig, model: AnyModel) -> TrainingSample | None:
     found = None if cfg.data.kind == DataKind.stream else evaluation_set(cfg, "train", model)
     return None if found is None else TrainingSample(found, cfg.evaluation.num_train_pairs)
 
 
-BUILDERS: dict[str, Callable[[RootConfig, DualEncoder, dict[str, Any]], Evaluator | str]] = {
+BUILDERS: dict[str, Callable[[RootConfig, AnyModel, dict[str, Any]], Evaluator | str]] = {
     "retrieval": _retrieval,
     "zero_shot": _zero_shot,
     "grounding": _grounding,
@@ -126,5 +147,7 @@ BUILDERS: dict[str, Callable[[RootConfig, DualEncoder, dict[str, Any]], Evaluato
     "knn": _probe(Knn),
     "noise": _noise,
     "mutual_information": _mutual_information,
+    "vqa": _vqa,
+    "captioning": _captioning,
 }
 """For each task its evaluator, or why there is none."""

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timix_pl.config.build import load_weights, read_run
-from timix_pl.config.parts import build_model
+from timix_pl.config.build import read_run
+from timix_pl.config.parts import build_model, load_weights
+from timix_pl.config.schema import Task
 from timix_pl.core.errors import DataError, ModelError, RunError
 from timix_pl.core.files import atomic_path, nearest_path
 from timix_pl.data.augment import Crop
@@ -61,6 +62,10 @@ def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = N
         RunError: there is no checkpoint, or ``out`` has no folder.
     """
     cfg, path = read_run(checkpoint, overrides)
+    if cfg.task is not Task.pretrain:
+        raise RunError(
+            f"checkpoint={checkpoint}: a run with task={cfg.task} draws no heat maps; give the run it started from, init={cfg.init}"
+        )
     if not cfg.pta.enabled:
         raise ModelError(f"checkpoint={checkpoint}: the run had pta.enabled=false, so the model has no PTA head and draws no heat maps")
     if not image.is_file():
@@ -71,7 +76,7 @@ def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = N
         photo = open_image(image.read_bytes(), max_image_px=cfg.data.max_image_px)
     except DataError as error:
         raise DataError(f"image={image}: {error}") from error
-    model = build_model(cfg)
+    model = build_model(cfg, load_weights=False)
     step = load_weights(model, path)
     model.eval()
     pixels, crop = centre_crop(photo, model.image_size_px)

@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 
-from timix_pl.config.schema import Accelerator, DataKind, LossKind, MixingKind, Precision, Remote, RootConfig, Strategy
+from timix_pl.config.schema import Accelerator, DataKind, LossKind, MixingKind, Precision, Prepare, Remote, RootConfig, Strategy
 from timix_pl.config.validate import batch_problems, mixing_level
-from timix_pl.core.errors import ConfigError
+from timix_pl.core.errors import ConfigError, RunError
 from timix_pl.core.randomness import seed_of
 from timix_pl.data.datamodule import PretrainDataModule
 from timix_pl.data.evaluation_set import EvaluationSet
@@ -30,7 +30,9 @@ from timix_pl.mixing.step import Mixer
 from timix_pl.mixing.timix import TiMix
 from timix_pl.mixing.windows import side_range
 from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.fine_tuned import AnyModel
 from timix_pl.training.callbacks.mixing import MixingCallback
+from timix_pl.training.checkpoint_io import read_checkpoint
 from timix_pl.training.objective import Objective
 from timix_pl.training.peak_flops import peak_flops
 from timix_pl.training.sharding import ShardedStrategy
@@ -51,9 +53,10 @@ def prepare_data(cfg: RootConfig) -> None:
             if getattr(data, f"{key}_shards") is None:  # an evaluation may have been given other data
                 setattr(data, f"{key}_shards", str(folder / split))
     elif data.prepare is not None:
-        from data_pipelines import prepare_flickr8k
+        from data_pipelines import prepare_flickr8k, prepare_visual7w
 
-        prepare_flickr8k(cfg.real_data_dir, data.cache_dir)
+        prepare = {Prepare.flickr8k: prepare_flickr8k, Prepare.visual7w: prepare_visual7w}[data.prepare]
+        prepare(cfg.real_data_dir, data.cache_dir)
 
 
 def build_model(cfg: RootConfig, device: str = "cpu", *, load_weights: bool = True) -> DualEncoder:
@@ -80,7 +83,24 @@ def build_model(cfg: RootConfig, device: str = "cpu", *, load_weights: bool = Tr
     )
 
 
-def save_memory_and_time(cfg: RootConfig, model: DualEncoder) -> None:
+def load_weights(model: torch.nn.Module, path: Path) -> int:
+    """Weights of a checkpoint that ``timix-train`` wrote.
+
+    Returns:
+        The step after which it was written.
+    Raises:
+        RunError: it cannot be read, or belongs to another model.
+    """
+    try:
+        checkpoint = read_checkpoint(path, optimizers=False)
+        model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()})
+        return checkpoint["global_step"]
+    except (RuntimeError, KeyError, OSError, EOFError) as error:
+        reason = " ".join(" ".join(str(error).splitlines()[:2]).split())
+        raise RunError(f"{path}: not a checkpoint of this model: {reason}") from error
+
+
+def save_memory_and_time(cfg: RootConfig, model: AnyModel) -> None:
     """Gradient checkpointing and compilation of the blocks, as ``trainer`` asks for them; before the model is sharded.
 
     Raises:
@@ -151,7 +171,7 @@ def check_batches(cfg: RootConfig, num_ranks: int) -> None:
         raise ConfigError(found)
 
 
-def check_model(cfg: RootConfig, model: DualEncoder, num_ranks: int) -> None:
+def check_model(cfg: RootConfig, model: torch.nn.Module, num_ranks: int) -> None:
     """What the model rules out.
 
     Raises:
@@ -239,31 +259,47 @@ def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
         pairs,
         regions,
         model.tokenizer,
-        global_batch_size=data.global_batch_size,
         max_steps=num_steps(cfg, pairs.num_samples or 0),
-        seed=cfg.seed,
-        num_workers=data.num_workers,
-        prefetch_batches=data.prefetch_batches,
-        allow_changed=data.allow_changed,
-        image_size_px=model.image_size_px,
-        patch_grid=model.patch_grid,
         region_batch_size=pta.batch_size,
         region_every_n_steps=pta.every_n_steps,
-        augmentation=Augmentation(
-            tuple(data.augmentation.scale),  # type: ignore[arg-type]
-            tuple(data.augmentation.ratio),  # type: ignore[arg-type]
-            data.augmentation.flip,
-            tuple(data.augmentation.color_jitter),  # type: ignore[arg-type]
-            data.augmentation.color_jitter_prob,
-            data.augmentation.gray_prob,
-        ),
         max_phrases=data.max_phrases,
         phrase_template=data.phrase_template,
         min_cover=pta.min_cover,
         negative_frac=pta.negative_frac,
         caption_positive=pta.caption_positive,
-        max_image_px=data.max_image_px,
+        **loading_options(cfg),
+        **image_options(cfg, model),
     )
+
+
+def loading_options(cfg: RootConfig) -> dict[str, Any]:
+    """Options that all data modules have."""
+    data = cfg.data
+    return {
+        "global_batch_size": data.global_batch_size,
+        "seed": cfg.seed,
+        "num_workers": data.num_workers,
+        "prefetch_batches": data.prefetch_batches,
+        "allow_changed": data.allow_changed,
+    }
+
+
+def image_options(cfg: RootConfig, model: DualEncoder) -> dict[str, Any]:
+    """How training images become rows of a batch."""
+    augmentation = cfg.data.augmentation
+    return {
+        "image_size_px": model.image_size_px,
+        "patch_grid": model.patch_grid,
+        "augmentation": Augmentation(
+            tuple(augmentation.scale),  # type: ignore[arg-type]
+            tuple(augmentation.ratio),  # type: ignore[arg-type]
+            augmentation.flip,
+            tuple(augmentation.color_jitter),  # type: ignore[arg-type]
+            augmentation.color_jitter_prob,
+            augmentation.gray_prob,
+        ),
+        "max_image_px": cfg.data.max_image_px,
+    }
 
 
 def num_steps(cfg: RootConfig, num_pairs: int) -> int:
@@ -277,7 +313,7 @@ def num_devices(cfg: RootConfig) -> int:
     return cfg.trainer.devices or (max(1, torch.cuda.device_count()) if on_gpu(cfg) else 1)
 
 
-def evaluation_set(cfg: RootConfig, name: str, model: DualEncoder) -> EvaluationSet | None:
+def evaluation_set(cfg: RootConfig, name: str, model: AnyModel) -> EvaluationSet | None:
     """The samples of ``data.NAME_shards``, or None where that is not set. Grounding falls back to validation shards that have boxes."""
     shards = getattr(cfg.data, f"{name}_shards")
     if shards is None and name == "grounding":
@@ -295,7 +331,7 @@ def evaluation_set(cfg: RootConfig, name: str, model: DualEncoder) -> Evaluation
     )
 
 
-def labelled_set(cfg: RootConfig, name: str, model: DualEncoder) -> EvaluationSet | ImageFolder | None:
+def labelled_set(cfg: RootConfig, name: str, model: AnyModel) -> EvaluationSet | ImageFolder | None:
     """``evaluation_set`` of labelled images, which may also be a folder whose sub-folders are the classes."""
     shards = getattr(cfg.data, f"{name}_shards")
     if not is_image_folder(shards):

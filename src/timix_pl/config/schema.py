@@ -18,6 +18,7 @@ def option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
+Task = StrEnum("Task", ["pretrain", "vqa", "captioning"])
 DataKind = StrEnum("DataKind", ["scenes", "shards", "stream"])
 MixingKind = StrEnum("MixingKind", ["timix", "cutmix", "mixup", "mixgen", "none"])
 Compute = StrEnum("Compute", ["extra", "replace"])
@@ -32,10 +33,12 @@ Precision = StrEnum("Precision", ["auto", "fp32", "bf16_mixed", "bf16_pure"])
 LoggerKind = StrEnum("LoggerKind", ["csv", "tensorboard", "wandb"])
 Accelerator = StrEnum("Accelerator", ["auto", "cpu", "gpu"])
 Strategy = StrEnum("Strategy", ["ddp", "fsdp"])
-Prepare = StrEnum("Prepare", ["flickr8k"])
+Prepare = StrEnum("Prepare", ["flickr8k", "visual7w"])
 Remote = StrEnum("Remote", ["cache", "range"])
 Mode = StrEnum("Mode", ["min", "max"])
 LauncherKind = StrEnum("LauncherKind", ["local", "torchrun", "slurm"])
+VqaKind = StrEnum("VqaKind", ["multiple_choice", "open", "both"])
+TunedTowers = StrEnum("TunedTowers", ["frozen", "last", "all"])
 
 
 @dataclass
@@ -80,7 +83,9 @@ class DataConfig:
     probe_train_shards: Any = option(None, "Labelled images that linear_probe and knn learn from, given like zero_shot_shards.")
     grounding_shards: Any = option(None, "Images with boxes to judge PTA; null takes val_shards where it has boxes.")
     noise_shards: Any = option(None, "Held-out pairs of which it is known how well they match, for evaluation.tasks=[noise].")
-    prepare: Prepare | None = option(None, "flickr8k: first turn the published files in real_data_dir into shards in cache_dir.")
+    prepare: Prepare | None = option(
+        None, "flickr8k or visual7w: first turn its published files in real_data_dir into shards in cache_dir."
+    )
     cache_dir: str = option("data", "Folder for data that timix-pl makes: the generated scenes, the prepared shards.")
     remote: Remote = option(
         Remote.cache, "Shards at URLs: fetched whole into shard_cache_dir (cache), or each sample in a range request (range)."
@@ -88,7 +93,7 @@ class DataConfig:
     shard_cache_dir: str | None = option(None, "Local folder for remote shards and their indexes; null: shards inside cache_dir.")
     shard_cache_gb: float = option(50.0, "Bound on the remote shards kept there, in GB (1e9 bytes); the least recently opened go first.")
     allow_pipe: bool = option(False, "data=stream: take pipe:COMMAND for shards, which runs COMMAND in a shell.")
-    global_batch_size: int = option(256, "Pairs per optimizer step over all ranks; divisible by the number of ranks.")
+    global_batch_size: int = option(256, "Pairs (fine-tuning: images) per optimizer step over all ranks; divisible by the number of ranks.")
     num_workers: int = option(2, "Loader processes per rank; 0 loads in the training process.")
     prefetch_batches: int = option(4, "Batches prepared ahead by each worker.")
     shuffle_window_shards: int = option(8, "Samples are shuffled inside windows of this many (shuffled) shards.")
@@ -193,7 +198,8 @@ class TrainerConfig:
     )
     cpu_offload: bool = option(False, "strategy=fsdp: keep weights and optimizer state in CPU memory.")
     micro_batch_size: int | None = option(
-        None, "Pairs that a rank takes through the model at once; its batch is cut into so many, with the same gradients. null: all."
+        None,
+        "Pairs (images) that a rank takes through the model at once; its batch is cut into so many, with the same gradients. null: all.",
     )
     precision: Precision = option(Precision.auto, "auto: bf16_mixed on GPUs that compute in it, else fp32.")
     log_every_n_steps: int = option(10, "Write a row of metrics.csv every n steps.")
@@ -207,6 +213,56 @@ class TrainerConfig:
     peak_tflops: float | None = option(
         None, "TFLOP/s of one device at best, in the precision used, for MFU and dry_run; null: known for some GPUs."
     )
+
+
+@dataclass
+class TuneConfig:
+    """How a task is learnt (``task=vqa``, ``task=captioning``)."""
+
+    towers: TunedTowers = option(
+        TunedTowers.frozen,
+        "frozen: the head alone learns; last: also the last blocks of the towers that it reads; all: all of these towers.",
+    )
+    last_blocks: int = option(2, "towers=last: so many blocks of each tower.")
+    lr_scale: float = option(0.1, "The towers' learning rate, as a share of optim.lr, which is the head's.")
+    block: int | None = option(
+        None, "Patch features are taken after this block of the image tower, counted from 1; null: the last (some towers: pta.block)."
+    )
+    items_per_image: int = option(4, "Questions, or captions, used of an image in a step; of more, the next ones in each epoch.")
+
+
+@dataclass
+class VqaConfig:
+    """Visual question answering (``task=vqa``)."""
+
+    kind: VqaKind = option(
+        VqaKind.multiple_choice, "multiple_choice: which of a question's choices is right; open: one of the most frequent answers; or both."
+    )
+    num_answers: int = option(3000, "Open answers that the model knows: the most frequent ones in the training shards.")
+    use_image: bool = option(True, "false: a text-only answerer, to see how far one comes without looking.")
+    dim: int = option(256, "Channels inside the fusion; a multiple of vqa.heads.")
+    layers: int = option(2, "Layers of the fusion, in which question tokens attend to one another and to patches.")
+    heads: int = option(4, "Attention heads of the fusion.")
+    dropout: float = option(0.1, "Dropout inside the fusion.")
+
+
+@dataclass
+class CaptioningConfig:
+    """The decoder of ``task=captioning``, and how it writes."""
+
+    decoder: str | None = option(
+        None, "Pretrained language model of transformers: a hub name or a local folder. null: a GPT-2 from nothing, of the sizes below."
+    )
+    vocab_size: int = option(8192, "decoder=null: size of the vocabulary, CLIP's with its first merges alone; 49408 is all of it.")
+    dim: int = option(256, "decoder=null: channels; a multiple of captioning.heads.")
+    layers: int = option(3, "decoder=null: transformer blocks.")
+    heads: int = option(4, "decoder=null: heads of each attention.")
+    dropout: float = option(0.1, "decoder=null: dropout.")
+    max_length: int = option(40, "Tokens of a caption at most; longer ones are cut.")
+    label_smoothing: float = option(0.1, "Share of each target that is spread over the vocabulary, 0 to 1.")
+    num_beams: int = option(3, "Captions that are followed at once when one is written; 1 is greedy.")
+    length_penalty: float = option(1.0, "Beams are compared by log probability / length ** this; higher makes captions longer.")
+    no_repeat_ngram_size: int = option(3, "No run of so many tokens is written twice in a caption; 0: any may.")
 
 
 @dataclass
@@ -295,6 +351,10 @@ class RootConfig:
     profile: list[int] | None = option(
         None, "Trace these steps, the first and the last one, counted from this start: [10,12]; writes run_dir/profile."
     )
+    task: Task = option(Task.pretrain, "pretrain; or a task that is learnt on a pre-trained model: vqa or captioning.")
+    init: str | None = option(
+        None, "task=vqa or captioning: a run directory or checkpoint of timix-train, whose model is taken with its weights and settings."
+    )
     real_data_dir: str | None = option(None, "Folder of the published data sets, for experiments that use them; null: $TIMIX_REAL_DATA.")
     data: DataConfig = option(DataConfig, "Data.")
     model: ModelConfig = option(ModelConfig, "Towers.")
@@ -303,6 +363,9 @@ class RootConfig:
     loss: LossConfig = option(LossConfig, "Contrastive loss.")
     optim: OptimConfig = option(OptimConfig, "Optimizer and schedule.")
     trainer: TrainerConfig = option(TrainerConfig, "The loop.")
+    tune: TuneConfig = option(TuneConfig, "Fine-tuning.")
+    vqa: VqaConfig = option(VqaConfig, "Visual question answering.")
+    captioning: CaptioningConfig = option(CaptioningConfig, "Captioning.")
     checkpoint: CheckpointConfig = option(CheckpointConfig, "Checkpoints.")
     evaluation: EvaluationConfig = option(EvaluationConfig, "Evaluation.")
     pictures: PicturesConfig = option(PicturesConfig, "Pictures in the report.")

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from timix_pl.config.build import load_weights, read_run
+from timix_pl.config.build import read_run
 from timix_pl.config.options import as_typed
-from timix_pl.config.parts import build_model
+from timix_pl.config.parts import build_model, load_weights
 from timix_pl.config.run_dir import flat
-from timix_pl.config.schema import DataKind, RootConfig
+from timix_pl.config.schema import DataKind, RootConfig, Task
 from timix_pl.core.errors import RunError, TimixError
 from timix_pl.core.files import nearest_path
 from timix_pl.export import safetensors
@@ -96,6 +96,10 @@ def run_facts(cfg: RootConfig, checkpoint: Path) -> RunFacts:
 
 
 def _load_run(cfg: RootConfig, checkpoint: Path, device: str | torch.device = "cpu") -> TrainedModel:
+    if cfg.task is not Task.pretrain:
+        raise RunError(
+            f"{checkpoint}: a run with task={cfg.task}; only pre-training runs can be loaded and exported, such as its init={cfg.init}"
+        )
     encoder = build_model(cfg, load_weights=False)
     load_weights(encoder, checkpoint)
     config = open_clip_config(

@@ -13,12 +13,12 @@ from typing import Any
 
 from timix_pl.config.options import as_typed, nearest, schema_options
 from timix_pl.config.ranges import RANGES
-from timix_pl.config.schema import Compute, DataKind, Lam, LauncherKind, MixingKind, RootConfig, ScheduleKind, Strategy, Targets
+from timix_pl.config.schema import Compute, DataKind, Lam, LauncherKind, MixingKind, RootConfig, ScheduleKind, Strategy, Targets, Task
 from timix_pl.core.errors import DataError
 from timix_pl.data.shards import is_image_folder, resolve_shards
 from timix_pl.models.architectures import known_architectures
 
-TASKS = ("retrieval", "zero_shot", "grounding", "carry_over", "linear_probe", "knn", "noise", "mutual_information")
+TASKS = ("retrieval", "zero_shot", "grounding", "carry_over", "linear_probe", "knn", "noise", "mutual_information", "vqa", "captioning")
 SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards", "probe_train_shards", "noise_shards")
 LABELLED_SHARDS = ("zero_shot_shards", "probe_train_shards")
 OF_TORCHRUN = ("launcher.rdzv_endpoint", "launcher.node_rank")
@@ -83,6 +83,7 @@ def _ranges(cfg: RootConfig, beginning: str = "") -> Iterator[str]:
 
 def _independent_of_numbers(cfg: RootConfig) -> Iterator[str]:
     yield from _run(cfg)
+    yield from _task(cfg)
     yield from _shards(cfg)
     yield from _architecture(cfg)
     yield from _mixing(cfg)
@@ -99,6 +100,29 @@ def _run(cfg: RootConfig) -> Iterator[str]:
         yield f"{_said(cfg, 'resume')}: must be auto, never, or a checkpoint file or folder; there is none (auto finds the newest)"
     if cfg.profile is not None and not (len(cfg.profile) == 2 and 1 <= cfg.profile[0] <= cfg.profile[1]):
         yield f"{_said(cfg, 'profile')}: must be [first,last], two steps counted from 1, e.g. profile=[10,12]"
+
+
+def _task(cfg: RootConfig) -> Iterator[str]:
+    """What does not go together with pre-training, and what does not with a task."""
+    task, data = cfg.task, cfg.data
+    if task is Task.pretrain:
+        if cfg.init is not None:
+            yield f"{_said(cfg, 'init')}: a task starts from another run, as in task=vqa; to pre-train from weights set model.pretrained"
+        return
+    if _mixes(cfg):
+        yield f"{_said(cfg, 'task', 'mixing.kind')}: images are mixed in pre-training alone; leave mixing out"
+    if data.kind is DataKind.stream:
+        yield f"{_said(cfg, 'task', 'data.kind')}: a task needs shards that can be indexed; choose data=shards ('timix-data index' indexes)"
+    if task is Task.vqa and data.kind is DataKind.scenes:
+        yield f"{_said(cfg, 'task', 'data.kind')}: the embedded data set has no questions; choose data=shards, or experiment=visual7w"
+    if task is Task.vqa and cfg.vqa.heads > 0 and cfg.vqa.dim % cfg.vqa.heads:
+        yield f"{_said(cfg, 'vqa.dim', 'vqa.heads')}: the channels are shared out to the heads; e.g. vqa.dim={64 * cfg.vqa.heads}"
+    if cfg.trainer.strategy is Strategy.fsdp:
+        yield f"{_said(cfg, 'task', 'trainer.strategy')}: tasks are learnt with a copy of the model on each device; choose trainer=ddp"
+    captioning = cfg.captioning
+    if task is Task.captioning and captioning.decoder is None and captioning.heads > 0 and captioning.dim % captioning.heads:
+        said = _said(cfg, "captioning.dim", "captioning.heads")
+        yield f"{said}: the channels are shared out to the heads; e.g. captioning.dim={64 * captioning.heads}"
 
 
 def _shards(cfg: RootConfig) -> Iterator[str]:
@@ -122,7 +146,7 @@ def _shards(cfg: RootConfig) -> Iterator[str]:
     if data.kind is not DataKind.scenes:
         if data.train_shards is None:
             yield "data.train_shards is not set: name the folder of the training shards, or try the embedded data set with data=scenes"
-        if data.region_shards is None and cfg.pta.enabled:
+        if data.region_shards is None and teaches_pta(cfg):
             yield (
                 f"data.region_shards is not set, and {_said(cfg, 'mixing.kind', 'pta.enabled')} learns from images with boxes: "
                 "name the folder of the region shards, or choose mixing=none, cutmix, mixup or mixgen, which need none"
@@ -166,6 +190,11 @@ def _architecture(cfg: RootConfig) -> Iterator[str]:
     name, known = cfg.model.architecture, known_architectures()
     if name not in known:
         yield f"{_said(cfg, 'model.architecture')}: unknown{nearest(name, known)}; open_clip.list_models() lists all names"
+
+
+def teaches_pta(cfg: RootConfig) -> bool:
+    """Whether the run trains the patch-text alignment head; a fine-tuning run only keeps it."""
+    return cfg.pta.enabled and cfg.task is Task.pretrain
 
 
 def _mixes(cfg: RootConfig) -> bool:
@@ -260,7 +289,7 @@ def _of_another_launcher(cfg: RootConfig) -> Iterator[str]:
 
 def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
     """Batch sizes and group sizes that do not divide among ``ranks`` processes, or leave one too little. What is proposed fits together."""
-    if cfg.pta.enabled:
+    if teaches_pta(cfg):
         if cfg.pta.batch_size % ranks:
             yield _not_shared(cfg, "pta.batch_size", ranks, ranks)
         if cfg.pta.negative_frac > 0 and cfg.pta.batch_size < 2:

@@ -65,6 +65,24 @@ class RegionBatch(NamedTuple):
     shards: tuple[str, ...] = ()
 
 
+class TaskBatch(NamedTuple):
+    """This rank's share of a fine-tuning step: images once each, and the items (questions, captions) that point at them.
+
+    ``image_index`` is ascending; ``items_per_image`` says the same as numbers, for those who cut the batch. Every tensor of ``items`` has
+    one row per item. ``num_items`` counts the items of each term of the task's loss. The rest is as in ``Batch``.
+    """
+
+    images: UInt8[Tensor, "B 3 H W"]
+    image_index: Int[Tensor, " N"]
+    items_per_image: list[int]
+    items: dict[str, Tensor]
+    num_items: dict[str, int]
+    keys: list[str]
+    first: int
+    problems: list[dict[str, Any]]
+    shards: tuple[str, ...] = ()
+
+
 class Windows(NamedTuple):
     """Square windows on the patch grid: top-left corners (row, column) in patches, one per mixed image."""
 

@@ -1,5 +1,6 @@
 """Training batches for Lightning, in an order that a resumed run goes on with."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,11 @@ from timix_pl.core.distributed import rank, world_size
 from timix_pl.core.errors import RunError
 from timix_pl.data.loader import Loader
 from timix_pl.data.resampled import ResampledSet, ResampledShards
+from timix_pl.data.task_set import TaskItems, TaskSet
 from timix_pl.data.training_set import SampleStream, TrainingSet
+
+LOADING = {"global_batch_size", "max_steps", "seed", "num_workers", "prefetch_batches", "allow_changed"}
+"""Options of every data module; the others are those of its data set."""
 
 
 class StepSampler(Sampler[int]):
@@ -27,17 +32,15 @@ class StepSampler(Sampler[int]):
         return self.max_steps
 
 
-class PretrainDataModule(LightningDataModule):
-    """Pairs and regions of one run.
+class StepDataModule(LightningDataModule, ABC):
+    """Batches by step of one run, and where they stand.
 
     Args:
-        pairs: the stream of image-text pairs, or shards drawn with replacement; ``regions``: of region images, or None.
-        tokenizer: captions to tokens.
-        global_batch_size: pairs per step over all ranks.
+        pairs: the stream of samples, or shards drawn with replacement; ``regions``: of region images, or None.
+        global_batch_size: samples per step over all ranks.
         max_steps: steps of the whole run.
         num_workers: loader processes; ``prefetch_batches``: batches prepared ahead by each.
         allow_changed: go on although the shards differ from those that the checkpoint knows.
-        options: see :class:`timix_pl.data.training_set.TrainingSet`.
     Raises:
         RunError: on loading a checkpoint whose shards, seed or batch size differ.
     """
@@ -45,8 +48,7 @@ class PretrainDataModule(LightningDataModule):
     def __init__(
         self,
         pairs: SampleStream | ResampledShards,
-        regions: SampleStream | None,
-        tokenizer: Callable[[list[str]], Tensor],
+        regions: SampleStream | None = None,
         *,
         global_batch_size: int,
         max_steps: int,
@@ -54,31 +56,20 @@ class PretrainDataModule(LightningDataModule):
         num_workers: int = 2,
         prefetch_batches: int = 4,
         allow_changed: bool = False,
-        **options: Any,
     ):
         super().__init__()
         self.pairs, self.regions = pairs, regions
         self.max_steps, self.global_batch_size, self.seed = max_steps, global_batch_size, seed
-        self._tokenizer, self._num_workers, self._prefetch_batches = tokenizer, num_workers, prefetch_batches
-        self._allow_changed, self._options = allow_changed, options
+        self._num_workers, self._prefetch_batches, self._allow_changed = num_workers, prefetch_batches, allow_changed
+
+    @abstractmethod
+    def training_set(self) -> Any:
+        """This rank's batches by step."""
 
     @property
     def fingerprint(self) -> str:
         """Changes when the shards, their weights or the shuffling window do."""
         return "-".join(stream.fingerprint for stream in (self.pairs, self.regions) if stream is not None)
-
-    def training_set(self) -> TrainingSet:
-        """This rank's batches by step."""
-        return TrainingSet(
-            self.pairs if isinstance(self.pairs, SampleStream) else None,
-            self.regions,
-            self._tokenizer,
-            global_batch_size=self.global_batch_size,
-            seed=self.seed,
-            rank=rank(),
-            world_size=world_size(),
-            **self._options,
-        )
 
     def train_dataloader(self) -> Loader:
         """One item is one optimizer step; the loader starts after the steps that are done."""
@@ -117,3 +108,65 @@ class PretrainDataModule(LightningDataModule):
         ):
             if value != before:
                 raise RunError(f"{key}={value}: the checkpoint was made with {before}; use that, or another run_dir")
+
+
+class PretrainDataModule(StepDataModule):
+    """Pairs and regions of one run.
+
+    Args:
+        pairs, regions: see :class:`StepDataModule`.
+        tokenizer: captions to tokens.
+        loading: the options of :class:`StepDataModule`.
+        options: see :class:`timix_pl.data.training_set.TrainingSet`.
+    """
+
+    def __init__(
+        self,
+        pairs: SampleStream | ResampledShards,
+        regions: SampleStream | None,
+        tokenizer: Callable[[list[str]], Tensor],
+        **options: Any,
+    ):
+        loading = {name: options.pop(name) for name in LOADING & options.keys()}
+        super().__init__(pairs, regions, **loading)
+        self._tokenizer, self._options = tokenizer, options
+
+    def training_set(self) -> TrainingSet:
+        """This rank's batches by step."""
+        return TrainingSet(
+            self.pairs if isinstance(self.pairs, SampleStream) else None,
+            self.regions,
+            self._tokenizer,
+            global_batch_size=self.global_batch_size,
+            seed=self.seed,
+            rank=rank(),
+            world_size=world_size(),
+            **self._options,
+        )
+
+
+class TaskDataModule(StepDataModule):
+    """Images of one run, and what a task learns of them.
+
+    Args:
+        samples: the stream of images.
+        task_items: what is learnt of them.
+        options: of :class:`StepDataModule`, and of :class:`timix_pl.data.task_set.TaskSet`.
+    """
+
+    def __init__(self, samples: SampleStream, task_items: TaskItems, **options: Any):
+        loading = {name: options.pop(name) for name in LOADING & options.keys()}
+        super().__init__(samples, **loading)
+        self._samples, self._task_items, self._options = samples, task_items, options
+
+    def training_set(self) -> TaskSet:
+        """This rank's batches by step."""
+        return TaskSet(
+            self._samples,
+            self._task_items,
+            global_batch_size=self.global_batch_size,
+            seed=self.seed,
+            rank=rank(),
+            world_size=world_size(),
+            **self._options,
+        )

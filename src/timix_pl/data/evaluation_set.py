@@ -90,9 +90,11 @@ class EvaluationSet(Dataset[EvaluationItem]):
         """
         return any(usable_regions(self._reader.regions(number))[0] for number in self._some())
 
-    def check_captions(self) -> None:
+    def check_captions(self, task: str) -> None:
         """Find out before an evaluation that samples have no captions. No image is read, and of many samples 64 are looked at.
 
+        Args:
+            task: of ``evaluation.tasks``, for the message.
         Raises:
             DataError: one of them has none, or none that can be read.
         """
@@ -104,8 +106,8 @@ class EvaluationSet(Dataset[EvaluationItem]):
                 raise self._unusable(number, error) from error
             if not captions:
                 raise DataError(
-                    f"{self._key}: {shard}: {key} has no captions, and retrieval needs at least one for every image. Write them "
-                    f'into the shard ({key}.txt, or "captions" in {key}.json), or leave retrieval out of evaluation.tasks'
+                    f"{self._key}: {shard}: {key} has no captions, and {task} needs at least one for every image. Write them "
+                    f'into the shard ({key}.txt, or "captions" in {key}.json), or leave {task} out of evaluation.tasks'
                 )
 
     def _some(self) -> list[int]:

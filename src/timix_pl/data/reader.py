@@ -90,6 +90,15 @@ class ShardReader:
         index, _, row = self._find(number)
         return index.path.name, str(index.keys[row])
 
+    def extra(self, number: int) -> dict[str, Any]:
+        """The further fields of a sample's JSON, without reading its image.
+
+        Raises:
+            BadSampleError: the JSON is not what it should be.
+        """
+        index, file, row = self._find(number)
+        return make_sample("", "", b"", "", None, self._member(file, index, row, JSON)).extra
+
     def folder(self, number: int) -> str:
         """The folder or URL that a sample's shard lies in."""
         path = self._entry(self._shard_of(number)).path

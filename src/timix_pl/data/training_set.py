@@ -1,47 +1,31 @@
 """A step's batch from its number alone: what the loader's workers run."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import permutation, seed_of, uniform
 from timix_pl.core.types import Batch, RegionBatch, Sample
 from timix_pl.core.words import counted
-from timix_pl.data.augment import Crop, crop_fills, crop_image, crop_regions, random_colors, random_crop, usable_regions
-from timix_pl.data.decode import EncodedImage
+from timix_pl.data.augment import Crop, crop_regions, usable_regions
 from timix_pl.data.order import BlendedOrder, SourceOrder
 from timix_pl.data.patch_labels import boxes_by_phrase, patch_labels
 from timix_pl.data.reader import BadSampleError, ShardReader
 from timix_pl.data.remote import RemoteAccess, gather_manifest
 from timix_pl.data.shards import resolve_shards
+from timix_pl.data.training_images import Augmentation, TrainingImages, stack
 
 _MAX_REPLACEMENTS = 100
 _MAX_OF_SHARD = 20
 """Replacements drawn from the shard of the bad sample; those after that are of any shard."""
 
 _MAX_REGION_CROPS = 4
-
-
-class Augmentation(NamedTuple):
-    """Random resized crop, flip and colours.
-
-    ``scale``: smallest and largest share of the area; ``ratio``: of the aspect ratio; the rest: see
-    :func:`timix_pl.data.augment.random_colors`.
-    """
-
-    scale: tuple[float, float] = (0.9, 1.0)
-    ratio: tuple[float, float] = (0.75, 1.3333)
-    flip: bool = False
-    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    color_jitter_prob: float = 0.8
-    gray_prob: float = 0.0
 
 
 class SampleStream:
@@ -162,10 +146,10 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
             region_batch_size,
             region_every_n_steps,
         )
-        self._size, self._grid, self._seed, self.rank, self._world_size = image_size_px, patch_grid, seed, rank, world_size
-        self._augmentation, self._max_phrases, self._template = augmentation, max_phrases, phrase_template
+        self._images = TrainingImages(image_size_px, patch_grid, augmentation, seed=seed, max_image_px=max_image_px)
+        self._grid, self._seed, self.rank, self._world_size = patch_grid, seed, rank, world_size
+        self._max_phrases, self._template = max_phrases, phrase_template
         self._min_cover, self._negative_frac, self._caption_positive = min_cover, negative_frac, caption_positive
-        self._max_image_px = max_image_px
 
     def __getitem__(self, step: int) -> tuple[Batch, RegionBatch | None]:
         assert self.pairs is not None
@@ -185,7 +169,7 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         images, captions, keys, shards = zip(*pairs, strict=True)
         region_batch = self._region_batch(step, problems)
         first = self.rank * self.batch_size
-        return Batch(_stack(images), self.tokenizer(list(captions)), list(keys), list(captions), first, problems, shards), region_batch
+        return Batch(stack(images), self.tokenizer(list(captions)), list(keys), list(captions), first, problems, shards), region_batch
 
     def use_pair(self, sample: Sample, ids: tuple[int, int]) -> tuple[NDArray[np.uint8], str, str, str]:
         """The augmented image, one of the captions, the key, and the shard's file name.
@@ -197,25 +181,10 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         """
         if not sample.captions:
             raise BadSampleError("the sample has no caption")
-        image = self._open(sample)
-        crop = self._random_crop(image, "pairs", *ids)
+        image = self._images.open(sample)
+        crop = self._images.random_crop(image, "pairs", *ids)
         caption = sample.captions[seed_of("caption", self._seed, *ids) % len(sample.captions)]
-        return self._cropped(image, crop, "pairs", *ids), caption, sample.key, sample.shard
-
-    def _open(self, sample: Sample) -> EncodedImage:
-        image = EncodedImage(sample.image, sample.image_ext, max_image_px=self._max_image_px)
-        patch_px = max(self._size[0] // self._grid[0], self._size[1] // self._grid[1])
-        if min(image.height, image.width) < patch_px:
-            raise BadSampleError(f"the image of {image.width} x {image.height} pixels is smaller than a patch of {patch_px} pixels")
-        return image
-
-    def _random_crop(self, image: EncodedImage, *ids: int | str) -> Crop:
-        scale, ratio, flip = self._augmentation[:3]
-        return random_crop(image.width / image.height, scale, ratio, flip, self._seed, *ids)
-
-    def _cropped(self, image: EncodedImage, crop: Crop, *ids: int | str) -> NDArray[np.uint8]:
-        pixels = image.decode(partial(crop_fills, crop, self._size))
-        return random_colors(crop_image(pixels, crop, self._size), *self._augmentation[3:], self._seed, *ids)
+        return self._images.cropped(image, crop, "pairs", *ids), caption, sample.key, sample.shard
 
     def _region_batch(self, step: int, problems: list[dict[str, Any]]) -> RegionBatch | None:
         if self.regions is None or step % self.region_every_n_steps:
@@ -245,7 +214,7 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
             phrases += [captions[number] for number in captioned]
             image_index = torch.cat((image_index, torch.tensor(captioned, dtype=torch.long)))
             labels = torch.cat((labels, labels.new_ones(len(captioned), labels.shape[1])))
-        return RegionBatch(_stack(images), self.tokenizer(phrases), image_index, labels, list(keys), shards)
+        return RegionBatch(stack(images), self.tokenizer(phrases), image_index, labels, list(keys), shards)
 
     def _use_regions(
         self, sample: Sample, ids: tuple[int, int], notes: list[dict[str, Any]]
@@ -260,9 +229,9 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
             folder = self.regions.reader.folder(ids[1])
             where = {"stream": "data.region_shards", "folder": folder, "shard": sample.shard, "key": sample.key}
             notes.append(where | {"reason": reason, "outcome": "used in part"})
-        image = self._open(sample)
+        image = self._images.open(sample)
         for attempt in range(_MAX_REGION_CROPS):
-            crop = self._random_crop(image, "regions", attempt, *ids)
+            crop = self._images.random_crop(image, "regions", attempt, *ids)
             if found := crop_regions(usable, crop):
                 break
         else:
@@ -272,7 +241,7 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         chosen = sorted(permutation(len(phrases), "phrases", self._seed, *ids)[: self._max_phrases])
         caption = sample.captions[seed_of("caption", self._seed, *ids) % len(sample.captions)] if sample.captions else None
         drawn = {phrases[number]: boxes[phrases[number]] for number in chosen}
-        cropped = self._cropped(image, crop, "regions", *ids)
+        cropped = self._images.cropped(image, crop, "regions", *ids)
         return cropped, drawn, {region.phrase for region in usable}, caption, sample.key, sample.shard
 
     def _negatives(self, candidates: Sequence[list[str]], held: Sequence[set[str]], step: int, first: int) -> list[tuple[str, int]]:
@@ -287,8 +256,3 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
             drawn = uniform(len(phrases), "negatives", self._seed, step, first + image) < self._negative_frac
             added += [(phrase, image) for phrase, taken in zip(phrases, drawn, strict=True) if taken and phrase not in held[image]]
         return added
-
-
-def _stack(images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """One tensor (B 3 H W); in a loader's process it lies in shared memory from the start, and is sent without a copy."""
-    return default_collate([torch.from_numpy(image).permute(2, 0, 1) for image in images])

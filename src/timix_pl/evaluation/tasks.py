@@ -16,7 +16,7 @@ class Evaluator(Protocol):
 
     name: str
 
-    def run(self, model: DualEncoderLike, device: torch.device) -> EvaluationResult: ...
+    def run(self, model: Any, device: torch.device) -> EvaluationResult: ...
 
 
 class EvaluationError(TimixError):

@@ -162,6 +162,10 @@ class DualEncoder(nn.Module):
         encoder = cls(image, text, tokenizer, image_size_px=size, mean=statistics["mean"], std=statistics["std"], pta=pta, **options)
         return encoder.to(device)
 
+    def parts(self) -> dict[str, nn.Module]:
+        """What the model is made of, by name: the towers, and the head where there is one."""
+        return {"image": self.image, "text": self.text} | ({"pta": self.pta} if self.pta is not None else {})
+
     def blocks(self) -> list[nn.Module]:
         """The repeated transformer blocks of both towers: what checkpointing, compilation and sharding apply to, one by one."""
         return self.image.blocks() + self.text.blocks()

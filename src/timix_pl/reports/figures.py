@@ -33,7 +33,7 @@ class Figure:
     @property
     def times_chance(self) -> float | None:
         """How many times better than chance; None where chance is unknown, zero or negative."""
-        if unit(self.name) not in (Unit.share, Unit.rank):
+        if unit(self.name) is Unit.nats:
             return None
         better, worse = (self.chance, self.value) if lower_is_better(self.name) else (self.value, self.chance)
         return better / worse if better is not None and worse is not None and better >= 0 < worse else None
@@ -111,12 +111,14 @@ def words(name: str) -> str:
 
 
 def value_text(name: str, value: float) -> str:
-    """The value of a metric for people: a share of 0.631 as '63.1%', a rank as '3.5' or '12,000'."""
+    """The value of a metric for people: a share of 0.631 as '63.1%', a rank as '3.5' or '12,000', CIDEr-D as papers have it, times 100."""
     if not math.isfinite(value):
         return "undefined"
     kind = unit(name)
     if kind is Unit.rank:
         return f"{value:,.1f}".removesuffix(".0")
+    if name.endswith("cider_d"):
+        return f"{value * 100:.1f}"
     if kind is not Unit.share:
         return f"{value:.3f}" + " nats" * (kind is Unit.nats)
     return f"{value * 100:.1f}%" if value == 0 or value >= 0.001 else f"{value * 100:.2g}%"

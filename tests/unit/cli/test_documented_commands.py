@@ -89,6 +89,9 @@ def test_a_documented_command_line_is_accepted(line, typed, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     if command == "timix-train" and "--help" not in words:
         write_own_conf(tmp_path)
+        for word in words:
+            if word.startswith("init="):
+                write_run(Path(word.partition("=")[2]))
         train.main([*words, "dry_run=true"])
         assert "Parameters" in capsys.readouterr().out
     elif command == "timix-evaluate" and any(word.startswith("checkpoint=open_clip:") for word in words):

@@ -22,7 +22,7 @@ BOX = {"x": 0, "y": 0, "width": 4, "height": 4, "w": 4, "h": 4}
 def collections(tmp_path, make_image, monkeypatch):
     """One small collection of each layout, under the names that the page uses."""
     names = [f"{i}.jpg" for i in range(20)]
-    for folder in ("my_photos", "Images", "train2017", "vg/VG_100K", "photos", "."):
+    for folder in ("my_photos", "Images", "train2017", "vg/VG_100K", "photos", "v7w", "train2014", "."):
         for name in names:
             make_image(tmp_path / folder / name)
     for i in range(20):
@@ -34,12 +34,20 @@ def collections(tmp_path, make_image, monkeypatch):
         "pairs.tsv": "filepath\ttitle\n0.jpg\ta photo\n",
         "bare.tsv": "a photo\t0.jpg\n",
     }
+    pair = {"question": "Who?", "answer": "A dog.", "multiple_choices": ["A cat."], "type": "who"}
+    visual7w = [{"image_id": i, "filename": f"{i}.jpg", "split": ("train", "val")[i % 2], "qa_pairs": [pair]} for i in range(20)]
+    make_image(tmp_path / "train2014" / "COCO_train2014_000000000001.jpg")
+    asked = {"question_id": 1, "image_id": 1, "question": "Who?"}
+    given = {"question_id": 1, "image_id": 1, "answers": [{"answer": "dog"}], "answer_type": "other"}
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 40, "height": 20} for i in range(20)]
     boxes = [{"image_id": i, "category_id": 1, "bbox": [0, 0, 4, 4]} for i in range(20)]
     image_data = [{"image_id": i, "url": f"http://x/VG_100K/{i}.jpg", "width": 40, "height": 20} for i in range(20)]
     write_json = {
         "captions_train2017.json": {"images": images, "annotations": [{"image_id": 0, "caption": "a photo"}]},
         "instances_train2017.json": {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "dog"}]},
+        "dataset_v7w_telling.json": {"images": visual7w},
+        "v2_OpenEnded_mscoco_train2014_questions.json": {"questions": [asked]},
+        "v2_mscoco_train2014_annotations.json": {"annotations": [given], "data_subtype": "train2014"},
         "image_data.json": image_data,
         "region_descriptions.json": [{"id": 0, "regions": [BOX | {"phrase": "a dog"}]}],
         "objects.json": [{"image_id": 0, "objects": [BOX | {"names": ["dog"]}]}],

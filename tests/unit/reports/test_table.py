@@ -6,6 +6,7 @@ from timix_pl.reports.table import results_table
 
 def test_each_metric_stands_beside_chance_and_says_how_many_times_better_it_is():
     metrics = {"retrieval/mean_recall": 0.5, "retrieval/image_to_text/median_rank": 4.0, "zero_shot/top_1": 0.02, "other/accuracy": 1.0}
+    metrics["captioning/cider_d"] = 1.134
     chance = {"retrieval/mean_recall": 0.01, "retrieval/image_to_text/median_rank": 32.5, "zero_shot/top_1": 0.04}
     _, _, *rows = results_table(metrics, chance).splitlines()
     assert [row.split() for row in rows] == [
@@ -13,6 +14,7 @@ def test_each_metric_stands_beside_chance_and_says_how_many_times_better_it_is()
         ["retrieval/image_to_text/median_rank", "4", "32.5", "8.1", "×"],  # a rank: lower is better
         ["zero_shot/top_1", "2.0%", "4.0%", "0.5", "×"],
         ["other/accuracy", "100.0%", "-"],
+        ["captioning/cider_d", "113.4", "-"],  # no share; as papers have it
     ]
 
 

@@ -57,10 +57,10 @@ def training_module(model, *, num_steps=4, objective=None, optim=None, **options
     return PretrainModule(model, objective or Objective(), optim, **(defaults | options))
 
 
-def trainer_for(max_steps, *, callbacks=(), logger=None, root: Path | None = None, accelerator="cpu", **options):
+def trainer_for(max_steps, *, callbacks=(), logger=None, root: Path | None = None, accelerator="cpu", devices=1, **options):
     return Trainer(
         accelerator=accelerator,
-        devices=1,
+        devices=devices,
         max_steps=max_steps,
         max_epochs=-1,
         limit_val_batches=0,

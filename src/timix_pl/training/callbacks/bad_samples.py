@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from timix_pl.core.distributed import gather_objects
 from timix_pl.core.errors import DataError
 from timix_pl.core.files import drop_lines_after
-from timix_pl.training.module import PretrainModule
+from timix_pl.training.step_module import StepModule
 
 _MIN_SAMPLES = 1000
 
@@ -37,7 +37,7 @@ class BadSamplesCallback(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write down this rank's bad samples; look at all ranks' when the step is logged."""
-        assert isinstance(pl_module, PretrainModule)
+        assert isinstance(pl_module, StepModule)
         problems = batch[0].problems
         self._num_bad_here += _num_not_used(problems)
         if problems:

@@ -14,7 +14,7 @@ from timix_pl.core.errors import RunError, StoppedBySignal
 from timix_pl.core.files import atomic_path
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.checkpoint_io import plain_values, remove
-from timix_pl.training.module import PretrainModule
+from timix_pl.training.step_module import StepModule
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class CheckpointsCallback(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ranks that look for the newest checkpoint each on their own must have found the same."""
-        assert isinstance(pl_module, PretrainModule)
+        assert isinstance(pl_module, StepModule)
         steps = gather_objects(pl_module.global_step)
         if len(set(steps)) > 1:
             raise RunError(
@@ -71,7 +71,7 @@ class CheckpointsCallback(Checkpoint):
 
         The best first: the step's checkpoint knows of it.
         """
-        assert isinstance(pl_module, PretrainModule)
+        assert isinstance(pl_module, StepModule)
         step = pl_module.global_step
         if self.evaluation is not None and self.evaluation.result_step == step:
             self._save_best(trainer, self.evaluation.result.metrics)

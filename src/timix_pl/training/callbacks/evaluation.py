@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from timix_pl.core.types import EvaluationResult
 from timix_pl.evaluation.results import write_result
 from timix_pl.evaluation.tasks import EvaluationError, Evaluator, run_tasks
-from timix_pl.training.module import PretrainModule
 from timix_pl.training.sharding import whole_weights
+from timix_pl.training.step_module import StepModule
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class EvaluationCallback(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Evaluate if it is time."""
-        assert isinstance(pl_module, PretrainModule)
+        assert isinstance(pl_module, StepModule)
         step = pl_module.global_step
         if not self.evaluators or not (step == trainer.max_steps or (self.every_n_steps and step % self.every_n_steps == 0)):
             return

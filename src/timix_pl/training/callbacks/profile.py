@@ -11,9 +11,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from timix_pl.mixing.step import MixStep
 from timix_pl.training.module import PretrainModule
+from timix_pl.training.step_module import StepModule
 
 log = logging.getLogger(__name__)
 
+_PART_NAMES = {"image": "image tower", "text": "text tower", "pta": "PTA head"}
 _NUM_OPERATORS = 50
 """Rows of the table of operators."""
 
@@ -68,7 +70,7 @@ class ProfileCallback(Callback):
     def _begin(self, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        assert isinstance(module, PretrainModule)
+        assert isinstance(module, StepModule)
         on_gpu = module.device.type == "cuda"
         profiler = profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])])
         self._tracing = ExitStack()
@@ -103,20 +105,18 @@ class ProfileCallback(Callback):
         log.info("%s: open it at https://ui.perfetto.dev; the operators that took longest are in %s", trace, table)
 
 
-def _parts(module: PretrainModule) -> list[tuple[Any, str, str]]:
+def _parts(module: StepModule) -> list[tuple[Any, str, str]]:
     """Owner, method and name of each part of a step; the optimizer names itself."""
-    model = module.model
-    return [
-        (model.image, "forward", "image tower"),
-        (model.text, "forward", "text tower"),
-        *([(model.pta, "forward", "PTA head")] if model.pta is not None else []),
-        (MixStep, "plan", "plan mixing"),
-        (MixStep, "apply", "mix"),
-        (MixStep, "apply_tokens", "mix"),
-        (module.objective, "contrastive", "loss"),
-        (module.objective, "regions", "PTA loss"),
-        (module, "manual_backward", "backward"),
-    ]
+    named = [(part, "forward", _PART_NAMES.get(name, name)) for name, part in module.model.parts().items()]
+    if isinstance(module, PretrainModule):
+        named += [
+            (MixStep, "plan", "plan mixing"),
+            (MixStep, "apply", "mix"),
+            (MixStep, "apply_tokens", "mix"),
+            (module.objective, "contrastive", "loss"),
+            (module.objective, "regions", "PTA loss"),
+        ]
+    return [*named, (module, "manual_backward", "backward")]
 
 
 @contextmanager

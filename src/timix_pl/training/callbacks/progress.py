@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from timix_pl.training.module import PretrainModule
+from timix_pl.training.step_module import StepModule
 
 
 class StepProgressBar(TQDMProgressBar):
@@ -28,5 +28,5 @@ class StepProgressBar(TQDMProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The loss of the last row of metrics. Lightning's own ``log`` would ask the device for it in every step, and wait."""
-        assert isinstance(pl_module, PretrainModule)
+        assert isinstance(pl_module, StepModule)
         return {"loss": f"{pl_module.logged_loss:.3g}"}

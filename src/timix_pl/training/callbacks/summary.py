@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from timix_pl.core.files import atomic_path
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
-from timix_pl.training.module import PretrainModule
+from timix_pl.training.step_module import StepModule
 
 
 class SummaryCallback(Callback):
@@ -29,17 +29,14 @@ class SummaryCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        assert isinstance(pl_module, PretrainModule)
-        towers = {"image": pl_module.model.image, "text": pl_module.model.text, "pta": pl_module.model.pta}
-        self.facts["num_parameters"] = {
-            name: sum(p.numel() for p in part.parameters()) for name, part in towers.items() if part is not None
-        }
+        assert isinstance(pl_module, StepModule)
+        self.facts["num_parameters"] = {name: sum(p.numel() for p in part.parameters()) for name, part in pl_module.model.parts().items()}
         self._started_s = time.time()
         self._write("running", trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Still running."""
-        assert isinstance(pl_module, PretrainModule)
+        assert isinstance(pl_module, StepModule)
         if pl_module.logs_now():
             self._write("running", trainer, pl_module)
 
@@ -70,7 +67,7 @@ class SummaryCallback(Callback):
     def _write(self, status: str, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.is_global_zero or not self._started_s:
             return
-        assert isinstance(module, PretrainModule)
+        assert isinstance(module, StepModule)
         wall_s = self._wall_s()
         progress = {"steps": module.global_step, "consumed": module.consumed, "wall_s": wall_s}
         summary = self.facts | {"status": status} | progress | {"samples_per_s": module.consumed / wall_s}

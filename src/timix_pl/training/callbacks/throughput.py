@@ -14,6 +14,7 @@ from timix_pl.core.types import Batch, RegionBatch
 from timix_pl.mixing.groups import num_mixed_rows
 from timix_pl.training.module import MixNow, PretrainModule
 from timix_pl.training.step_cost import NO_FLOPS, StepFlops, StepShape
+from timix_pl.training.step_module import StepModule
 
 
 class ThroughputCallback(Callback):
@@ -41,7 +42,7 @@ class ThroughputCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The loop begins to wait for its first batch."""
-        assert isinstance(pl_module, PretrainModule)
+        assert isinstance(pl_module, StepModule)
         for optimizer in trainer.optimizers:
             optimizer.register_step_pre_hook(lambda *_: self._optimizer.start(pl_module.device))
             optimizer.register_step_post_hook(lambda *_: self._optimizer.stop())
@@ -49,20 +50,21 @@ class ThroughputCallback(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """The batch is here: the wait is over."""
-        assert isinstance(pl_module, PretrainModule)
+        assert isinstance(pl_module, StepModule)
         self._started_s = time.perf_counter()
         self._waiting_s += self._started_s - pl_module.idle_since_s
         EXCHANGES.on = self._optimizer.on = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count the step; log now and then."""
-        assert isinstance(pl_module, PretrainModule)
+        assert isinstance(pl_module, StepModule)
         EXCHANGES.on = self._optimizer.on = False
         self._stepping_s += time.perf_counter() - self._started_s
         self._optimizing_s += self._optimizer.take()
         self._exchanging_s += EXCHANGES.take()
-        pairs, regions = batch
-        self._num_flops += self.flops.of(step_shape(pairs, regions, pl_module.mixing))
+        if isinstance(pl_module, PretrainModule):
+            pairs, regions = batch
+            self._num_flops += self.flops.of(step_shape(pairs, regions, pl_module.mixing))
         self._num_steps += 1
         if pl_module.logs_now():
             pl_module.note(self._values(pl_module))
@@ -72,7 +74,7 @@ class ThroughputCallback(Callback):
         """Exchanges outside training are not timed."""
         EXCHANGES.on = False
 
-    def _values(self, module: PretrainModule) -> dict[str, Any]:
+    def _values(self, module: StepModule) -> dict[str, Any]:
         total_s = self._stepping_s + self._waiting_s
         samples_per_s = self._num_steps * module.global_batch_size / total_s
         values = {

@@ -1,0 +1,115 @@
+"""From the configuration to the parts of a fine-tuning run: one entry of ``TASKS`` for each task."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from timix_pl.config import captioning, vqa
+from timix_pl.config.init import run_dir_of
+from timix_pl.config.parts import build_model, build_stream, image_options, load_weights, loading_options, num_steps
+from timix_pl.config.schema import DataKind, RootConfig, Task
+from timix_pl.core.errors import RunError
+from timix_pl.data.datamodule import TaskDataModule
+from timix_pl.data.task_set import TaskItems
+from timix_pl.data.training_set import SampleStream
+from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.fine_tuned import AnyModel, FineTuned
+from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint
+from timix_pl.training.checkpoint_io import plain_values
+
+log = logging.getLogger(__name__)
+
+Facts = dict[str, Any]
+"""What a model is built from besides the configuration, learnt once from the training shards; plain values, kept in every checkpoint."""
+
+
+class TaskParts(NamedTuple):
+    """How a task is built.
+
+    ``learn_facts`` reads them from the training shards. ``model`` adds the head; without facts, for a dry run, with sizes as they are
+    configured at most. ``items`` says what is learnt of a sample.
+    """
+
+    learn_facts: Callable[[RootConfig, SampleStream], Facts]
+    model: Callable[[RootConfig, DualEncoder, Facts | None], FineTuned]
+    items: Callable[[RootConfig, FineTuned, Facts], TaskItems]
+
+
+TASKS = {
+    Task.vqa: TaskParts(vqa.learn_facts, vqa.build_vqa_model, vqa.build_question_items),
+    Task.captioning: TaskParts(captioning.learn_facts, captioning.build_captioner, captioning.build_caption_items),
+}
+
+
+def build_fine_tuning(cfg: RootConfig, checkpoint: Path | None) -> tuple[FineTuned, TaskDataModule, Facts]:
+    """The model, with the weights of ``init`` unless the run goes on from a checkpoint of its own; its data; and its facts.
+
+    Raises:
+        TimixError: missing shards, shards without what the task learns, a checkpoint of another kind.
+    """
+    if cfg.data.region_shards is not None and cfg.data.kind is not DataKind.scenes:
+        log.info("data.region_shards is not used: boxes teach in pre-training alone")
+    parts, samples = TASKS[cfg.task], build_stream(cfg, "train")
+    facts = parts.learn_facts(cfg, samples) if checkpoint is None else saved_facts(checkpoint)
+    encoder = build_model(cfg)
+    if checkpoint is None:
+        _start(cfg, encoder)
+    model = parts.model(cfg, encoder, facts)
+    data = TaskDataModule(
+        samples,
+        parts.items(cfg, model, facts),
+        items_per_image=cfg.tune.items_per_image,
+        max_steps=num_steps(cfg, samples.num_samples),
+        **loading_options(cfg),
+        **image_options(cfg, encoder),
+    )
+    return model, data, facts
+
+
+def build_task_model(cfg: RootConfig, checkpoint: Path) -> tuple[AnyModel, int]:
+    """The model of a run as one of its checkpoints holds it, whatever the task, and the step after which that was written.
+
+    Raises:
+        RunError: the checkpoint cannot be read, or belongs to another model.
+    """
+    encoder = build_model(cfg, load_weights=False)
+    model = encoder if cfg.task is Task.pretrain else TASKS[cfg.task].model(cfg, encoder, saved_facts(checkpoint))
+    return model, load_weights(model, checkpoint)
+
+
+def find_checkpoint(path: Path, key: str = "checkpoint") -> Path:
+    """The checkpoint that is meant by a run directory (its newest whole one) or a checkpoint.
+
+    Raises:
+        RunError: there is none.
+    """
+    if run_dir_of(path) != path:
+        return path
+    found = newest_whole_checkpoint(path / "checkpoints")[0]
+    if found is None:
+        raise RunError(f"{key}={path}: no checkpoint there; give a run directory, or a .ckpt file")
+    return found
+
+
+def saved_facts(checkpoint: Path) -> Facts:
+    """The facts that a checkpoint of a fine-tuning run keeps.
+
+    Raises:
+        RunError: it is not one.
+    """
+    try:
+        return plain_values(checkpoint)["timix"]["facts"]
+    except KeyError as error:
+        raise RunError(f"{checkpoint}: not a checkpoint of a fine-tuning run (task=vqa, captioning)") from error
+
+
+def _start(cfg: RootConfig, encoder: DualEncoder) -> None:
+    if cfg.init is None:
+        log.info(
+            "init is not set: the towers start from %s", f"model.pretrained={cfg.model.pretrained}" if cfg.model.pretrained else "nothing"
+        )
+        return
+    path = find_checkpoint(Path(cfg.init), "init")
+    load_weights(encoder, path)
+    log.info("the towers start from %s", path)

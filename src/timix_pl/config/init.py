@@ -1,0 +1,92 @@
+"""A fine-tuning run takes its model from a pre-training run: the configuration of it here, the weights when the model is built."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from timix_pl.config.options import as_typed, schema_options
+from timix_pl.config.schema import RootConfig, Task
+from timix_pl.core.files import nearest_path
+
+TAKEN = ("model", "pta", "loss.kind")
+"""What of the other run's configuration describes its model."""
+
+
+def run_dir_of(checkpoint: Path) -> Path:
+    """The run directory that a run directory or one of its checkpoints means."""
+    return checkpoint if checkpoint.is_dir() and checkpoint.suffix != ".ckpt" else checkpoint.parent.parent
+
+
+def adopt_init(cfg: RootConfig, words: Sequence[str]) -> list[str]:
+    """Copy what describes the model of ``cfg.init`` into ``cfg``, so that the run can be resumed and evaluated without it.
+
+    Args:
+        words: what was typed; a key among it that describes the model must say the same.
+    Returns:
+        What is wrong, one message each.
+    """
+    if cfg.init is None or cfg.task is Task.pretrain:
+        return []
+    saved = _saved(cfg)
+    if isinstance(saved, str):
+        return [saved]
+    if saved.task is not Task.pretrain:
+        return [f"init={cfg.init}: a run with task={saved.task}; a task starts from a pre-training run, or from model.pretrained"]
+    # The weights come from its checkpoint: what it started from is not looked at again.
+    saved.model.pretrained, saved.model.text_pretrained = None, False
+    found = [
+        f"{key}={as_typed(_value(cfg, key))}: of the model of init={cfg.init} it is {as_typed(_value(saved, key))}; leave it out"
+        for key in _contradicted(cfg, saved, words)
+    ]
+    cfg.model, cfg.pta, cfg.loss.kind = saved.model, saved.pta, saved.loss.kind
+    return found
+
+
+def _saved(cfg: RootConfig) -> RootConfig | str:
+    """The configuration of the run that init names, or why there is none. Where it is gone, a run that started from it knows it too."""
+    assert cfg.init is not None
+    path = Path(cfg.init)
+    own = _read(Path(cfg.run_dir) / "config.yaml")
+    if isinstance(own, RootConfig) and own.init == cfg.init and not path.exists():
+        own.task = Task.pretrain
+        return own
+    if not path.exists():
+        return f"init={cfg.init}: there is no such run directory or checkpoint. {nearest_path(path)}"
+    found = _read(run_dir_of(path) / "config.yaml")
+    if isinstance(found, str):
+        return (
+            f"init={cfg.init}: {found}; name a run directory of timix-train or a checkpoint in one. Weights from elsewhere are "
+            "model.pretrained, with their model.architecture"
+        )
+    return found
+
+
+def _read(path: Path) -> RootConfig | str:
+    if not path.is_file():
+        return f"there is no {path}, so its model is unknown"
+    try:
+        root: RootConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.load(path)))  # type: ignore[assignment]
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+        return f"{path} cannot be read: {str(error).splitlines()[0]}"
+    return root
+
+
+def _contradicted(cfg: RootConfig, saved: RootConfig, words: Sequence[str]) -> list[str]:
+    typed = {word.lstrip("+~").partition("=")[0] for word in words}
+    described = [key for key in schema_options() if any(key == taken or key.startswith(f"{taken}.") for taken in TAKEN)]
+    chosen = [key for key in described if key in typed or _CHOICE_OF_KEY.get(key) in typed]
+    return [key for key in chosen if _value(cfg, key) != _value(saved, key)]
+
+
+_CHOICE_OF_KEY = {"model.architecture": "model", "loss.kind": "loss"}
+"""A choice, such as ``model=small``, says this key."""
+
+
+def _value(cfg: RootConfig, key: str) -> object:
+    value: object = cfg
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value

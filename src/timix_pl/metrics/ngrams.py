@@ -1,0 +1,13 @@
+"""Runs of words."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+Tokens = Sequence[str]
+Ngram = tuple[str, ...]
+
+
+def count_ngrams(tokens: Tokens, max_n: int) -> Counter[Ngram]:
+    """How often each run of 1 to ``max_n`` words occurs."""
+    words = tuple(tokens)
+    return Counter(words[i : i + n] for n in range(1, max_n + 1) for i in range(len(words) - n + 1))

@@ -1,0 +1,164 @@
+"""A pre-trained dual encoder as the towers of a model that learns a task."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from timix_pl.core.errors import ModelError
+from timix_pl.core.types import TaskBatch
+from timix_pl.models.dual_encoder import DualEncoder
+
+
+class FineTuned(nn.Module):
+    """Base of the models of all tasks: the encoder, frozen or tuned, and a head that reads its patch and token features.
+
+    A subclass's ``forward(batch)`` gives the terms of its loss, each summed over the batch's items, in fp32.
+
+    Args:
+        encoder: the towers; their parameters are frozen or tuned from here on.
+        head: what is new.
+        reads: ``image``, ``text`` or both: the towers whose features the head takes.
+        towers: ``frozen``, ``last`` or ``all``: what is tuned of those that are read.
+        last_blocks: with ``last``, how many of the last blocks of each tower.
+        block: block of the image tower, counted from 1, after which patch features are taken; None: the last one, or in towers that are
+            no plain vision transformers the encoder's PTA block.
+    Raises:
+        ModelError: the image tower has no such block, or a tower no blocks of which the last could be tuned.
+    """
+
+    def __init__(
+        self,
+        encoder: DualEncoder,
+        head: nn.Module,
+        *,
+        reads: Sequence[str] = ("image", "text"),
+        towers: str = "frozen",
+        last_blocks: int = 2,
+        block: int | None = None,
+    ):
+        super().__init__()
+        self.encoder, self.head, self.reads = encoder, head, tuple(reads)
+        self.block = _feature_block(encoder, block)
+        self._tuned = self._tuned_parts(towers, last_blocks)
+        encoder.requires_grad_(False)
+        for part in self._tuned:
+            part.requires_grad_(True)
+        self._freeze_what_is_not_read()
+        self.tokenizer, self.image_size_px, self.patch_grid = encoder.tokenizer, encoder.image_size_px, encoder.patch_grid
+        self.train()
+
+    def forward(self, batch: TaskBatch) -> dict[str, Float[Tensor, ""]]:
+        """The sum of the loss over the batch's items, for each term of the loss."""
+        raise NotImplementedError
+
+    def patch_features(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B P C"]:
+        """The patches' features after :attr:`block`, not normalised."""
+        image = self.encoder.image
+        if image.walk is None:
+            return image(self.encoder.normalise(images), stop=self.block).patch_features
+        tokens = image(self.encoder.normalise(images), stop=self.block, tokens_after=self.block).tokens
+        return tokens[:, image.walk.num_prefix :]
+
+    def token_features(self, tokens: Int[Tensor, "N T"]) -> tuple[Float[Tensor, "N T E"], Bool[Tensor, "N T"]]:
+        """Features of each token out of the text tower, and which of them are padding."""
+        return self.encoder.text(tokens, each_token=True)
+
+    def train(self, mode: bool = True) -> "FineTuned":
+        """What is frozen stays in evaluation mode."""
+        super().train(mode)
+        self.encoder.eval()
+        for part in self._tuned:
+            part.train(mode)
+        return self
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What the model is made of, by name."""
+        return self.encoder.parts() | {"head": self.head}
+
+    def blocks(self) -> list[nn.Module]:
+        """The repeated transformer blocks of both towers."""
+        return self.encoder.blocks()
+
+    def checkpoint_gradients(self) -> None:
+        """See :meth:`DualEncoder.checkpoint_gradients`; the head keeps its activations."""
+        self.encoder.checkpoint_gradients()
+
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """See :meth:`DualEncoder.compile_blocks`; the head is not compiled."""
+        self.encoder.compile_blocks(backend)
+
+    @property
+    def pta(self) -> nn.Module | None:
+        """The encoder's PTA head."""
+        return self.encoder.pta
+
+    def encode_image(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """See :meth:`DualEncoder.encode_image`; what is tuned has changed it."""
+        return self.encoder.encode_image(images)
+
+    def encode_text(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+        """See :meth:`DualEncoder.encode_text`."""
+        return self.encoder.encode_text(tokens)
+
+    def patch_scores(self, images: UInt8[Tensor, "B 3 H W"], tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B h w"]:
+        """See :meth:`DualEncoder.patch_scores`."""
+        return self.encoder.patch_scores(images, tokens)
+
+    def _tuned_parts(self, towers: str, last_blocks: int) -> list[nn.Module]:
+        read = {name: getattr(self.encoder, name) for name in self.reads}
+        if towers != "last":
+            return list(read.values()) if towers == "all" else []
+        parts = []
+        for name, tower in read.items():
+            blocks = tower.blocks()
+            if name == "image" and blocks:
+                blocks = blocks[: self.block]
+            if not blocks:
+                raise ModelError(
+                    f"tune.towers=last: the {name} tower, {type(tower.tower).__name__}, has no blocks that could be counted; "
+                    "choose frozen or all"
+                )
+            parts += blocks[-last_blocks:]
+        return parts
+
+    def _freeze_what_is_not_read(self) -> None:
+        """Parameters of tuned parts that no feature depends on, such as projections: DDP waits for each one that may have a gradient."""
+        tuned = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
+        if not tuned:
+            return
+        self.encoder.eval()
+        device = self.encoder.weights_like.device
+        features = torch.zeros((), device=device)
+        if "image" in self.reads:
+            features = (
+                features + self.patch_features(torch.zeros(1, 3, *self.encoder.image_size_px, dtype=torch.uint8, device=device)).sum()
+            )
+        if "text" in self.reads:
+            features = features + self.token_features(self.encoder.tokenizer(["a"]).to(device))[0].sum()
+        for parameter, gradient in zip(tuned, torch.autograd.grad(features, tuned, allow_unused=True), strict=True):
+            parameter.requires_grad_(gradient is not None)
+
+
+AnyModel = DualEncoder | FineTuned
+"""What a run trains."""
+
+
+def token_dim(encoder: DualEncoder) -> int:
+    """Channels of the text tower's token features."""
+    with torch.no_grad():
+        features, _ = encoder.text(encoder.tokenizer(["a"]).to(encoder.weights_like.device), each_token=True)
+    return features.shape[2]
+
+
+def _feature_block(encoder: DualEncoder, block: int | None) -> int:
+    image = encoder.image
+    if image.walk is None:
+        if block not in (None, image.block):
+            raise ModelError(f"tune.block={block}: this image tower gives features after pta.block={image.block} alone; set it to null")
+        return image.block
+    depth = len(image.walk.blocks)
+    if block is not None and block > depth:
+        raise ModelError(f"tune.block={block}: the image tower has {depth} blocks; choose from 1 to {depth}, or null for the last")
+    return block or depth

@@ -1,0 +1,257 @@
+"""What every training module of timix-pl has: the optimizer and its schedule, masked updates, rows of metrics, checkpoint state."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from timix_pl.core.distributed import sum_over_ranks
+from timix_pl.core.errors import NonFiniteError, RunError
+from timix_pl.optim.groups import parameter_groups
+from timix_pl.optim.schedule import learning_rate
+from timix_pl.training.sharding import ShardedStrategy
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """AdamW and its schedule; fractions are of the samples planned at the run's first start."""
+
+    lr: float = 5e-4
+    weight_decay: float = 0.2
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-6
+    schedule: str = "cosine"
+    warmup_frac: float = 0.05
+    cooldown_frac: float = 0.2
+    min_lr: float = 0.0
+    clip_grad_norm: float | None = 1.0
+
+
+class _Finished(NamedTuple):
+    """What the host looks at one step later: on how many ranks the step was not finite and how many were told to stop; and which it was.
+
+    The two numbers are on their way to the host; ``there``: the event after which they are there, where they come from a GPU.
+    """
+
+    num_bad_and_told: Float[Tensor, " 2"]
+    there: torch.cuda.Event | None
+    step: int
+    terms: dict[str, Tensor]
+    grad_norm: Tensor
+    keys: list[str]
+
+
+class StepModule(LightningModule):
+    """One optimizer step per batch of the loader; what is trained, and how its gradients come about, is the subclass's.
+
+    A step whose loss or gradient is not finite on any rank changes no weight; the host learns of it one step later, when the device has
+    the next gradients to work on, so that the device never waits for the host. By the same exchange all ranks learn that one of them was
+    told to stop (:attr:`all_stop`).
+
+    A subclass's ``training_step`` calls, in this order: :meth:`set_learning_rate`, its own forward and backward, :meth:`check_finite`,
+    :meth:`update`, and where :meth:`logs_now` says so :meth:`note`.
+
+    Args:
+        model: what is trained; it offers ``parts()``, and ``blocks()`` to be sharded.
+        optim: optimizer and schedule.
+        global_batch_size: images per step over all ranks.
+        planned_samples: samples of the whole run; kept in the checkpoint, so that extending a run bends no schedule.
+        seed: the run's seed.
+        non_finite: ``stop`` raises ``NonFiniteError``; ``skip`` counts the step and goes on.
+        log_every_n_steps: a row of metrics every n steps, and for the first and the last.
+        micro_batch_size: images that a rank takes through the model at once; None: its whole batch. The gradients are the same.
+        told_to_stop: asked in each step; where it answers yes on any rank, :attr:`all_stop` is true on all a step later.
+    """
+
+    model: Any
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optim: OptimSettings,
+        *,
+        global_batch_size: int,
+        planned_samples: int,
+        seed: int,
+        non_finite: str = "stop",
+        log_every_n_steps: int = 10,
+        micro_batch_size: int | None = None,
+        told_to_stop: Callable[[], bool] = lambda: False,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.model, self.optim = model, optim
+        self.global_batch_size, self.planned_samples, self.seed, self.non_finite = global_batch_size, planned_samples, seed, non_finite
+        self.log_every_n_steps, self.micro_batch_size = log_every_n_steps, micro_batch_size
+        self.num_skipped_steps = 0
+        self.logged_loss = math.nan
+        self.told_to_stop, self.all_stop = told_to_stop, False
+        self.idle_since_s = time.perf_counter()
+        self._row: dict[str, Any] = {}
+        self._last: _Finished | None = None
+
+    @property
+    def consumed(self) -> int:
+        """Samples of finished steps, over all ranks."""
+        return self.global_step * self.global_batch_size
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Runs after all callbacks: the step's row is complete, and from here on the loop waits for data."""
+        self._write_row()
+        self.idle_since_s = time.perf_counter()
+
+    def configure_model(self) -> None:
+        """Shard the model, where the strategy does."""
+        if isinstance(self.trainer.strategy, ShardedStrategy):
+            self.trainer.strategy.shard(self.model)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; ``fused`` because it can mask an update on the device."""
+        return torch.optim.AdamW(
+            self.parameter_groups(),
+            lr=self.optim.lr,
+            betas=(self.optim.beta1, self.optim.beta2),
+            eps=self.optim.eps,
+            fused=True,
+        )
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer is given; ``lr_scale`` of a group, where it has one, multiplies the learning rate."""
+        return parameter_groups(self.model, self.optim.weight_decay)
+
+    def backward_chunk(self, loss: Tensor, *, last: bool) -> None:
+        """Backward of a part of a step's loss. Gradients are exchanged once, after the last part."""
+        if last:
+            self.manual_backward(loss)
+            for parameter in self.model.parameters():
+                if parameter.grad is None and parameter.requires_grad:  # of a sharded head: the optimizer shall treat it as any other
+                    parameter.grad = torch.zeros_like(parameter)
+        else:
+            with getattr(self.trainer.strategy, "block_backward_sync", nullcontext)():
+                self.manual_backward(loss)
+
+    def check_finite(self) -> None:
+        """Look at the last step's flags.
+
+        Raises:
+            NonFiniteError: it was not finite and ``non_finite`` is ``stop``. The weights were not touched.
+        """
+        last, self._last = self._last, None
+        if last is None:
+            return
+        if last.there is not None:
+            last.there.synchronize()
+        num_bad, num_told = last.num_bad_and_told.tolist()
+        self.all_stop |= num_told > 0
+        if not num_bad:
+            return
+        self.num_skipped_steps += 1
+        if self.non_finite == "stop":
+            terms = ", ".join(f"{name}={float(value):g}" for name, value in last.terms.items())
+            raise NonFiniteError(
+                f"step {last.step}: the loss or the gradient is not finite ({terms}, "
+                f"grad_norm={float(last.grad_norm):g}); the weights were not touched. "
+                f"Samples of this rank: {', '.join(last.keys[:8])}{', ...' if len(last.keys) > 8 else ''}. "
+                "Lower optim.lr, set optim.clip_grad_norm, or let such steps pass with trainer.non_finite=skip"
+            )
+
+    def on_train_end(self) -> None:
+        """The last step is looked at too."""
+        self.check_finite()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What the schedules need to go on unbent. A checkpoint is only written after a step that was looked at and logged."""
+        self._write_row()
+        self.check_finite()
+        checkpoint["timix"] = {"planned_samples": self.planned_samples, "num_skipped_steps": self.num_skipped_steps}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the samples planned at the first start.
+
+        Raises:
+            RunError: the checkpoint is not one of timix-pl.
+        """
+        if "timix" not in checkpoint:
+            raise RunError("resume: this checkpoint was not written by timix-train; give model.pretrained a weights file instead")
+        self.planned_samples = checkpoint["timix"]["planned_samples"]
+        if self.trainer.max_steps * self.global_batch_size > self.planned_samples:
+            log.warning(
+                "the run was planned for %d steps; after these the learning rate stays at the end of its schedule, and nothing is mixed",
+                self.planned_samples // self.global_batch_size,
+            )
+        self.num_skipped_steps = checkpoint["timix"]["num_skipped_steps"]
+
+    def _optimizer(self) -> Any:
+        return self.optimizers()
+
+    def set_learning_rate(self) -> float:
+        """Of the coming step."""
+        optim, total = self.optim, self.planned_samples
+        lr = learning_rate(
+            self.consumed + self.global_batch_size,
+            peak=optim.lr,
+            warmup=round(optim.warmup_frac * total),
+            total=total,
+            kind=optim.schedule,
+            minimum=optim.min_lr,
+            cooldown=round(optim.cooldown_frac * total),
+        )
+        for group in self._optimizer().param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        return lr
+
+    def update(self, loss: Tensor, terms: Mapping[str, Tensor], keys: list[str]) -> Float[Tensor, ""]:
+        """Clip, and update the weights if the loss and the gradient are finite on all ranks.
+
+        Args:
+            loss: of this rank; ``terms``: its parts, and ``keys``: this rank's samples, for the message about a step that is not finite.
+        Returns:
+            The norm of the gradient.
+        """
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_grad_norm or math.inf)
+        if isinstance(grad_norm, DTensor):
+            grad_norm = grad_norm.full_tensor().to(self.device)
+        bad = (~torch.isfinite(loss.detach()) | ~torch.isfinite(grad_norm)).float().reshape(())
+        num_bad_and_told = sum_over_ranks(torch.stack((bad, torch.full_like(bad, float(self.told_to_stop())))))
+        optimizer = self._optimizer()
+        optimizer.optimizer.found_inf = num_bad_and_told[0].clamp(max=1)
+        optimizer.step()
+        optimizer.zero_grad()
+        on_host, there = num_bad_and_told.to("cpu", non_blocking=True), None
+        if num_bad_and_told.is_cuda:
+            there = torch.cuda.Event()
+            there.record()
+        detached = {name: value.detach() for name, value in terms.items()}
+        self._last = _Finished(on_host, there, self.global_step, detached, grad_norm, keys)
+        return grad_norm
+
+    def logs_now(self) -> bool:
+        """Whether the step that just finished is one to log."""
+        return self.global_step % self.log_every_n_steps == 0 or self.global_step in (1, self.trainer.max_steps)
+
+    def note(self, values: dict[str, Any]) -> None:
+        """Add scalars to this step's row in all loggers: their mean over ranks. Called on all ranks or none."""
+        self._row |= values
+
+    def _write_row(self) -> None:
+        if not self._row:
+            return
+        row, self._row = self._row, {}
+        means = sum_over_ranks(torch.stack([torch.as_tensor(v, dtype=torch.float32, device=self.device).reshape(()) for v in row.values()]))
+        if self.trainer.is_global_zero:
+            metrics = dict(zip(row, (means / self.trainer.world_size).tolist(), strict=True))
+            self.logged_loss = metrics.get("train/loss/total", self.logged_loss)
+            for logger in self.trainer.loggers:
+                logger.log_metrics({"consumed": self.consumed} | metrics, step=self.global_step)

@@ -1,0 +1,103 @@
+"""A fine-tuning step: the mean over items, learning rates by part, chunks, frozen towers."""
+
+import pytest
+import torch
+
+from tests.tiny_task import Lengths, ready_task_batches
+from tests.unit.training.running import GLOBAL_BATCH_SIZE, AtEachStep, fit, weights_of
+from timix_pl.training.fine_tuning import FineTuneModule, split
+from timix_pl.training.step_module import OptimSettings
+
+STEPS = 3
+
+
+def module_for(model, **options):
+    optim = options.pop("optim", OptimSettings(lr=1e-2, schedule="constant", warmup_frac=0.0))
+    defaults = {"global_batch_size": GLOBAL_BATCH_SIZE, "planned_samples": STEPS * GLOBAL_BATCH_SIZE, "seed": 0, "log_every_n_steps": 1}
+    return FineTuneModule(model, optim, **(defaults | options))
+
+
+def gradients_of_first_step(model, **options):
+    """Of each parameter that has one, before they are clipped; and the loss."""
+    found, module = {}, module_for(model, **options)
+    update = module.update
+
+    def note(loss, terms, keys):
+        found.update({name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None})
+        found["loss"] = loss
+        return update(loss, terms, keys)
+
+    module.update = note
+    fit(module, ready_task_batches(model, 1))
+    return found
+
+
+def test_the_loss_is_the_mean_over_items_of_each_term_and_its_gradient_too():
+    found = gradients_of_first_step(Lengths(towers="all"))
+    model = Lengths(towers="all")
+    ((batch, _),) = ready_task_batches(model, 1)
+    sums, num_long = model(batch), int(batch.items["long"].sum())
+    assert 0 < num_long < len(batch.image_index)
+    loss = sums["long"] / num_long + sums["short"] / (len(batch.image_index) - num_long)
+    loss.backward()
+    torch.testing.assert_close(found.pop("loss"), loss.detach())
+    for name, parameter in model.named_parameters():
+        assert (name in found) == parameter.requires_grad
+        if parameter.requires_grad:
+            torch.testing.assert_close(found[name], parameter.grad, msg=name)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 8])
+def test_chunks_have_the_gradients_of_the_whole(micro_batch_size):
+    """Of eight images with one to four captions each; three do not divide them."""
+    whole, chunks = (
+        gradients_of_first_step(Lengths(towers="all")),
+        gradients_of_first_step(Lengths(towers="all"), micro_batch_size=micro_batch_size),
+    )
+    assert whole.keys() == chunks.keys()
+    for name in whole:
+        torch.testing.assert_close(chunks[name], whole[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_part_has_the_items_of_its_images():
+    ((batch, _),) = ready_task_batches(Lengths(), 1)
+    parts = split(batch, 3)
+    assert [len(part.images) for part in parts] == [3, 3, 2] and [part.first for part in parts] == [0, 3, 6]
+    assert [part.image_index.tolist() for part in parts] == [[0, 0, 0, 1, 2, 2], [0, 1, 2, 2, 2, 2], [0, 1, 1]]
+    assert torch.cat([part.items["tokens"] for part in parts]).equal(batch.items["tokens"])
+
+
+def test_towers_learn_at_their_share_of_the_rate_and_frozen_ones_not_at_all():
+    rates = {}
+
+    def note(module):
+        rates["head"], rates["towers"] = (
+            {group["lr"] for group in module.optimizers().param_groups if (group["lr_scale"] == 1) == new} for new in (True, False)
+        )
+
+    model = Lengths(towers="last", last_blocks=1)
+    before = weights_of(model)
+    fit(module_for(model, lr_scale=0.25), ready_task_batches(model, 2), callbacks=[AtEachStep(after=note)])
+    assert rates == {"head": {1e-2}, "towers": {2.5e-3}}
+    moved = {name for name, weight in weights_of(model).items() if not weight.equal(before[name])}
+    assert moved == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert any("resblocks" in name for name in moved) and "encoder.image.tower.conv1.weight" not in moved
+
+
+def test_a_term_without_items_adds_nothing_and_its_weights_only_decay():
+    model = Lengths()
+    batches = ready_task_batches(model, 1)
+    items = batches[0][0].items | {"long": torch.ones_like(batches[0][0].items["long"])}
+    batches[0] = batches[0][0]._replace(items=items, num_items={"long": len(items["long"]), "short": 0}), None
+    before = weights_of(model)
+    (row,) = fit(module_for(model, optim=OptimSettings(lr=1e-2, schedule="constant", warmup_frac=0.0, weight_decay=0.0)), batches)
+    assert row["train/loss/short"] == 0 and row["train/loss/total"] == row["train/loss/long"] > 0
+    after = weights_of(model)
+    assert after["head.short.weight"].equal(before["head.short.weight"]) and not after["head.long.weight"].equal(before["head.long.weight"])
+
+
+def test_what_a_model_is_built_from_is_in_its_checkpoints(tmp_path):
+    model = Lengths()
+    module, kept = module_for(model, facts={"answers": ["red", "blue"]}), {}
+    fit(module, ready_task_batches(model, 1), callbacks=[AtEachStep(after=lambda module: module.on_save_checkpoint(kept))], root=tmp_path)
+    assert kept["timix"]["facts"] == {"answers": ["red", "blue"]} and kept["timix"]["planned_samples"] == STEPS * GLOBAL_BATCH_SIZE

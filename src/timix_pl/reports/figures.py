@@ -111,13 +111,13 @@ def words(name: str) -> str:
 
 
 def value_text(name: str, value: float) -> str:
-    """The value of a metric for people: a share of 0.631 as '63.1%', a rank as '3.5' or '12,000', CIDEr-D as papers have it, times 100."""
+    """The value of a metric for people: a share of 0.631 as '63.1%', a rank as '3.5' or '12,000', a caption's score as '63.1', as papers do."""
     if not math.isfinite(value):
         return "undefined"
     kind = unit(name)
     if kind is Unit.rank:
         return f"{value:,.1f}".removesuffix(".0")
-    if name.endswith("cider_d"):
+    if re.search("bleu|rouge|cider", name):
         return f"{value * 100:.1f}"
     if kind is not Unit.share:
         return f"{value:.3f}" + " nats" * (kind is Unit.nats)

@@ -111,7 +111,7 @@ def words(name: str) -> str:
 
 
 def value_text(name: str, value: float) -> str:
-    """The value of a metric for people: a share of 0.631 as '63.1%', a rank as '3.5' or '12,000', a caption's score as '63.1', as papers do."""
+    """The value of a metric for people: a share of 0.631 as '63.1%', a rank as '3.5' or '12,000', a caption's score as '63.1'."""
     if not math.isfinite(value):
         return "undefined"
     kind = unit(name)

@@ -132,3 +132,7 @@ def _split(words: Sequence[str]) -> tuple[Path, dict[str, str] | None, list[str]
     if problems := [f"{key}= is missing: {meant}" for key, meant in NEEDED.items() if not given[key].strip()]:
         raise ConfigError(problems)
     return checkpoint, given, [word for word in overrides if not word.startswith("evaluation.tasks=")]
+
+
+if __name__ == "__main__":
+    main()

@@ -66,3 +66,7 @@ def _read(words: Sequence[str]) -> tuple[Path, dict[str, Path]]:
     if found:
         raise ConfigError(found)
     return checkpoint, {name: out / name if len(formats) > 1 else out for name in formats}
+
+
+if __name__ == "__main__":
+    main()

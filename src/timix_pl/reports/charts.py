@@ -43,6 +43,13 @@ _LEARNING = (
         "InfoNCE of a pair, nats; misaligned ones that come down are learned",
     ),
     _Spec("Noise: loss of held-out pairs", ("noise/held_out/loss_*aligned",), "InfoNCE of a pair, nats"),
+    _Spec("VQA, multiple choice", ("vqa/multiple_choice/*",), percent=True),
+    _Spec("VQA, open answers", ("vqa/open/*",), percent=True),
+    _Spec("VQA, accuracy", ("vqa/accuracy",), percent=True),
+    _Spec("Captioning, BLEU", ("captioning/bleu_*",)),
+    _Spec("Captioning, ROUGE-L and CIDEr-D", ("captioning/rouge_l", "captioning/cider_d")),
+    _Spec("Carry-over of PTA", ("carry_over/best_over_least", "carry_over/roc_auc"), percent=True),
+    _Spec("Carry-over: similarity lost to a blanked window", ("carry_over/drop_*",)),
     _Spec("PTA on training batches", ("train/pta/*",), "patches called relevant, against the boxes", percent=True),
 )
 _RUNNING = (
@@ -55,6 +62,7 @@ _RUNNING = (
     _Spec("Throughput", ("train/samples_per_s",), "samples/s"),
     _Spec("Model FLOPs utilisation", ("train/mfu",), "share of the device's peak", percent=True),
     _Spec("Waiting, exchanging, updating", ("train/*_frac",), "share of the time", percent=True),
+    _Spec("Questions or captions per step", ("train/num_items",)),
     _Spec("Peak memory", ("train/peak_memory_gb",), "GB, so far"),
 )
 _NOT_DRAWN = {"consumed", "epoch", "train/num_skipped_steps", "train/num_bad_samples", "train/samples_per_s_per_device"}

@@ -20,7 +20,8 @@ class Figure:
 
     @property
     def group(self) -> str:
-        return words(self.name.split("/")[0]).capitalize()
+        name = words(self.name.split("/")[0])
+        return name.capitalize() if name.islower() else name
 
     @property
     def label(self) -> str:

@@ -33,3 +33,7 @@ def test_only_shares_and_ranks_are_so_many_times_better_than_chance():
     assert Figure("a/median_rank", 5, 50).times_text == "10 ×"
     assert Figure("noise/train/loss_aligned", 4.0, 4.8).times_text == ""
     assert Figure("noise/train/loss_aligned", 4.0, 4.852).chance_text == "4.852"
+
+
+def test_abbreviations_keep_their_capitals_as_titles():
+    assert [Figure(name, 0.5, None).group for name in ("vqa/accuracy", "knn/top_1", "zero_shot/top_1")] == ["VQA", "kNN", "Zero-shot"]

@@ -45,6 +45,8 @@ def test_facts_come_from_the_summary_or_else_from_the_curves():
 def test_the_settings_are_shown_as_people_type_them():
     run = Run(Path("r"), 0.0, config={"mixing": {"kind": "timix", "ratio": 0.5}, "seed": 0})
     assert settings(run) == ["mixing=timix", "mixing.ratio=0.5", "seed=0"]
+    task = Run(Path("r"), 0.0, config={"mixing": {"kind": "none"}, "task": "vqa", "tune": {"towers": "last"}, "seed": 0})
+    assert settings(task) == ["task=vqa", "tune.towers=last", "seed=0"]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (3_725, "1 h 02 min"), (90_000, "1 d 1 h")])

@@ -166,11 +166,11 @@ def test_the_circle_marks_the_most_relevant_patch(run_dir):
 
 
 def test_an_unknown_metric_gets_a_row_and_a_chart(run_dir):
-    (run_dir / "metrics.csv").write_text("step,vqa/accuracy\n5,0.5\n")
-    (run_dir / "evaluation.json").write_text(json.dumps({"step": 5, "metrics": {"vqa/accuracy": 0.5}, "chance": {}}))
+    (run_dir / "metrics.csv").write_text("step,mine/accuracy\n5,0.5\n")
+    (run_dir / "evaluation.json").write_text(json.dumps({"step": 5, "metrics": {"mine/accuracy": 0.5}, "chance": {}}))
     page = _report(run_dir)
-    assert "Vqa accuracy 50.0% -" in page.text
-    assert page.count("svg", **{"aria-label": "vqa/accuracy over steps"}) == 1
+    assert "Mine accuracy 50.0% -" in page.text
+    assert page.count("svg", **{"aria-label": "mine/accuracy over steps"}) == 1
 
 
 def test_an_earlier_better_evaluation_is_named(run_dir):

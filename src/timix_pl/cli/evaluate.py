@@ -81,11 +81,15 @@ def _evaluate_open_clip(name: str, words: Sequence[str]) -> None:
     from timix_pl.evaluation.tasks import EvaluationError
     from timix_pl.reports.table import results_table
 
+    error = None
     try:
-        print(results_table(*evaluate_open_clip(name, words)[:2]))
-    except EvaluationError as error:
-        print(results_table(*error.result[:2]))
-        raise
+        result = evaluate_open_clip(name, words)
+    except EvaluationError as raised:
+        result, error = raised.result, raised
+    if rank_at_start() == 0:
+        print(results_table(*result[:2]))
+    if error:
+        raise error
 
 
 def _draw(checkpoint: Path, photo: dict[str, str], overrides: Sequence[str]) -> None:

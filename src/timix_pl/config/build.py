@@ -292,14 +292,15 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
     cfg, path = read_run(checkpoint, overrides)
     prepare_data(cfg)
     model, step = build_task_model(cfg, path)
-    error = None
+    problems: dict[str, str] = {}
     with joined_ranks(cfg, path) as device:
-        evaluators = build_evaluators(cfg, model)
+        evaluators = build_evaluators(cfg, model, problems)
         try:
             result = run_tasks(evaluators, model.to(device), device)
         except EvaluationError as raised:
-            result, error = raised.result, raised
-    done = [evaluator for evaluator in evaluators if error is None or evaluator.name not in error.problems]
+            result, problems = raised.result, problems | raised.problems
+    error = EvaluationError(problems, result) if problems else None
+    done = [evaluator for evaluator in evaluators if evaluator.name not in problems]
     return Evaluated(path.parent.parent, path, step, about_evaluations(done, cfg, overrides), result, error)
 
 

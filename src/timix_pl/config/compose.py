@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -49,13 +50,16 @@ def recompose(saved: Path, overrides: Sequence[str] = ()) -> RootConfig:
     """
     if not saved.is_file():
         raise RunError(f"{saved} does not exist, so the run's configuration is unknown; name a run directory or a checkpoint inside one")
-    return _checked([_adding(saved, override) for override in overrides], saved.parent, task_problems)
+    try:
+        stored = OmegaConf.load(saved)
+    except (*REFUSALS, ValueError) as error:
+        raise RunError(f"{saved} cannot be read: {str(error).splitlines()[0]}; put back the file that the run wrote") from error
+    return _checked([_adding(stored, override) for override in overrides], saved.parent, task_problems)
 
 
-def _adding(saved: Path, override: str) -> str:
-    """The override, as one that adds its key where the schema has it and the run's file, of an older version, does not."""
+def _adding(stored: Any, override: str) -> str:
+    """The override, as one that adds its key where the schema has it and what the run stored, in an older version, does not."""
     section, _, name = _key(override).rpartition(".")
-    stored = OmegaConf.load(saved)
     stored = OmegaConf.select(stored, section) if section else stored
     return f"++{override}" if _key(override) in schema_options() and name not in (stored or {}) else override
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from timix_pl.config.class_names import class_names
 from timix_pl.config.parts import build_mixing, evaluation_set, labelled_set
-from timix_pl.config.schema import DataKind, MixingKind, RootConfig
+from timix_pl.config.schema import DataKind, MixingKind, RootConfig, Task
 from timix_pl.config.vqa import kinds_of
-from timix_pl.core.errors import DataError
+from timix_pl.core.errors import DataError, TimixError
 from timix_pl.data.image_folder import ImageFolder
 from timix_pl.data.training_sample import TrainingSample
 from timix_pl.evaluation.captioning import CaptionerLike, Captioning
@@ -28,12 +28,24 @@ from timix_pl.models.fusion import VqaModel
 log = logging.getLogger(__name__)
 
 
-def build_evaluators(cfg: RootConfig, model: AnyModel) -> list[Evaluator]:
-    """The evaluators of ``evaluation.tasks`` that have what they need; the others are named in the log."""
+def build_evaluators(cfg: RootConfig, model: AnyModel, problems: dict[str, str] | None = None) -> list[Evaluator]:
+    """The evaluators of ``evaluation.tasks`` that have what they need; the others are named in the log.
+
+    Args:
+        problems: takes the task and the message of each whose data is wrong, so that the others can run.
+    Raises:
+        TimixError: data is wrong, where there are no ``problems`` to take it.
+    """
     loading = {"batch_size": cfg.evaluation.batch_size, "num_workers": cfg.data.num_workers}
     evaluators: list[Evaluator] = []
     for task in cfg.evaluation.tasks:
-        built = BUILDERS[task](cfg, model, loading)
+        try:
+            built = BUILDERS[task](cfg, model, loading)
+        except TimixError as error:
+            if problems is None:
+                raise
+            problems[task] = str(error)
+            continue
         if isinstance(built, str):
             log.warning("evaluation.tasks: %s is left out, because %s", task, built)
         else:
@@ -111,6 +123,8 @@ def _probe(kind: type[LinearProbe] | type[Knn]) -> Callable[[RootConfig, AnyMode
 
 
 def _noise(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
+    if cfg.task is not Task.pretrain:
+        return f"a model of task={cfg.task} compares no pairs"
     held_out, train = evaluation_set(cfg, "noise", model), _training_sample(cfg, model)
     field = cfg.evaluation.noise_field
     if held_out is not None and train is not None and field_of(train[0].extra, field) is None:
@@ -122,6 +136,8 @@ def _noise(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluat
 
 
 def _mutual_information(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:
+    if cfg.task is not Task.pretrain:
+        return f"a model of task={cfg.task} compares no pairs"
     held_out, train = evaluation_set(cfg, "val", model), _training_sample(cfg, model)
     if held_out is None and train is None:
         return "data.val_shards is not set and data=stream has no fixed sample of training pairs"

@@ -52,7 +52,7 @@ def build_fine_tuning(cfg: RootConfig, checkpoint: Path | None) -> tuple[FineTun
         log.info("data.region_shards is not used: boxes teach in pre-training alone")
     parts, samples = TASKS[cfg.task], build_stream(cfg, "train")
     facts = parts.learn_facts(cfg, samples) if checkpoint is None else saved_facts(checkpoint)
-    encoder = build_model(cfg)
+    encoder = build_model(cfg, load_weights=cfg.init is None and checkpoint is None)
     if checkpoint is None:
         _start(cfg, encoder)
     model = parts.model(cfg, encoder, facts)

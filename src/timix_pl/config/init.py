@@ -35,8 +35,6 @@ def adopt_init(cfg: RootConfig, words: Sequence[str]) -> list[str]:
         return [saved]
     if saved.task is not Task.pretrain:
         return [f"init={cfg.init}: a run with task={saved.task}; a task starts from a pre-training run, or from model.pretrained"]
-    # The weights come from its checkpoint: what it started from is not looked at again.
-    saved.model.pretrained, saved.model.text_pretrained = None, False
     found = [
         f"{key}={as_typed(_value(cfg, key))}: of the model of init={cfg.init} it is {as_typed(_value(saved, key))}; leave it out"
         for key in _contradicted(cfg, saved, words)

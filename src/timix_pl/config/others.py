@@ -5,18 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import open_clip
-import torch
 
 from timix_pl.config.compose import recompose
+from timix_pl.config.evaluated import joined_ranks
 from timix_pl.config.evaluators import build_evaluators
 from timix_pl.config.folder import conf_dir
 from timix_pl.config.options import nearest
 from timix_pl.config.parts import prepare_data
-from timix_pl.config.schema import Accelerator
+from timix_pl.config.schema import MixingKind
 from timix_pl.core.errors import ConfigError
+from timix_pl.core.launched import rank_at_start
 from timix_pl.core.types import EvaluationResult
 from timix_pl.evaluation.results import write_result
-from timix_pl.evaluation.tasks import run_tasks
+from timix_pl.evaluation.tasks import EvaluationError, run_tasks
 from timix_pl.models.dual_encoder import DualEncoder
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluationRes
     if found := _problems(architecture, own["weights"]):
         raise ConfigError(found)
     cfg = recompose(conf_dir() / "config.yaml", [word for word in words if word.partition("=")[0] not in own])
-    cfg.pta.enabled = False
+    cfg.pta.enabled, cfg.mixing.kind = False, MixingKind.none
     if "grounding" in cfg.evaluation.tasks:
         cfg.evaluation.tasks.remove("grounding")
         log.warning("evaluation.tasks: grounding is left out, because models of open_clip have no PTA head")
@@ -53,15 +54,21 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluationRes
         pta_block=1,
         with_pta=False,
     )
-    evaluators = build_evaluators(cfg, model)
-    if not evaluators:
+    problems: dict[str, str] = {}
+    evaluators = build_evaluators(cfg, model, problems)
+    if not evaluators and not problems:
         raise ConfigError(["there is nothing to evaluate on: set data.val_shards or data.zero_shot_shards, or data=scenes"])
-    device = torch.device("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != Accelerator.cpu else "cpu")
-    result = run_tasks(evaluators, model.to(device), device)
-    if own["out"]:
+    with joined_ranks(cfg, Path(own["weights"])) as device:
+        try:
+            result = run_tasks(evaluators, model.to(device), device)
+        except EvaluationError as raised:
+            result, problems = raised.result, problems | raised.problems
+    if own["out"] and rank_at_start() == 0:
         out = Path(own["out"])
         out.mkdir(parents=True, exist_ok=True)
         write_result(out, result, model=f"open_clip:{architecture}", weights=own["weights"])
+    if problems:
+        raise EvaluationError(problems, result)
     return result
 
 

@@ -24,7 +24,8 @@ MAY_CHANGE = (
     "data.remote", "data.shard_cache_dir", "data.shard_cache_gb", "data.allow_pipe",
     "data.allow_changed", "data.max_bad_frac", "data.val_shards",
     "data.audit", "data.epoch_samples",
-    "data.zero_shot_shards", "data.grounding_shards", "data.noise_shards", "data.train_shards", "data.region_shards",
+    "data.zero_shot_shards", "data.grounding_shards", "data.noise_shards", "data.probe_train_shards",
+    "data.train_shards", "data.region_shards",
     "trainer", "launcher",
 )  # fmt: skip
 """Keys that another start of the same run may set differently. Shards are told apart by their fingerprint, not by their path."""

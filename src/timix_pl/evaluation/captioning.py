@@ -14,6 +14,7 @@ from timix_pl.data.evaluation_set import EvaluationItem
 from timix_pl.evaluation.batches import EvaluationBatch, map_batches
 from timix_pl.evaluation.model import DualEncoderLike, evaluating
 from timix_pl.evaluation.results import named
+from timix_pl.evaluation.sharing import over_ranks
 from timix_pl.metrics.caption_tokens import caption_tokens
 from timix_pl.metrics.captioning import captioning_chance, captioning_metrics
 
@@ -70,16 +71,20 @@ class Captioning:
         metrics, cider_d_of_each = captioning_metrics([caption_tokens(caption) for caption in captions], reference_words)
         if self._chance is None:
             self._chance = captioning_chance(reference_words)
-        examples: list[dict[str, Any]] = [
-            {
-                "image": self.dataset[number].image,
-                "caption": captions[number],
-                "references": list(references[number]),
-                "cider_d": cider_d_of_each[number],
-            }
-            for number in _best_middling_and_worst(cider_d_of_each)
-        ]
-        return named(self.name, metrics, self._chance, examples)
+
+        def examples(share: range) -> list[dict[str, Any]]:
+            return [
+                {
+                    "image": self.dataset[number].image,
+                    "caption": captions[number],
+                    "references": list(references[number]),
+                    "cider_d": cider_d_of_each[number],
+                }
+                for _ in share
+                for number in _best_middling_and_worst(cider_d_of_each)
+            ]
+
+        return named(self.name, metrics, self._chance, over_ranks(1, examples))
 
 
 def _best_middling_and_worst(scores: list[float]) -> list[int]:

@@ -1,6 +1,8 @@
 """Image-text retrieval."""
 
+from functools import partial
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -12,7 +14,7 @@ from timix_pl.evaluation.batches import EvaluationBatch
 from timix_pl.evaluation.model import DualEncoderLike, encode_images, encode_texts, evaluating
 from timix_pl.evaluation.results import named
 from timix_pl.evaluation.retrieval_examples import retrieval_examples
-from timix_pl.evaluation.sharing import shared_ranking
+from timix_pl.evaluation.sharing import over_ranks, shared_ranking
 from timix_pl.metrics.retrieval import MAP_AT, retrieval_chance, retrieval_metrics
 
 
@@ -78,11 +80,15 @@ class Retrieval:
             image_to_text = shared_ranking(of_images, of_texts, fold, image_of_text[texts], MAP_AT, device)
             text_to_image = shared_ranking(of_texts, of_images, image_of_text[texts], fold, MAP_AT, device)
             if first == 0:
-                ranks = image_to_text.best_rank, text_to_image.best_rank
-                examples = retrieval_examples(self.dataset, captions, image_of_text[texts], of_images, of_texts, *ranks)
+                of_first = image_of_text[texts], of_images, of_texts, image_to_text.best_rank, text_to_image.best_rank
+                examples = over_ranks(1, partial(self._examples, captions, *of_first))
             metrics.append(retrieval_metrics(image_to_text, text_to_image))
             chance.append(retrieval_chance(captions_per_image[first:stop]))
         return named(self.name, _mean(metrics), _mean(chance), examples)
+
+    def _examples(self, *found_and_share: Any) -> list[dict[str, Any]]:
+        *found, share = found_and_share
+        return [example for _ in share for example in retrieval_examples(self.dataset, *found)]
 
     def _captions(self, batch: EvaluationBatch) -> list[tuple[str, ...]]:
         for key, captions in zip(batch.keys, batch.captions, strict=True):

@@ -17,6 +17,7 @@ from timix_pl.data.reader import BadSampleError
 from timix_pl.evaluation.batches import EvaluationBatch, map_batches
 from timix_pl.evaluation.model import evaluating
 from timix_pl.evaluation.results import named
+from timix_pl.evaluation.sharing import over_ranks
 from timix_pl.metrics.vqa import answer_accuracy, choice_accuracy, mean_by_type, soft_targets
 from timix_pl.models.fusion import VqaModel
 
@@ -83,7 +84,7 @@ class Vqa:
                 'Write "questions" into KEY.json, or point data.val_shards at a set that has them.'
             )
         metrics, chance = self._metrics(found)
-        return named(self.name, metrics, chance, self._examples(found))
+        return named(self.name, metrics, chance, over_ranks(1, lambda share: [example for _ in share for example in self._examples(found)]))
 
     def _questions(self, key: str, extra: dict[str, Any]) -> tuple[Question, ...]:
         try:

@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.tiny import IMAGE_SIZE_PX, encoded_image, random_pixels
-from timix_pl.config.compose import to_root
+from timix_pl.config.compose import compose, to_root
 from timix_pl.config.evaluators import BUILDERS, build_evaluators
 from timix_pl.config.parts import (
     build_model,
@@ -22,8 +22,9 @@ from timix_pl.config.parts import (
     prepare_data,
     save_memory_and_time,
 )
-from timix_pl.config.schema import RootConfig
-from timix_pl.config.validate import TASKS
+from timix_pl.config.run_dir import MAY_CHANGE
+from timix_pl.config.schema import RootConfig, Task
+from timix_pl.config.validate import SHARDS, TASKS
 from timix_pl.core.errors import ConfigError, DataError, ModelError
 from timix_pl.core.types import Region
 from timix_pl.data.reader import BadSampleError, ShardReader
@@ -186,3 +187,36 @@ def test_precision_auto_takes_bf16_where_the_gpu_computes_in_it(words, gpu, has_
 def test_the_peak_that_a_user_gives_counts():
     assert device_peak_flops(config("trainer.peak_tflops=2.5")) == 2.5e12
     assert device_peak_flops(config("trainer.accelerator=cpu")) is None
+
+
+def test_data_that_is_wrong_for_one_evaluation_stops_no_other(tmp_path):
+    val_shards(tmp_path / "val", 3, [])
+    cfg = config(
+        f"data.val_shards={tmp_path / 'val'}", f"data.zero_shot_shards={tmp_path / 'val'}", "evaluation.tasks=[zero_shot,carry_over]"
+    )
+    problems = {}
+    (evaluator,) = build_evaluators(cfg, SimpleNamespace(image_size_px=IMAGE_SIZE_PX, pta=True), problems)
+    assert evaluator.name == "carry_over" and "classes" in problems["zero_shot"]
+    with pytest.raises(DataError):
+        build_evaluators(cfg, SimpleNamespace(image_size_px=IMAGE_SIZE_PX, pta=True))
+
+
+@pytest.mark.parametrize("task", ["noise", "mutual_information"])
+def test_a_model_of_another_task_is_not_asked_for_pairs(caplog, task):
+    cfg = config(f"evaluation.tasks=[{task}]")
+    cfg.task = Task.vqa
+    assert build_evaluators(cfg, MODEL) == []
+    assert f"{task} is left out" in caplog.text
+
+
+def test_a_run_may_go_on_with_other_evaluation_sets():
+    assert {f"data.{name}" for name in SHARDS} <= set(MAY_CHANGE)
+
+
+def test_a_task_keeps_the_statistics_of_the_pixels_that_its_model_was_trained_with(tmp_path):
+    run_dir = tmp_path / "pretrained"
+    run_dir.mkdir()
+    saved = compose(["experiment=demo", "model.architecture=ViT-B-16-SigLIP", "model.pretrained=webli"])
+    (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(saved)))
+    cfg = compose(["task=captioning", "data=scenes", "trainer.max_steps=1", f"init={run_dir}", f"run_dir={tmp_path / 'task'}"])
+    assert cfg.model.pretrained == "webli"  # the tag alone knows them; no checkpoint does

@@ -98,6 +98,9 @@ def test_a_run_leaves_everything_behind(shards: Path, tmp_path: Path, capsys: py
     assert len(json.loads((run / "pictures" / "heat_maps.json").read_text())) == 8
     assert "<html" in (run / "report.html").read_text()
 
+    with pytest.raises(SystemExit) as nothing_asked_for_can_run:
+        evaluate([f"checkpoint={run}", "evaluation=[vqa]"])
+    assert nothing_asked_for_can_run.value.code == 2
     evaluate([f"checkpoint={run}", "evaluation=[retrieval]"])
     assert f"{evaluation['metrics']['retrieval/mean_recall']:.1%}" in capsys.readouterr().out
 

@@ -295,6 +295,11 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
     problems: dict[str, str] = {}
     with joined_ranks(cfg, path) as device:
         evaluators = build_evaluators(cfg, model, problems)
+        if not evaluators and not problems:
+            tasks = ", ".join(cfg.evaluation.tasks) or "nothing"
+            raise ConfigError(
+                [f"evaluation.tasks: {tasks} was asked for, and nothing of it can run here; set what is missing, or ask for others"]
+            )
         try:
             result = run_tasks(evaluators, model.to(device), device)
         except EvaluationError as raised:
@@ -362,6 +367,7 @@ def _build_trainer(cfg: RootConfig, model: AnyModel, data: StepDataModule, run_d
         "smaller than the logging interval",
         "treespec, LeafSpec",
         "returned a view tensor",
+        "in eval mode at the start of training",  # frozen towers
     ):
         warnings.filterwarnings("ignore", f".*{of_no_use_here}.*")
     return Trainer(

@@ -52,7 +52,7 @@ def shard_problems(cfg: RootConfig) -> list[str]:
 
 def task_problems(cfg: RootConfig) -> list[str]:
     """What is wrong with the options of evaluations."""
-    return [*_evaluation(cfg), *_ranges(cfg, "evaluation.")]
+    return [*_evaluation(cfg), *_ranges(cfg, "evaluation."), *_ranges(cfg, "captioning.")]
 
 
 def _evaluation(cfg: RootConfig) -> Iterator[str]:

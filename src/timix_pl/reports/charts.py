@@ -100,4 +100,4 @@ def _labels(names: list[str]) -> list[str]:
         return ["latest"]
     paths = [name.split("/") for name in names]
     shared = set(paths[0]).intersection(*paths)
-    return [", ".join(words(part) for part in path if part not in shared) for path in paths]
+    return [", ".join(words(part) for part in path if part not in shared) or words(path[-1]) for path in paths]

@@ -215,3 +215,16 @@ def test_evaluation_is_a_choice_too_and_a_mistyped_task_is_told():
     for word in ("evaluation=retreival", "evaluation=[retreival]"):
         with pytest.raises(ConfigError, match="nearest: retrieval"):
             compose(["experiment=demo", word])
+
+
+def test_options_of_a_trained_run_are_checked_when_it_is_evaluated(tmp_path):
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(compose(["experiment=demo"]))))
+    for word in ("captioning.num_beams=0", "evaluation.mi_pairs=0"):
+        with pytest.raises(ConfigError, match=f"{word}: must be"):
+            recompose(tmp_path / "config.yaml", [word])
+
+
+def test_a_damaged_configuration_of_a_run_is_told_without_a_stack_trace(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: [1")
+    with pytest.raises(RunError, match="cannot be read"):
+        recompose(tmp_path / "config.yaml", ["seed=1"])

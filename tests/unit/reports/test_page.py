@@ -299,3 +299,8 @@ def test_answers_may_be_given_or_chosen(run_dir):
     (run_dir / "examples/captioning.json").write_text(json.dumps([captioned]))
     text = _report(run_dir).text
     assert "✓ a ring a ring 0.75 ✓ a star 0.25" in text and "✗ rings people said: a ring" in text and "score 2.35" in text
+
+
+def test_a_curve_that_is_the_whole_of_the_others_is_named_too(run_dir):
+    (run_dir / "metrics.csv").write_text("step,vqa/multiple_choice/accuracy,vqa/multiple_choice/accuracy/when\n5,0.5,0.25\n")
+    assert "accuracy 50% when 25%" in _report(run_dir).text

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from timix_pl import __version__
 from timix_pl.cli.errors import clean_exit
+from timix_pl.core.errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -22,11 +23,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.out and len(arguments.run_dirs) < 2:
         parser.error("--out compares runs: give two or more run directories, or leave --out away")
-    if arguments.out and (arguments.out.is_dir() or not arguments.out.parent.is_dir()):
-        parser.error(
-            f"--out {arguments.out}: must be a file in a folder that exists, e.g. {arguments.run_dirs[0].parent / 'comparison.html'}"
-        )
     with clean_exit("timix-report"):
+        if arguments.out and (arguments.out.is_dir() or not arguments.out.parent.is_dir()):
+            example = arguments.run_dirs[0].parent / "comparison.html"
+            raise ConfigError([f"--out {arguments.out}: must be a file in a folder that exists, e.g. {example}"])
         from timix_pl.reports.comparison import write_comparison
         from timix_pl.reports.page import write_report
 

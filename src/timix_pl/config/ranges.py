@@ -108,6 +108,7 @@ RANGES = {
     "captioning.max_length": COUNT,
     "captioning.label_smoothing": Range(0, 1, below=True),
     "captioning.num_beams": COUNT,
+    "captioning.length_penalty": NOT_NEGATIVE,
     "captioning.no_repeat_ngram_size": NOT_NEGATIVE,
     "checkpoint.every_n_steps": COUNT,
     "checkpoint.every_n_minutes": POSITIVE,

@@ -62,7 +62,7 @@ def test_a_killed_run_ends_where_an_unbroken_one_does_and_is_evaluated_without_i
     assert {"vqa/accuracy", "vqa/multiple_choice/accuracy/what", "vqa/open/accuracy/where"} <= evaluation["metrics"].keys()
     assert evaluation["step"] == 6 and "vqa/multiple_choice/accuracy" in evaluation["chance"]
     assert len(json.loads((tmp_path / "whole" / "examples" / "vqa.json").read_text())) > 8
-    assert "vqa/multiple_choice/accuracy" in (tmp_path / "whole" / "report.html").read_text()
+    assert "VQA, multiple choice" in (tmp_path / "whole" / "report.html").read_text()
 
     capsys.readouterr()
     evaluate([f"checkpoint={tmp_path / 'broken'}"])

@@ -169,7 +169,7 @@ def write_examples(folder: Path, *, text: str = "a small red ring", num_classes:
     captions = [{"image": images[2], "caption": f"we see {text}", "references": [f"there is {text}", "a ring"], "score": 1.234}]
     for name, content in (
         ("retrieval", queries),
-        ("zero_shot", [{"confusion": matrix, "classes": classes}]),
+        ("zero_shot", [{"confusion": matrix, "num_images": [sum(row) for row in matrix], "classes": classes}]),
         ("vqa", answers),
         ("captioning", captions),
     ):

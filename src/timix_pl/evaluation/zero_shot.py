@@ -81,5 +81,9 @@ class ZeroShot:
 
         confusion = confusion_matrix(labels, predicted, len(classes))
         shown = most_confused(confusion, CLASSES_SHOWN)
-        example = {"confusion": confusion[shown][:, shown].tolist(), "classes": [self.classes[number] for number in shown.tolist()]}
+        example = {
+            "confusion": confusion[shown][:, shown].tolist(),
+            "num_images": confusion[shown].sum(1).tolist(),  # those called a class that is not shown too
+            "classes": [self.classes[number] for number in shown.tolist()],
+        }
         return named(self.name, zero_shot_metrics(ranks, labels), zero_shot_chance(len(classes)), [example])

@@ -1,10 +1,9 @@
 """How well patch-text alignment's scores hold on images without boxes: what blanking a window costs, and whose caption scores higher."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timix_pl.metrics.separation import roc_auc
+from timix_pl.metrics.ranking import roc_auc
 
 
 def carry_over_metrics(
@@ -24,7 +23,7 @@ def carry_over_metrics(
         "best_over_least": (drop_best > drop_least).double().mean().item(),
         "drop_best": drop_best.double().mean().item(),
         "drop_least": drop_least.double().mean().item(),
-        "roc_auc": roc_auc(torch.cat([own_scores, other_scores]), torch.arange(2 * len(own_scores)) < len(own_scores)),
+        "roc_auc": roc_auc(own_scores, other_scores),
     }
 
 

@@ -140,7 +140,7 @@ def _confusion(folder: Path, entry: dict[str, Any]) -> Confusion:
     classes, counts = [str(name) for name in entry["classes"]], entry["confusion"]
     if len(counts) != len(classes) or any(len(row) != len(classes) for row in counts):
         raise ValueError(f"{len(classes)} classes, but the matrix is not {len(classes)} by {len(classes)}")
-    shares = [[float(count) / (sum(row) or 1) for count in row] for row in counts]
+    shares = [[float(count) / (num_images or 1) for count in row] for row, num_images in zip(counts, entry["num_images"], strict=True)]
     cells = [
         [
             Cell(share, f"{share:.0%}" if share else "", f"{classes[true]}, called {classes[given]}: {share:.0%}")

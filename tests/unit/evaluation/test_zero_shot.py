@@ -52,6 +52,7 @@ def test_the_confusion_is_an_example_and_agrees_with_the_metrics():
     expected = torch.zeros(8, 8, dtype=torch.long)
     expected[[0, 1, 2, 0, 5], [0, 1, 2, 3, 4]] = 1
     assert example["confusion"] == expected.tolist()
+    assert example["num_images"] == expected.sum(1).tolist()
 
 
 def test_at_most_thirty_classes_are_shown_the_confused_ones_among_them():

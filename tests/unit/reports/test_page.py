@@ -304,3 +304,11 @@ def test_answers_may_be_given_or_chosen(run_dir):
 def test_a_curve_that_is_the_whole_of_the_others_is_named_too(run_dir):
     (run_dir / "metrics.csv").write_text("step,vqa/multiple_choice/accuracy,vqa/multiple_choice/accuracy/when\n5,0.5,0.25\n")
     assert "accuracy 50% when 25%" in _report(run_dir).text
+
+
+def test_shares_of_a_confusion_matrix_count_the_images_called_classes_that_are_not_shown(run_dir):
+    (run_dir / "examples").mkdir(exist_ok=True)
+    entry = {"confusion": [[5, 2], [0, 4]], "num_images": [50, 4], "classes": ["cat", "dog"]}
+    (run_dir / "examples/zero_shot.json").write_text(json.dumps([entry]))
+    page = _report(run_dir)
+    assert page.count("td", title="cat, called cat: 10%") == 1 and page.count("td", title="cat, called dog: 4%") == 1

@@ -146,7 +146,7 @@ def write_pictures(folder: Path, number: int, caption: str | None = None) -> Non
     (folder / "heat_maps.json").write_text(json.dumps(heat_maps))
 
 
-def write_examples(folder: Path, *, text: str = "a small red ring", num_classes: int = 4, step: int = 0) -> None:
+def write_examples(folder: Path, *, text: str = "a small red ring", step: int = 0) -> None:
     """Examples of every kind, as evaluations leave them in ``folder/examples``."""
     examples = folder / "examples"
     examples.mkdir(parents=True)
@@ -161,12 +161,12 @@ def write_examples(folder: Path, *, text: str = "a small red ring", num_classes:
         {"image": images[0], "rank": 1, "found": [{"caption": text, "right": True}, *missed[:4]]},
         {"image": images[1], "rank": 17, "found": missed, "answer": {"caption": f"the answer to {text}"}},
     ]
-    matrix = [[9 if given == true else int(given == true + 1) for given in range(num_classes)] for true in range(num_classes)]
-    classes = [f"{text} {number}" for number in range(num_classes)]
-    asked = {"image": images[0], "question": f"is this {text}?", "right_answers": ["yes", "yes", "no"]}
-    choices = [{"text": answer, "score": score} for answer, score in (("yes", 1.5), ("no", -0.25), ("maybe", -2.0))]
-    answers = [asked | {"answer": "yes", "right": True, "choices": choices}, asked | {"answer": "three", "right": False}]
-    captions = [{"image": images[2], "caption": f"we see {text}", "references": [f"there is {text}", "a ring"], "score": 1.234}]
+    matrix = [[9 if given == true else int(given == true + 1) for given in range(4)] for true in range(4)]
+    classes = [f"{text} {number}" for number in range(4)]
+    asked = {"image": images[0], "question": f"is this {text}?", "answers": ["yes", "yes", "no"]}
+    choices = [{"choice": answer, "score": score} for answer, score in (("yes", 0.75), ("no", 0.2), ("maybe", 0.05))]
+    answers = [asked | {"right": True, "chosen": "yes", "choices": choices}, asked | {"right": False, "given": "three", "accuracy": 0.0}]
+    captions = [{"image": images[2], "caption": f"we see {text}", "references": [f"there is {text}", "a ring"], "cider_d": 1.234}]
     for name, content in (
         ("retrieval", queries),
         ("zero_shot", [{"confusion": matrix, "num_images": [sum(row) for row in matrix], "classes": classes}]),

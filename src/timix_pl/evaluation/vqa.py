@@ -152,7 +152,8 @@ class Vqa:
 
     def _examples(self, found: list[Answered]) -> list[dict[str, Any]]:
         """As many right as wrong ones, where there are, spread over the set."""
-        right = [bool(self._right(one)) for one in found]
+        found = [one for one in found if "scores" in one or "given" in one]
+        right = [self._right(one) for one in found]
         chosen: list[int] = []
         for kind in (True, False):
             of_kind = [number for number, is_right in enumerate(right) if is_right == kind]
@@ -164,13 +165,13 @@ class Vqa:
         """By its choices, where it has been asked so; else by its open answer."""
         if "scores" in one:
             return choice_accuracy(one["scores"], 0) == 1
-        return "given" in one and _open(one, one["given"]) > 0.5
+        return _open(one, one["given"]) > 0.5
 
     def _example(self, one: Answered, right: bool) -> dict[str, Any]:
         question: Question = one["question"]
         shown = {"image": self.dataset[one["image"]].image, "question": question.question, "right": right}
         if "given" in one:
-            shown["given"] = one["given"]
+            shown |= {"given": one["given"], "accuracy": round(_open(one, one["given"]), 4)}
         if "scores" in one:
             shares = torch.tensor(one["scores"]).softmax(0).tolist()
             order = np.argsort(shares)[::-1].tolist()

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from timix_pl.reports.figures import Unit
 from timix_pl.reports.history import Points
 
 
@@ -60,7 +61,7 @@ def line_chart(
     last_step: float,
     note: str = "",
     chance: dict[str, float] | None = None,
-    percent: bool = False,
+    unit: Unit = Unit.number,
 ) -> Chart:
     """Lay out curves over steps.
 
@@ -68,7 +69,7 @@ def line_chart(
         curves: at least one, by label, each with at least one point; longer ones than 200 points are averaged in equal pieces.
         last_step: right end of the axis, which begins at 0.
         chance: dotted level by label of the curve that it belongs to.
-        percent: values are shares, shown in percent.
+        unit: of the values; shares are shown in percent, scores times 100.
     """
     chance = chance or {}
     values = [value for points in curves.values() for _, value in points] + list(chance.values())
@@ -91,7 +92,7 @@ def line_chart(
         lines.append(
             Line(
                 label=label,
-                last=_short(points[-1][1], percent),
+                last=_short(points[-1][1], unit),
                 path=_path(middles),
                 band=_path(tops + bottoms[::-1]) if len(pieces) < len(points) else "",
                 dots=middles if len(points) <= _DOTS_UP_TO else [],
@@ -99,7 +100,7 @@ def line_chart(
             )
         )
     x_ticks = [Tick(x(step), _short(step)) for step in _ticks(*x_range) if step <= last_step]
-    y_ticks = [Tick(y(value), _short(value, percent)) for value in y_at_ticks]
+    y_ticks = [Tick(y(value), _short(value, unit)) for value in y_at_ticks]
     return Chart(title, note, lines, x_ticks, y_ticks)
 
 
@@ -114,8 +115,8 @@ def _value_range(values: Sequence[float]) -> tuple[float, float]:
 def _ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers that reach over ``low`` to ``high``."""
     span = high - low or abs(high) or 1.0
-    unit = 10 ** math.floor(math.log10(span / 4))
-    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= span / 4 * 0.999)
+    power = 10 ** math.floor(math.log10(span / 4))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= span / 4 * 0.999)
     return [index * step for index in range(math.floor(low / step), math.ceil(high / step) + 1)]
 
 
@@ -139,10 +140,10 @@ def _path(points: Iterable[tuple[float, float]]) -> str:
     return " ".join(f"{x:g},{y:g}" for x, y in points)
 
 
-def _short(value: float, percent: bool = False) -> str:
+def _short(value: float, unit: Unit = Unit.number) -> str:
     """A number of few characters: 12k, 0.25, 5e-4, 63%."""
-    if percent:
-        return f"{value * 100:.3g}%"
+    if unit in (Unit.share, Unit.score):
+        return f"{value * 100:.3g}{'%' if unit is Unit.share else ''}"
     if abs(value) >= 10_000:
         return f"{value / 1e6:.3g}M" if abs(value) >= 1e6 else f"{value / 1e3:.3g}k"
     if 0 < abs(value) < 0.001:

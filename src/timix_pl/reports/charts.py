@@ -13,7 +13,7 @@ class _Spec:
     title: str
     patterns: tuple[str, ...]
     note: str = ""
-    percent: bool = False
+    unit: Unit = Unit.number
     ceiling: str = ""
     """A column whose newest value, which no curve can exceed, is told in the note."""
 
@@ -21,13 +21,13 @@ class _Spec:
 _MI = "mutual_information/"
 _LEARNING = (
     _Spec("Loss", ("train/loss/*",), "unweighted terms and their weighted sum"),
-    _Spec("Retrieval, mean recall", ("retrieval/mean_recall",), percent=True),
-    _Spec("Retrieval, image to text", ("retrieval/image_to_text/recall_*",), percent=True),
-    _Spec("Retrieval, text to image", ("retrieval/text_to_image/recall_*",), percent=True),
+    _Spec("Retrieval, mean recall", ("retrieval/mean_recall",), unit=Unit.share),
+    _Spec("Retrieval, image to text", ("retrieval/image_to_text/recall_*",), unit=Unit.share),
+    _Spec("Retrieval, text to image", ("retrieval/text_to_image/recall_*",), unit=Unit.share),
     _Spec("Retrieval, median rank", ("retrieval/*/median_rank",), "lower is better"),
-    _Spec("Zero-shot classification", ("zero_shot/*",), percent=True),
-    _Spec("Grounding, per phrase", ("grounding/pointing", "grounding/localisation"), percent=True),
-    _Spec("Grounding, per patch", ("grounding/patch_*",), percent=True),
+    _Spec("Zero-shot classification", ("zero_shot/*",), unit=Unit.share),
+    _Spec("Grounding, per phrase", ("grounding/pointing", "grounding/localisation"), unit=Unit.share),
+    _Spec("Grounding, per patch", ("grounding/patch_*",), unit=Unit.share),
     _Spec("Mutual information, clean pairs", (f"{_MI}held_out", f"{_MI}train"), "lower bound, nats", ceiling=f"{_MI}ceiling"),
     _Spec(
         "Mutual information, mixed images",
@@ -36,21 +36,21 @@ _LEARNING = (
         ceiling=f"{_MI}ceiling_mixed",
     ),
     _Spec("Mutual information, gap", ("mutual_information/gap*",), "training pairs above held-out pairs, nats"),
-    _Spec("Noise: misaligned pairs told apart", ("noise/*/roc_auc", "noise/*/average_precision"), percent=True),
+    _Spec("Noise: misaligned pairs told apart", ("noise/*/roc_auc", "noise/*/average_precision"), unit=Unit.share),
     _Spec(
         "Noise: loss of training pairs",
         ("noise/train/loss_*aligned",),
         "InfoNCE of a pair, nats; misaligned ones that come down are learned",
     ),
     _Spec("Noise: loss of held-out pairs", ("noise/held_out/loss_*aligned",), "InfoNCE of a pair, nats"),
-    _Spec("VQA, multiple choice", ("vqa/multiple_choice/*",), percent=True),
-    _Spec("VQA, open answers", ("vqa/open/*",), percent=True),
-    _Spec("VQA, accuracy", ("vqa/accuracy",), percent=True),
-    _Spec("Captioning, BLEU", ("captioning/bleu_*",)),
-    _Spec("Captioning, ROUGE-L and CIDEr-D", ("captioning/rouge_l", "captioning/cider_d")),
-    _Spec("Carry-over of PTA", ("carry_over/best_over_least", "carry_over/roc_auc"), percent=True),
+    _Spec("VQA, multiple choice", ("vqa/multiple_choice/*",), unit=Unit.share),
+    _Spec("VQA, open answers", ("vqa/open/*",), unit=Unit.share),
+    _Spec("VQA, accuracy", ("vqa/accuracy",), unit=Unit.share),
+    _Spec("Captioning, BLEU", ("captioning/bleu_*",), "times 100", Unit.score),
+    _Spec("Captioning, ROUGE-L and CIDEr-D", ("captioning/rouge_l", "captioning/cider_d"), "times 100", Unit.score),
+    _Spec("Carry-over of PTA", ("carry_over/best_over_least", "carry_over/roc_auc"), unit=Unit.share),
     _Spec("Carry-over: similarity lost to a blanked window", ("carry_over/drop_*",)),
-    _Spec("PTA on training batches", ("train/pta/*",), "patches called relevant, against the boxes", percent=True),
+    _Spec("PTA on training batches", ("train/pta/*",), "patches called relevant, against the boxes", unit=Unit.share),
 )
 _RUNNING = (
     _Spec("Mixing: lam and gamma", ("train/mixing/lam", "train/mixing/gamma"), "share of the image kept; weight of the mixed loss"),
@@ -60,8 +60,8 @@ _RUNNING = (
     _Spec("Gradient norm", ("train/grad_norm",), "before clipping"),
     _Spec("Logit scale", ("train/logit_scale",), "inverse temperature"),
     _Spec("Throughput", ("train/samples_per_s",), "samples/s"),
-    _Spec("Model FLOPs utilisation", ("train/mfu",), "share of the device's peak", percent=True),
-    _Spec("Waiting, exchanging, updating", ("train/*_frac",), "share of the time", percent=True),
+    _Spec("Model FLOPs utilisation", ("train/mfu",), "share of the device's peak", unit=Unit.share),
+    _Spec("Waiting, exchanging, updating", ("train/*_frac",), "share of the time", unit=Unit.share),
     _Spec("Questions or captions per step", ("train/num_items",)),
     _Spec("Peak memory", ("train/peak_memory_gb",), "GB, so far"),
 )
@@ -72,7 +72,7 @@ _NOT_DRAWN |= {f"{_MI}ceiling", f"{_MI}ceiling_mixed"}
 def charts(run: Run) -> tuple[list[Chart], list[Chart]]:
     """The charts of a run: what it learned, and how it ran. A column that no chart knows gets one of its own, named after it."""
     rest = [name for name in run.history if name not in _NOT_DRAWN and not any(_matches(spec, name) for spec in _LEARNING + _RUNNING)]
-    others = tuple(_Spec(name, (name,), percent=not name.startswith("train/") and unit(name) is Unit.share) for name in rest)
+    others = tuple(_Spec(name, (name,), unit=Unit.number if name.startswith("train/") else unit(name)) for name in rest)
     return _drawn(run, _LEARNING), _drawn(run, _RUNNING + others)
 
 
@@ -86,7 +86,7 @@ def _drawn(run: Run, specs: tuple[_Spec, ...]) -> list[Chart]:
             curves = {labels[name]: run.history[name] for name in names}
             levels = {labels[name]: chance[name] for name in names if name in chance and unit(name) is not Unit.rank}
             note = spec.note + (f", at most {run.history[spec.ceiling][-1][1]:.3f}" if spec.ceiling in run.history else "")
-            drawn.append(line_chart(spec.title, curves, last_step=run.last_step, note=note, chance=levels, percent=spec.percent))
+            drawn.append(line_chart(spec.title, curves, last_step=run.last_step, note=note, chance=levels, unit=spec.unit))
     return drawn
 
 

@@ -1,17 +1,16 @@
 """Examples that evaluations left: queries and what they found, confusions, questions with answers, captions."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timix_pl.reports.figures import words
+from timix_pl.reports.figures import value_text, words
 from timix_pl.reports.pictures import Picture, thumbnail
 
 MAX_SHOWN = 24
-MAX_CLASSES = 60
-"""A larger confusion matrix could not be read; the most frequent confusions still can."""
 NUMBERS_UP_TO = 12
 """Classes whose matrix has room for numbers."""
 MAX_CONFUSIONS = 12
@@ -19,12 +18,11 @@ MAX_CONFUSIONS = 12
 
 @dataclass(frozen=True)
 class Found:
-    """An image or a caption, and whether it is a right answer; ``score`` where one is shown."""
+    """An image or a caption, and whether it is a right answer."""
 
     picture: Picture | None
     text: str
     right: bool
-    score: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Rows are true classes, columns given ones; ``cells`` is empty where these are too many; ``frequent``: the largest errors."""
+    """Rows are true classes, columns given ones; ``frequent``: the largest errors."""
 
     classes: list[str]
     cells: list[list[Cell]]
@@ -57,15 +55,29 @@ class Confusion:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One of several answers, with the share that the model gives it."""
+
+    text: str
+    share: str
+    right: bool
+
+
+@dataclass(frozen=True)
 class Answered:
-    """A question about an image: the answer given, the right ones, and the choices if there were any."""
+    """A question about an image, ``right`` or wrong by its choices, or else by the open answer.
+
+    ``choices``: from the one that the model chose down; none where it was not asked so. ``given``: its open answer, None where it gave none,
+    with how right that is, 0 to 1, and what people said.
+    """
 
     picture: Picture
     question: str
-    answer: str
-    right_answers: list[str]
     right: bool
-    choices: list[Found]
+    choices: list[Choice]
+    given: str | None
+    accuracy: float
+    people_said: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,7 @@ class Captioned:
     picture: Picture
     caption: str
     references: list[str]
-    score: str
+    cider_d: str
 
 
 Shown = Query | Confusion | Answered | Captioned
@@ -121,13 +133,8 @@ def read_examples(folder: Path, source: str, notes: list[str]) -> dict[str, tupl
 
 
 def _found(folder: Path, entry: dict[str, Any], right: bool = False) -> Found:
-    score = entry.get("score")
-    return Found(
-        thumbnail(folder / entry["image"]) if "image" in entry else None,
-        str(entry.get("caption", entry.get("text", ""))),
-        bool(entry.get("right", right)),
-        "" if score is None else f"{float(score):.2f}",
-    )
+    picture = thumbnail(folder / entry["image"]) if "image" in entry else None
+    return Found(picture, str(entry.get("caption", "")), bool(entry.get("right", right)))
 
 
 def _query(folder: Path, entry: dict[str, Any]) -> Query:
@@ -155,32 +162,29 @@ def _confusion(folder: Path, entry: dict[str, Any]) -> Confusion:
         if share and given != true
     ]
     frequent = [(true, given, f"{share:.0%}") for share, true, given in sorted(wrong, key=lambda one: -one[0])[:MAX_CONFUSIONS]]
-    return Confusion(classes, cells if len(classes) <= MAX_CLASSES else [], frequent, len(classes) <= NUMBERS_UP_TO)
+    return Confusion(classes, cells, frequent, len(classes) <= NUMBERS_UP_TO)
 
 
 def _answered(folder: Path, entry: dict[str, Any]) -> Answered:
-    right_answers = [str(answer) for answer in _first(entry, "right_answers", "answers")]
-    choices = [{"text": _first(choice, "text", "choice"), "score": choice["score"]} for choice in entry.get("choices") or []]
+    answers, choices, given = [str(answer) for answer in entry["answers"]], entry.get("choices", []), entry.get("given")
+    if given is None and not choices:
+        raise ValueError("neither 'given' nor 'choices'")
+    said = Counter(answers).most_common()
     return Answered(
         thumbnail(folder / entry["image"]),
         str(entry["question"]),
-        str(_first(entry, "answer", "chosen", "given")),
-        right_answers,
         bool(entry["right"]),
-        [_found(folder, choice, right=choice["text"] in right_answers) for choice in choices],
+        [Choice(str(one["choice"]), f"{float(one['score']):.2f}", one["choice"] == answers[0]) for one in choices],
+        None if given is None else str(given),
+        0.0 if given is None else float(entry["accuracy"]),
+        ", ".join(f"{answer} ({count})" if len(answers) > 1 else answer for answer, count in said),
     )
-
-
-def _first(entry: dict[str, Any], *keys: str) -> Any:
-    """The value of the first of these keys that the entry has."""
-    return entry[next((key for key in keys if key in entry), keys[0])]
 
 
 def _captioned(folder: Path, entry: dict[str, Any]) -> Captioned:
     references = [str(reference) for reference in entry["references"]]
-    return Captioned(
-        thumbnail(folder / entry["image"]), str(entry["caption"]), references, f"{float(_first(entry, 'score', 'cider_d')):.2f}"
-    )
+    score = value_text("captioning/cider_d", float(entry["cider_d"]))
+    return Captioned(thumbnail(folder / entry["image"]), str(entry["caption"]), references, score)
 
 
 _KINDS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], Shown]]] = {

@@ -61,16 +61,20 @@ def figures(metrics: Mapping[str, float], chance: Mapping[str, float]) -> list[F
 
 
 class Unit(Enum):
-    """What a metric's number is: a share between 0 and 1, a rank from 1, nats, or a number on a scale of its own."""
+    """What a metric's number is: a share between 0 and 1, a caption's score (shown times 100, as papers have it), a rank from 1, nats, or a
+    number on a scale of its own.
+    """
 
     share = auto()
+    score = auto()
     rank = auto()
     nats = auto()
     number = auto()
 
 
-_NUMBERS = ("bleu", "rouge", "cider", "similarity", "drop", "calibration", "brier")
-"""What the parts of a metric's name hold that is no share: scores of captions, cosines, differences, errors of calibration."""
+_SCORES = ("bleu", "rouge", "cider")
+_NUMBERS = ("similarity", "drop", "calibration", "brier")
+"""What the parts of a metric's name hold that is no share: cosines, differences, errors of calibration."""
 
 
 def unit(name: str) -> Unit:
@@ -80,6 +84,8 @@ def unit(name: str) -> Unit:
         return Unit.rank
     if name.startswith("mutual_information/") or "loss" in words_of_name or "nats" in words_of_name:
         return Unit.nats
+    if set(words_of_name).intersection(_SCORES):
+        return Unit.score
     return Unit.number if set(words_of_name).intersection(_NUMBERS) else Unit.share
 
 
@@ -118,7 +124,7 @@ def value_text(name: str, value: float) -> str:
     kind = unit(name)
     if kind is Unit.rank:
         return f"{value:,.1f}".removesuffix(".0")
-    if re.search("bleu|rouge|cider", name):
+    if kind is Unit.score:
         return f"{value * 100:.1f}"
     if kind is not Unit.share:
         return f"{value:.3f}" + " nats" * (kind is Unit.nats)

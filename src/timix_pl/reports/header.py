@@ -35,7 +35,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     if consumed:
         num_pairs = run.summary.get("num_train_samples")
         passes = f" ({consumed / num_pairs:.1f} passes over {num_pairs:,})" if num_pairs else ""
-        known.append(("Pairs seen" if run.setting("task") in (None, "pretrain") else "Images seen", f"{consumed:,.0f}{passes}"))
+        known.append(("Images seen" if run.is_task else "Pairs seen", f"{consumed:,.0f}{passes}"))
     if wall_s := run.counts.get("wall_s"):
         known.append(("Time", duration(wall_s)))
     samples_per_s = run.counts.get("samples_per_s") or _last(run, "train/samples_per_s")
@@ -57,8 +57,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
 
 def settings(run: Run) -> list[str]:
     """The decisions that name a run, e.g. 'mixing timix, ratio 1.0'."""
-    is_task = run.setting("task") not in (None, "pretrain")
-    of_task = ("task", "init", "tune.towers") if is_task else ("mixing.kind", "mixing.ratio", "loss.kind")
+    of_task = ("task", "init", "tune.towers") if run.is_task else ("mixing.kind", "mixing.ratio", "loss.kind")
     keys = ("model.architecture", "data.kind", "data.global_batch_size", *of_task, "seed")
     return [f"{key.removesuffix('.kind')}={value}" for key in keys if (value := run.setting(key)) is not None]
 

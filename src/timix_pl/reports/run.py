@@ -82,7 +82,14 @@ class Run:
 
     @property
     def name(self) -> str:
-        return str(self.config.get("name") or self.run_dir.resolve().name)
+        """As the summary has it; before there is one, the configured name, or the folder's where that is the default."""
+        configured = self.config.get("name", "run")
+        return str(self.summary.get("name") or (self.run_dir.resolve().name if configured == "run" else configured))
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it is fine-tuned on a task, and not pre-trained."""
+        return self.setting("task") not in (None, "pretrain")
 
     @property
     def counts(self) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class StepModule(LightningModule):
         self.global_batch_size, self.planned_samples, self.seed, self.non_finite = global_batch_size, planned_samples, seed, non_finite
         self.log_every_n_steps, self.micro_batch_size = log_every_n_steps, micro_batch_size
         self.num_skipped_steps = 0
-        self.logged_loss = math.nan
+        self.logged_loss: float | None = None
         self.told_to_stop, self.all_stop = told_to_stop, False
         self.idle_since_s = time.perf_counter()
         self._row: dict[str, Any] = {}

@@ -3,6 +3,7 @@ import math
 import pytest
 
 from timix_pl.reports.chart import AREA, line_chart
+from timix_pl.reports.figures import Unit
 
 
 def _points(path):
@@ -27,7 +28,7 @@ def test_every_point_lies_between_the_outer_ticks_of_the_axis(values):
 
 
 def test_chance_is_drawn_to_the_same_scale_and_kept_in_view():
-    chart = line_chart("t", {"a": [(0, 0.5), (10, 1.0)], "b": [(0, 0.6)]}, last_step=10, chance={"a": 0.25}, percent=True)
+    chart = line_chart("t", {"a": [(0, 0.5), (10, 1.0)], "b": [(0, 0.6)]}, last_step=10, chance={"a": 0.25}, unit=Unit.share)
     assert chart.lines[0].chance_y == pytest.approx(AREA.bottom - 0.25 * (AREA.bottom - AREA.top))
     assert chart.lines[1].chance_y is None
     assert chart.lines[0].last == "100%"

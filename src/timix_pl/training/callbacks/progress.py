@@ -27,6 +27,6 @@ class StepProgressBar(TQDMProgressBar):
         self.train_progress_bar.close()
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The loss of the last row of metrics. Lightning's own ``log`` would ask the device for it in every step, and wait."""
+        """The loss of the last row of metrics, if any. Lightning's own ``log`` would ask the device for it in every step, and wait."""
         assert isinstance(pl_module, StepModule)
-        return {"loss": f"{pl_module.logged_loss:.3g}"}
+        return {} if pl_module.logged_loss is None else {"loss": f"{pl_module.logged_loss:.3g}"}

@@ -67,8 +67,8 @@ class Choice:
 class Answered:
     """A question about an image, ``right`` or wrong by its choices, or else by the open answer.
 
-    ``choices``: from the one that the model chose down; none where it was not asked so. ``given``: its open answer, None where it gave none,
-    with how right that is, 0 to 1, and what people said.
+    ``choices``: the chosen one first; none where it was not asked so. ``given``: the open answer, None where it gave none,
+    with its accuracy and what people said.
     """
 
     picture: Picture

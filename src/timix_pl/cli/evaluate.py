@@ -1,14 +1,20 @@
 """``timix-evaluate``: evaluate a checkpoint. Everything heavy is imported after the arguments are read, so that ``--help`` is quick."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from timix_pl.cli.arguments import parse, parser
 from timix_pl.cli.errors import clean_exit
 from timix_pl.core.errors import ConfigError
 from timix_pl.core.files import nearest_path
 from timix_pl.core.launched import rank_at_start
+
+if TYPE_CHECKING:
+    from timix_pl.config.evaluated import Evaluated, EvaluatedModel
 
 HEAT_MAP = "heat_map"
 OPEN_CLIP = "open_clip:"
@@ -64,32 +70,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _evaluate(checkpoint: Path, overrides: Sequence[str]) -> None:
     from timix_pl.config.build import evaluate
-    from timix_pl.reports.table import results_table
 
-    evaluated = evaluate(checkpoint, overrides)
-    if rank_at_start() == 0:
-        print(evaluated.told(), results_table(*evaluated.result[:2]), sep="\n")
-        if evaluated.about:
-            results, report = evaluated.write()
-            print(f"Results: {results}\nReport: {report}")
-    if evaluated.error:
-        raise evaluated.error
+    _show(evaluate(checkpoint, overrides))
 
 
 def _evaluate_open_clip(name: str, words: Sequence[str]) -> None:
     from timix_pl.config.others import evaluate_open_clip
-    from timix_pl.evaluation.tasks import EvaluationError
+
+    _show(evaluate_open_clip(name, words))
+
+
+def _show(evaluated: Evaluated | EvaluatedModel) -> None:
     from timix_pl.reports.table import results_table
 
-    error = None
-    try:
-        result = evaluate_open_clip(name, words)
-    except EvaluationError as raised:
-        result, error = raised.result, raised
     if rank_at_start() == 0:
-        print(results_table(*result[:2]))
-    if error:
-        raise error
+        print(evaluated.told(), results_table(*evaluated.result[:2]), sep="\n")
+        if evaluated.about:
+            for line in evaluated.write():
+                print(line)
+    if evaluated.error:
+        raise evaluated.error
 
 
 def _draw(checkpoint: Path, photo: dict[str, str], overrides: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ from timix_pl.config.parts import (
     prepare_data,
     save_memory_and_time,
 )
-from timix_pl.config.run_dir import claimed, step_of, write_config
+from timix_pl.config.run_dir import claimed, run_name, step_of, write_config
 from timix_pl.config.schema import RootConfig, Task
 from timix_pl.config.validate import teaches_pta
 from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, LostRankError, StoppedBySignal
@@ -333,7 +333,6 @@ def _build_trainer(cfg: RootConfig, model: AnyModel, data: StepDataModule, run_d
         region_batch_size=cfg.pta.batch_size,
         region_every_n_steps=cfg.pta.every_n_steps,
     )
-    name = run_dir.name if cfg.name == "run" else cfg.name
     regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if teaches_pta(cfg) else 0
     callbacks = [
         *([mixing] if mixing else []),
@@ -354,7 +353,10 @@ def _build_trainer(cfg: RootConfig, model: AnyModel, data: StepDataModule, run_d
             mode=cfg.checkpoint.mode,
         ),
         SummaryCallback(
-            run_dir / "summary.json", {"name": name, "num_train_samples": data.pairs.num_samples}, config=plain(cfg), evaluation=evaluation
+            run_dir / "summary.json",
+            {"name": run_name(cfg), "num_train_samples": data.pairs.num_samples},
+            config=plain(cfg),
+            evaluation=evaluation,
         ),
         *([StepProgressBar()] if cfg.trainer.progress_bar else []),
         *([ProfileCallback(run_dir / "profile", *cfg.profile)] if cfg.profile else []),

@@ -41,14 +41,13 @@ class Evaluated(NamedTuple):
 
     def told(self) -> str:
         """Which weights were evaluated, on how many samples."""
-        counts = ", ".join(f"{name} {about['num_samples']:,}" for name, about in self.about.items())
-        return f"Checkpoint: {self.checkpoint}, step {self.step:,}\nSamples: {counts or 'none, no evaluation has what it needs'}"
+        return f"Checkpoint: {self.checkpoint}, step {self.step:,}\n{told_samples(self.about)}"
 
-    def write(self) -> tuple[Path, Path]:
+    def write(self) -> list[str]:
         """Join ``RUN_DIR/evaluate`` and write the report anew; what was found of the same step before stays, of another step it goes.
 
         Returns:
-            The paths of ``evaluation.json`` and of the report.
+            Where ``evaluation.json`` and the report are.
         """
         folder = self.run_dir / FOLDER
         folder.mkdir(exist_ok=True)
@@ -63,7 +62,40 @@ class Evaluated(NamedTuple):
             )
             result = EvaluationResult(metrics, chance, self.result.examples)
             write_result(folder, result, step=self.step, checkpoint=self.checkpoint.name, evaluations=kept | self.about)
-        return path, write_report(self.run_dir)
+        return [f"Results: {path}", f"Report: {write_report(self.run_dir)}"]
+
+
+class EvaluatedModel(NamedTuple):
+    """As ``Evaluated``, of a model of others; ``out``: a folder for the results, if they are to be kept."""
+
+    model: str
+    weights: str
+    out: Path | None
+    about: dict[str, dict[str, Any]]
+    result: EvaluationResult
+    error: EvaluationError | None
+
+    def told(self) -> str:
+        """Which weights were evaluated, on how many samples."""
+        return f"Model: {self.model}{f', weights {self.weights}' if self.weights else ''}\n{told_samples(self.about)}"
+
+    def write(self) -> list[str]:
+        """``evaluation.json`` and examples.
+
+        Returns:
+            Where it is; nothing where no results are kept.
+        """
+        if self.out is None:
+            return []
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_result(self.out, self.result, model=self.model, weights=self.weights, evaluations=self.about)
+        return [f"Results: {self.out / 'evaluation.json'}"]
+
+
+def told_samples(about: dict[str, dict[str, Any]]) -> str:
+    """On how many samples each evaluation ran."""
+    counts = ", ".join(f"{name} {of['num_samples']:,}" for name, of in about.items())
+    return f"Samples: {counts or 'none, no evaluation has what it needs'}"
 
 
 def _of_step(path: Path, step: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
+from timix_pl.config.run_dir import run_name
 from timix_pl.config.schema import LoggerKind, RootConfig
 from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, RunError
 from timix_pl.core.files import atomic_path
@@ -77,7 +78,7 @@ def _open_wandb(cfg: RootConfig, number: str) -> WandbLogger:
 
     def start(mode: str | None) -> WandbLogger:
         logger = WandbLogger(
-            cfg.logger.label or cfg.name,
+            cfg.logger.label or run_name(cfg),
             save_dir=Path(cfg.run_dir).absolute(),  # written by a process of its own
             id=number,
             project=cfg.logger.project,

@@ -7,16 +7,13 @@ from pathlib import Path
 import open_clip
 
 from timix_pl.config.compose import recompose
-from timix_pl.config.evaluated import joined_ranks
+from timix_pl.config.evaluated import EvaluatedModel, about_evaluations, joined_ranks
 from timix_pl.config.evaluators import build_evaluators
 from timix_pl.config.folder import conf_dir
 from timix_pl.config.options import nearest
 from timix_pl.config.parts import prepare_data
 from timix_pl.config.schema import MixingKind
 from timix_pl.core.errors import ConfigError
-from timix_pl.core.launched import rank_at_start
-from timix_pl.core.types import EvaluationResult
-from timix_pl.evaluation.results import write_result
 from timix_pl.evaluation.tasks import EvaluationError, run_tasks
 from timix_pl.models.dual_encoder import DualEncoder
 
@@ -25,7 +22,7 @@ log = logging.getLogger(__name__)
 FOLDER_PREFIX = "local-dir:"
 
 
-def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluationResult:
+def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedModel:
     """Evaluate a model of open_clip. It has no PTA head, so that grounding is left out.
 
     Args:
@@ -34,13 +31,13 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluationRes
     Raises:
         ConfigError: no such architecture or weights, wrong overrides, or nothing to evaluate on.
         ModelError: the weights cannot be loaded.
-        EvaluationError: some evaluations failed; it carries the others' result.
     """
     own = {"weights": "", "out": ""}
     own |= {key: value for key, _, value in (word.partition("=") for word in words) if key in own}
     if found := _problems(architecture, own["weights"]):
         raise ConfigError(found)
-    cfg = recompose(conf_dir() / "config.yaml", [word for word in words if word.partition("=")[0] not in own])
+    overrides = [word for word in words if word.partition("=")[0] not in own]
+    cfg = recompose(conf_dir() / "config.yaml", overrides)
     cfg.pta.enabled, cfg.mixing.kind = False, MixingKind.none
     if "grounding" in cfg.evaluation.tasks:
         cfg.evaluation.tasks.remove("grounding")
@@ -63,13 +60,10 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluationRes
             result = run_tasks(evaluators, model.to(device), device)
         except EvaluationError as raised:
             result, problems = raised.result, problems | raised.problems
-    if own["out"] and rank_at_start() == 0:
-        out = Path(own["out"])
-        out.mkdir(parents=True, exist_ok=True)
-        write_result(out, result, model=f"open_clip:{architecture}", weights=own["weights"])
-    if problems:
-        raise EvaluationError(problems, result)
-    return result
+    error = EvaluationError(problems, result) if problems else None
+    done = [evaluator for evaluator in evaluators if evaluator.name not in problems]
+    out = Path(own["out"]) if own["out"] else None
+    return EvaluatedModel(f"open_clip:{architecture}", own["weights"], out, about_evaluations(done, cfg, overrides), result, error)
 
 
 def _problems(architecture: str, weights: str) -> list[str]:

@@ -33,6 +33,11 @@ MAY_CHANGE = (
 log = logging.getLogger(__name__)
 
 
+def run_name(cfg: RootConfig) -> str:
+    """What a run is called wherever it is named: its name, or its folder's where it has the default one."""
+    return Path(cfg.run_dir).resolve().name if cfg.name == "run" else cfg.name
+
+
 def flat(cfg: RootConfig) -> dict[str, Any]:
     """The configuration as dotted keys."""
 

@@ -11,7 +11,7 @@ import torch
 from timix_pl.config.build import read_run
 from timix_pl.config.options import as_typed
 from timix_pl.config.parts import build_model, load_weights
-from timix_pl.config.run_dir import flat
+from timix_pl.config.run_dir import flat, run_name
 from timix_pl.config.schema import DataKind, RootConfig, Task
 from timix_pl.core.errors import RunError, TimixError
 from timix_pl.core.files import nearest_path
@@ -85,7 +85,7 @@ def run_facts(cfg: RootConfig, checkpoint: Path) -> RunFacts:
     if cfg.data.kind == DataKind.scenes:
         settings = {"data": f"scenes (generated): {cfg.data.scenes.num_train} pairs"} | settings
     return RunFacts(
-        run_dir.resolve().name if cfg.name == "run" else cfg.name,
+        run_name(cfg),
         step,
         step * cfg.data.global_batch_size,
         settings,

@@ -14,6 +14,7 @@ from tests.commands import SCRIPTS, write_scripts
 from timix_pl import __version__
 from timix_pl.cli import evaluate, export, train
 from timix_pl.cli.errors import clean_exit
+from timix_pl.config.evaluated import EvaluatedModel
 from timix_pl.core.errors import ConfigError, DataError
 from timix_pl.core.types import EvaluationResult
 
@@ -199,17 +200,21 @@ def test_several_formats_go_into_folders_of_their_own(tmp_path, monkeypatch):
     assert asked == [{"open_clip": Path("a/open_clip"), "hf": Path("a/hf")}, {"onnx": Path("a")}]
 
 
-def test_a_model_of_open_clip_goes_to_the_same_evaluations(monkeypatch, capsys):
+def test_a_model_of_open_clip_goes_to_the_same_evaluations(tmp_path, monkeypatch, capsys):
     asked = []
 
     def evaluate_open_clip(name, words):
         asked.append((name, words))
-        return EvaluationResult({"retrieval/mean_recall": 0.5}, {})
+        result = EvaluationResult({"retrieval/mean_recall": 0.5}, {})
+        return EvaluatedModel(f"open_clip:{name}", "w.pt", Path("out"), {"retrieval": {"num_samples": 7}}, result, None)
 
     monkeypatch.setattr("timix_pl.config.others.evaluate_open_clip", evaluate_open_clip)
+    monkeypatch.chdir(tmp_path)
     evaluate.main(["checkpoint=open_clip:ViT-B-32", "weights=w.pt", "evaluation=retrieval", "data.val_shards=x"])
     assert asked == [("ViT-B-32", ["weights=w.pt", "evaluation.tasks=[retrieval]", "data.val_shards=x"])]
-    assert "50.0%" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("Model: open_clip:ViT-B-32, weights w.pt\nSamples: retrieval 7\n") and "50.0%" in said
+    assert said.endswith("Results: out/evaluation.json\n") and (tmp_path / "out/evaluation.json").exists()
 
 
 def test_all_wrong_paths_are_told_at_once_and_nothing_is_made(run, tmp_path):

@@ -16,7 +16,7 @@ from tests.commands import REPOSITORY, SCRIPTS
 from timix_pl.cli import evaluate, train
 from timix_pl.config import build, heat_map, others
 from timix_pl.config.compose import compose, recompose
-from timix_pl.config.evaluated import Evaluated
+from timix_pl.config.evaluated import Evaluated, EvaluatedModel
 from timix_pl.config.folder import conf_dir
 from timix_pl.core.types import EvaluationResult
 
@@ -80,7 +80,8 @@ def draw_nothing(checkpoint, image, text, out, overrides):
 
 def recompose_others(name, words):
     own = ("weights=", "out=")
-    return EvaluationResult({}, {}) if recompose(conf_dir() / "config.yaml", [w for w in words if not w.startswith(own)]) else None
+    recompose(conf_dir() / "config.yaml", [w for w in words if not w.startswith(own)])
+    return EvaluatedModel(name, "", None, {}, EvaluationResult({}, {}), None)
 
 
 @pytest.mark.parametrize("line", LINES)

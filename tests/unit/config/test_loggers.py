@@ -107,12 +107,13 @@ def test_a_resumed_run_keeps_its_wandb_id_and_rows_that_come_again_are_taken(tmp
 
 
 def test_a_run_that_begins_again_in_an_emptied_folder_is_a_new_one_for_wandb(tmp_path):
-    words = [*WORDS, "logger=wandb", "run_dir=run", "trainer.max_steps=1"]
+    words = [*WORDS, "logger=wandb", "run_dir=mine", "trainer.max_steps=1"]
     train(words)
-    forget_after(tmp_path / "run", 0)
+    forget_after(tmp_path / "mine", 0)
     train(words)
-    first, second = arrived(tmp_path / "run")
+    first, second = arrived(tmp_path / "mine")
     assert first.run_id != second.run_id
+    assert first.name == json.loads((tmp_path / "mine/summary.json").read_text())["name"] == "mine"
 
 
 def test_the_jobs_of_a_sweep_are_runs_of_their_own_in_one_group(tmp_path):

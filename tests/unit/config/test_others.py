@@ -24,16 +24,19 @@ def test_a_weights_file_gives_the_figures_of_its_model(shards, tmp_path, caplog)
     model = open_clip.create_model("test-nano")
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     with caplog.at_level(logging.WARNING):
-        result = evaluate_open_clip(
+        evaluated = evaluate_open_clip(
             "test-nano", [f"weights={tmp_path}/weights.pt", f"data.val_shards={shards}", "data.num_workers=0", f"out={tmp_path}/a/b"]
         )
     same = tiny_model(pretrained=str(tmp_path / "weights.pt"))
     expected = Retrieval(EvaluationSet(str(shards), (32, 48)), batch_size=12, num_workers=0).run(same, torch.device("cpu"))
-    assert result.metrics == pytest.approx(expected.metrics)
+    assert evaluated.result.metrics == pytest.approx(expected.metrics)
     assert "grounding is left out, because models of open_clip have no PTA head" in caplog.text
     assert "zero_shot is left out, because data.zero_shot_shards is not set" in caplog.text
+    assert evaluated.told() == f"Model: open_clip:test-nano, weights {tmp_path}/weights.pt\nSamples: retrieval 12"
+    assert evaluated.write() == [f"Results: {tmp_path}/a/b/evaluation.json"]
     written = json.loads((tmp_path / "a/b/evaluation.json").read_text())
-    assert written["metrics"] == result.metrics and written["model"] == "open_clip:test-nano"
+    assert written["metrics"] == evaluated.result.metrics and written["model"] == "open_clip:test-nano"
+    assert written["evaluations"]["retrieval"]["num_samples"] == 12
 
 
 def test_a_folder_of_open_clip_brings_its_own_weights(shards, tmp_path):
@@ -48,7 +51,9 @@ def test_a_folder_of_open_clip_brings_its_own_weights(shards, tmp_path):
     same = tiny_model(pretrained=str(folder / "open_clip_pytorch_model.bin"))
     same.statistics[0] = torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1) * 255
     expected = Retrieval(EvaluationSet(str(shards), (32, 48)), batch_size=12, num_workers=0).run(same, torch.device("cpu"))
-    assert evaluate_open_clip(f"local-dir:{folder}", words).metrics == pytest.approx(expected.metrics)
+    evaluated = evaluate_open_clip(f"local-dir:{folder}", words)
+    assert evaluated.result.metrics == pytest.approx(expected.metrics) and evaluated.write() == []
+    assert evaluated.told() == f"Model: open_clip:local-dir:{folder}\nSamples: retrieval 12"
     with pytest.raises(ConfigError, match=r"the folder .* holds its own; leave it out"):
         evaluate_open_clip(f"local-dir:{folder}", [f"weights={tmp_path}/weights.pt"])
 

@@ -4,7 +4,7 @@ import fcntl
 
 import pytest
 
-from timix_pl.config.run_dir import claimed
+from timix_pl.config.run_dir import claimed, run_name
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import RunError
 
@@ -25,3 +25,7 @@ def test_a_run_that_has_begun_keeps_its_folder_whatever_ends_it(tmp_path):
     with pytest.raises(KeyboardInterrupt), claimed(RootConfig(run_dir=str(tmp_path / "other" / "run"))):
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_a_run_without_a_name_is_called_after_its_folder():
+    assert run_name(RootConfig(run_dir="runs/mine")) == "mine" and run_name(RootConfig(name="yours", run_dir="runs/mine")) == "yours"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from timix_pl.reports.chart import Chart, line_chart
-from timix_pl.reports.figures import Unit, unit, words
+from timix_pl.reports.figures import Unit, unit, value_text, words
 from timix_pl.reports.run import Run
 
 
@@ -44,7 +44,7 @@ _LEARNING = (
     ),
     _Spec("Noise: loss of held-out pairs", ("noise/held_out/loss_*aligned",), "InfoNCE of a pair, nats"),
     _Spec("VQA, multiple choice", ("vqa/multiple_choice/*",), unit=Unit.share),
-    _Spec("VQA, open answers", ("vqa/open/*",), unit=Unit.share),
+    _Spec("VQA, open answers", ("vqa/open/accuracy*",), "by the known answers", Unit.share, "vqa/open/reachable"),
     _Spec("VQA, accuracy", ("vqa/accuracy",), unit=Unit.share),
     _Spec("Captioning, BLEU", ("captioning/bleu_*",), "times 100", Unit.score),
     _Spec("Captioning, ROUGE-L and CIDEr-D", ("captioning/rouge_l", "captioning/cider_d"), "times 100", Unit.score),
@@ -66,7 +66,7 @@ _RUNNING = (
     _Spec("Peak memory", ("train/peak_memory_gb",), "GB, so far"),
 )
 _NOT_DRAWN = {"consumed", "epoch", "train/num_skipped_steps", "train/num_bad_samples", "train/samples_per_s_per_device"}
-_NOT_DRAWN |= {f"{_MI}ceiling", f"{_MI}ceiling_mixed"}
+_NOT_DRAWN |= {f"{_MI}ceiling", f"{_MI}ceiling_mixed", "vqa/open/reachable"}
 
 
 def charts(run: Run) -> tuple[list[Chart], list[Chart]]:
@@ -85,7 +85,7 @@ def _drawn(run: Run, specs: tuple[_Spec, ...]) -> list[Chart]:
             labels = dict(zip(names, _labels(names), strict=True))
             curves = {labels[name]: run.history[name] for name in names}
             levels = {labels[name]: chance[name] for name in names if name in chance and unit(name) is not Unit.rank}
-            note = spec.note + (f", at most {run.history[spec.ceiling][-1][1]:.3f}" if spec.ceiling in run.history else "")
+            note = spec.note + (f", at most {value_text(spec.ceiling, run.history[spec.ceiling][-1][1]).removesuffix(' nats')}" if spec.ceiling in run.history else "")
             drawn.append(line_chart(spec.title, curves, last_step=run.last_step, note=note, chance=levels, unit=spec.unit))
     return drawn
 

@@ -326,3 +326,10 @@ def test_a_run_without_a_name_is_called_after_its_folder_as_in_its_summary(tmp_p
     assert "captions running" in _report(run_dir).text
     (run_dir / "summary.json").write_text(json.dumps({"name": "as-it-was", "status": "finished"}))
     assert "as-it-was finished" in _report(run_dir).text
+
+
+def test_open_answers_are_drawn_below_what_the_known_ones_allow(run_dir):
+    names = "vqa/open/accuracy,vqa/open/accuracy/when,vqa/open/reachable"
+    (run_dir / "metrics.csv").write_text(f"step,{names}\n5,0.1,0.2,0.64\n")
+    page = _report(run_dir)
+    assert "by the known answers, at most 64.0% accuracy 10% when 20%" in page.text and page.count("polyline") == 2

@@ -25,7 +25,7 @@ def export(model: TrainedModel, facts: RunFacts, format: str, out: Path) -> None
     with atomic_folder(out) as folder:
         written = importlib.import_module(f"timix_pl.export.{MODULES[format]}").write(model, folder, out)
         check_same_features(model, written, format)
-        card = model_card(facts, written, timix_pl.__version__).replace("FOLDER", str(out))
+        card = model_card(facts, written, timix_pl.__version__).replace("FOLDER", out.name if out.is_absolute() else str(out))
         (folder / "README.md").write_text(card, encoding="utf-8")
         for weights in folder.rglob("*.safetensors"):
             shutil.copymode(folder / "README.md", weights)  # safetensors writes files that their owner alone may read

@@ -5,16 +5,24 @@ from typing import NamedTuple
 from timix_pl.export.writing import Written
 
 
+class Result(NamedTuple):
+    """What an evaluation found: a metric's name, its value and chance as people write them, after which step, and on what data."""
+
+    metric: str
+    value: str
+    chance: str
+    step: int
+    data: str
+
+
 class RunFacts(NamedTuple):
-    """What a run tells of its model. ``settings`` are configuration keys and values; ``evaluated_step`` is that of the metrics."""
+    """What a run tells of its model. ``settings`` are configuration keys and values."""
 
     name: str
     step: int
     num_samples: int
     settings: dict[str, str]
-    metrics: dict[str, float]
-    chance: dict[str, float]
-    evaluated_step: int | None
+    results: list[Result]
 
 
 def model_card(facts: RunFacts, written: Written, version: str) -> str:
@@ -55,19 +63,14 @@ def model_card(facts: RunFacts, written: Written, version: str) -> str:
 
 
 def _results(facts: RunFacts) -> list[str]:
-    if not facts.metrics:
+    if not facts.results:
         return ["The run was not evaluated.", ""]
-    when = "" if facts.evaluated_step == facts.step else f" The weights are those of step {facts.step:,}."
-    rows = [f"| `{name}` | {value:.4g} | {_chance(facts.chance.get(name))} |" for name, value in facts.metrics.items()]
+    rows = [f"| `{one.metric}` | {one.value} | {one.chance} | {one.step:,} | {one.data} |" for one in facts.results]
+    other_weights = any(one.step != facts.step for one in facts.results)
     return [
-        f"After step {facts.evaluated_step:,}, on the evaluation data above.{when}",
-        "",
-        "| metric | result | chance |",
-        "|---|---|---|",
+        *([f"The weights are those of step {facts.step:,}.", ""] if other_weights else []),
+        "| metric | result | chance | after step | data |",
+        "|---|---|---|---|---|",
         *rows,
         "",
     ]
-
-
-def _chance(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

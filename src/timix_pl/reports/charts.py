@@ -85,7 +85,11 @@ def _drawn(run: Run, specs: tuple[_Spec, ...]) -> list[Chart]:
             labels = dict(zip(names, _labels(names), strict=True))
             curves = {labels[name]: run.history[name] for name in names}
             levels = {labels[name]: chance[name] for name in names if name in chance and unit(name) is not Unit.rank}
-            note = spec.note + (f", at most {value_text(spec.ceiling, run.history[spec.ceiling][-1][1]).removesuffix(' nats')}" if spec.ceiling in run.history else "")
+            note = spec.note + (
+                f", at most {value_text(spec.ceiling, run.history[spec.ceiling][-1][1]).removesuffix(' nats')}"
+                if spec.ceiling in run.history
+                else ""
+            )
             drawn.append(line_chart(spec.title, curves, last_step=run.last_step, note=note, chance=levels, unit=spec.unit))
     return drawn
 

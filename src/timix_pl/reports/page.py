@@ -14,7 +14,15 @@ from timix_pl.reports.figures import Figure, lower_is_better, value_text
 from timix_pl.reports.header import facts, settings, status
 from timix_pl.reports.run import Run, read_run
 
-_HEADLINES = ("retrieval/mean_recall", "zero_shot/top_1", "grounding/pointing", "vqa/accuracy", "captioning/bleu_4", "captioning/rouge_l", "captioning/cider_d")
+_HEADLINES = (
+    "retrieval/mean_recall",
+    "zero_shot/top_1",
+    "grounding/pointing",
+    "vqa/accuracy",
+    "captioning/bleu_4",
+    "captioning/rouge_l",
+    "captioning/cider_d",
+)
 
 
 @dataclass(frozen=True)

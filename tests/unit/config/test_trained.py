@@ -23,6 +23,7 @@ from timix_pl.core.errors import ConfigError, ModelError, RunError, ShapeError, 
 from timix_pl.data.evaluation_set import EvaluationSet
 from timix_pl.data.writer import ShardWriter
 from timix_pl.export.formats import export
+from timix_pl.export.model_card import Result
 from timix_pl.training.checkpoint_io import save_folder
 
 
@@ -183,10 +184,50 @@ def test_the_card_holds_the_run_and_no_secrets(tmp_path):
         tmp_path / "demo-run", data__train_shards=[shards, {"path": "s3://b/c", "weight": 2.0}], data__global_batch_size=128
     )
     facts = run_facts(config(data__train_shards=[shards]), run_dir / "checkpoints/step-00000003.ckpt")
-    assert (facts.name, facts.step, facts.num_samples, facts.evaluated_step) == ("demo", 3, 384, 7)
+    assert (facts.name, facts.step, facts.num_samples) == ("demo", 3, 384)
     assert facts.settings["data.train_shards"] == "[https://host/a-{000..009}.tar]"
     assert facts.settings["model.architecture"] == "test-nano"
-    assert facts.metrics == {"retrieval/x": 0.5}
+    assert facts.results == [Result("retrieval/x", "50.0%", "-", 7, "scenes (generated)")]
     export(timix_pl.load(run_dir), facts, "safetensors", tmp_path / "out")
     assert "secret" not in (text := (tmp_path / "out/README.md").read_text()) and "password" not in text
     assert json.loads((tmp_path / "out/timix_export.json").read_text())["step"] == 3
+
+
+def test_the_card_has_names_of_files_and_no_folders(tmp_path):
+    home = "/home/me/secret"
+    changes = {
+        "data__train_shards": [
+            f"{home}/a-{{000..009}}.tar",
+            {"path": f"{home}/b", "weight": 2.0},
+            "s3://bucket/c",
+            f"pipe:cat {home}/d.tar",
+        ],
+        "data__val_shards": "~/secret/val/",
+        "data__region_shards": "shards/regions",
+        "model__pretrained": f"{home}/weights.pt",
+        "model__text_model": "org/text",
+    }
+    run_dir = write_run(tmp_path / "run", **changes)
+    facts = run_facts(config(**changes), run_dir / "checkpoints/step-00000007.ckpt")
+    assert facts.settings["data.train_shards"] == "[a-{000..009}.tar,{path: b, weight: 2},s3://bucket/c,pipe:cat d.tar]"
+    assert [facts.settings[key] for key in ("data.val_shards", "data.region_shards")] == ["val", "shards/regions"]
+    assert [facts.settings[key] for key in ("model.pretrained", "model.text_model")] == ["weights.pt", "org/text"]
+    export(timix_pl.load(write_run(tmp_path / "other")), facts, "safetensors", tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "secret" not in card and str(tmp_path) not in card
+
+
+def test_the_card_has_what_was_evaluated_later_newest_first_by_metric(tmp_path):
+    run_dir = write_run(tmp_path / "run", data__val_shards="/mine/val", data__kind="shards")
+    metrics = {"retrieval/x": 0.5, "zero_shot/top_1": 0.25}
+    (run_dir / "evaluation.json").write_text(json.dumps({"step": 7, "metrics": metrics, "chance": {"retrieval/x": 0.125}}))
+    (run_dir / "evaluate").mkdir()
+    about = {"retrieval": {"num_samples": 9, "overrides": [], "data": {"train_shards": "/x/train", "val_shards": "/other/test"}}}
+    later = {"step": 3, "checkpoint": "best.ckpt", "evaluations": about, "metrics": {"retrieval/x": 0.75}, "chance": {"retrieval/x": 0.5}}
+    (run_dir / "evaluate/evaluation.json").write_text(json.dumps(later))
+    cfg = config(data__val_shards="/mine/val", data__kind="shards", data__zero_shot_shards="/mine/objects")
+    assert run_facts(cfg, run_dir / "checkpoints/step-00000003.ckpt").results == [
+        Result("retrieval/x", "75.0%", "50.0%", 3, "test, 9 samples"),
+        Result("retrieval/x", "50.0%", "12.5%", 7, "val"),
+        Result("zero_shot/top_1", "25.0%", "-", 7, "objects"),
+    ]

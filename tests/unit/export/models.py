@@ -4,7 +4,7 @@ import open_clip
 import torch
 
 from tests import tiny
-from timix_pl.export.model_card import RunFacts
+from timix_pl.export.model_card import Result, RunFacts
 from timix_pl.export.trained_model import TrainedModel
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.towers import open_clip_config
@@ -12,7 +12,11 @@ from timix_pl.models.towers import open_clip_config
 open_clip.add_model_config(tiny.Path(tiny.__file__).parent / "architectures")
 
 FACTS = RunFacts(
-    "a run", 7, 224, {"model.architecture": "test", "data.train_shards": "shards/train"}, {"retrieval/x": 0.25}, {"retrieval/x": 0.125}, 7
+    "a run",
+    7,
+    224,
+    {"model.architecture": "test", "data.train_shards": "shards/train"},
+    [Result("retrieval/x", "25.0%", "12.5%", 9, "val"), Result("retrieval/x", "20.0%", "-", 7, "test, 10 samples")],
 )
 TEXTS = ["a small red ring", "Two dogs, don't run!", "the " * 30]
 

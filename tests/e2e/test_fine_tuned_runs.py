@@ -98,7 +98,12 @@ def test_the_text_alone_does_not_tell_the_colour(folder, tmp_path):
 def test_a_dry_run_tells_what_would_be_trained(folder, capsys, tmp_path):
     train(words(folder, "dry_run=true", "trainer.max_steps=3", f"run_dir={tmp_path / 'run'}"))
     printed = capsys.readouterr().out
-    assert "the task's head" in printed and "trained among them" in printed and "3 steps of 8 images, 1 epochs of 24 images" in printed
+    assert (
+        "the task's head" in printed
+        and "trained among them" in printed
+        and "GFLOP" in printed
+        and "3 steps of 8 images, 1 epochs of 24 images" in printed
+    )
     assert "architecture: timix-tiny" in printed and not (tmp_path / "run").exists()
 
 

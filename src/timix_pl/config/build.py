@@ -17,10 +17,10 @@ from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 
 from timix_pl.config.compose import recompose
-from timix_pl.config.cost import describe_cost, describe_task_cost
+from timix_pl.config.cost import describe_cost
 from timix_pl.config.evaluated import Evaluated, about_evaluations, cluster_environment, forget_evaluations, joined_ranks
 from timix_pl.config.evaluators import build_evaluators
-from timix_pl.config.fine_tuning import TASKS, build_fine_tuning, build_task_model, find_checkpoint
+from timix_pl.config.fine_tuning import build_fine_tuning, build_task_model, describe_fine_tuning, find_checkpoint
 from timix_pl.config.init import run_dir_of
 from timix_pl.config.loggers import open_loggers, plain
 from timix_pl.config.parts import (
@@ -276,7 +276,7 @@ def dry_run(cfg: RootConfig) -> str:
     if cfg.task is Task.pretrain:
         cost = describe_cost(cfg, encoder, build_mixing(cfg, encoder.patch_grid))
     else:
-        cost = describe_task_cost(cfg, TASKS[cfg.task].model(cfg, encoder, None))
+        cost = describe_fine_tuning(cfg, encoder)
     return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{cost}"
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from timix_pl.config.options import as_typed
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import RunError
+from timix_pl.core.words import counted
 from timix_pl.data.caption_items import CaptionItems
 from timix_pl.data.training_set import SampleStream
 from timix_pl.models.caption_decoder import CaptionDecoder, pretrained_decoder, small_decoder
@@ -51,6 +52,12 @@ def build_caption_items(cfg: RootConfig, model: FineTuned, facts: dict[str, Any]
     """Captions to learn."""
     assert isinstance(model, Captioner)
     return CaptionItems(CaptionsToTokens(model.head.tokenizer, cfg.captioning.max_length))
+
+
+def assumed_captions(cfg: RootConfig) -> tuple[str, str]:
+    """Of an image in a dry run: captions as long as they may be."""
+    length = cfg.captioning.max_length
+    return f"{counted(cfg.tune.items_per_image, 'caption')} of {length} tokens", " ".join(["a"] * length)
 
 
 def _build_decoder(cfg: RootConfig, encoder: DualEncoder) -> CaptionDecoder:

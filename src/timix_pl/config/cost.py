@@ -4,15 +4,18 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from timix_pl.config.parts import device_peak_flops, normalises_over_the_batch, num_devices, num_steps, on_gpu, precision_of
 from timix_pl.config.resources import describe_resources
 from timix_pl.config.schema import DataKind, LauncherKind, Precision, RootConfig, Strategy
 from timix_pl.config.validate import micro_batch_sizes
+from timix_pl.core.errors import TimixError
 from timix_pl.data.index import read_manifest
 from timix_pl.data.shards import shard_items
 from timix_pl.mixing.groups import num_mixed_rows
@@ -20,10 +23,37 @@ from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.fine_tuned import FineTuned
 from timix_pl.reports.header import duration
 from timix_pl.training.callbacks.mixing import MixingCallback
-from timix_pl.training.step_cost import StepShape, count_flops, count_kept
+from timix_pl.training.step_cost import (
+    StepFlops,
+    StepShape,
+    TaskFlops,
+    TaskShape,
+    count_flops,
+    count_kept,
+    count_task_flops,
+    count_task_kept,
+)
 
 GPU_SHARE, CPU_SHARE = (0.15, 0.4), (0.15, 0.6)
 """How near steps are assumed to come to a GPU's peak, and to a CPU's product of large matrices."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What a step holds and costs, in pre-training and fine-tuning alike.
+
+    ``sample``: a pair or an image. ``shape`` is that of a rank's part, of so many ranks, and counts samples first; ``average`` that of the
+    whole step, in the mean over steps. ``parts`` names what is in them. ``flops`` counts what one of each costs, ``kept`` the bytes
+    kept of a shape, with autocast or without. Chunks are multiples of ``group``.
+    """
+
+    sample: str
+    parts: Sequence[str]
+    shape: Callable[[int], Any]
+    average: StepShape | TaskShape
+    flops: Callable[[], StepFlops | TaskFlops]
+    kept: Callable[[Any, bool], int]
+    group: int = 1
 
 
 def describe_cost(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None) -> str:
@@ -32,55 +62,79 @@ def describe_cost(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | 
     Args:
         model: on the meta device.
     """
-    num_ranks = num_devices(cfg) * cfg.trainer.num_nodes
-    whole, per_rank = _step_shape(cfg, 1), _step_shape(cfg, num_ranks)
-    average = whole._replace(
-        num_region_images=whole.num_region_images / cfg.pta.every_n_steps, num_phrases=whole.num_phrases / cfg.pta.every_n_steps
+    mixer, compute, whole = mixing.mixer if mixing else None, cfg.mixing.compute, _step_shape(cfg, 1)
+    work = _Work(
+        sample="pair",
+        parts=("image and caption", "mixed images", "region images up to pta.block", "phrases, at most"),
+        shape=lambda num_ranks: _step_shape(cfg, num_ranks),
+        average=whole._replace(
+            num_region_images=whole.num_region_images / cfg.pta.every_n_steps, num_phrases=whole.num_phrases / cfg.pta.every_n_steps
+        ),
+        flops=lambda: count_flops(model, mixer, compute),
+        kept=lambda shape, autocast: count_kept(model, mixer, compute, shape, autocast=autocast),
+        group=cfg.mixing.group_size if mixing else 1,
     )
-    flops = count_flops(model, mixing.mixer if mixing else None, cfg.mixing.compute)
-    on_device, offloaded = _memory(cfg, model, mixing, per_rank, num_ranks)
-    return "\n".join(
-        [
-            *_parameters(model),
-            "FLOPs of one pair in a training step, forward and backward",
-            *_rows("GFLOP", {name: part * count / whole.num_pairs / 1e9 for name, part, count in zip(_PARTS, flops, average, strict=True)}),
-            f"Memory of a device, estimated: {_precision_and_split(cfg, num_ranks)}, {per_rank.num_pairs:,} pairs a step (GB: 10^9 bytes)",
-            *_rows("GB", on_device),
-            "  not counted: the loss's features and tiles, what exists for a moment (with fsdp, all weights in evaluations), the allocator",
-            *_way_to_fit(cfg, model, mixing, per_rank, num_ranks, sum(on_device.values())),
-            *(["CPU memory of a rank, trainer.cpu_offload", *_rows("GB", offloaded)] if offloaded else []),
-            "Time, estimated",
-            *_time(cfg, _recomputed(cfg, per_rank) * flops.of(average), num_ranks),
-            *([describe_resources(cfg)] if cfg.launcher.kind == LauncherKind.slurm else []),
-        ]
-    )
+    return _described(cfg, model, work)
 
 
-def describe_task_cost(cfg: RootConfig, model: FineTuned) -> str:
-    """What is known of a fine-tuning run beforehand: parameters and steps.
+def describe_task_cost(cfg: RootConfig, model: FineTuned, items: str, item: dict[str, Tensor]) -> str:
+    """The same of a fine-tuning run.
 
     Args:
         model: on the meta device.
+        items: what an image brings, in words; ``item``: the tensors of a batch of one of them.
     """
-    tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    size, num_images = cfg.data.global_batch_size, _num_pairs(cfg)
-    return "\n".join(
-        [
-            *_parameters(model),
-            f"  {'trained among them':<42}{sum(parameter.numel() for parameter in tuned):>16,}",
-            *_length(
-                num_steps(cfg, num_images or 0),
-                size,
-                num_images,
-                "images",
-                bool(cfg.trainer.max_steps or num_images or cfg.data.epoch_samples),
-            ),
-            "Memory and time of fine-tuning are not estimated",
-        ]
+
+    def shape(num_ranks: int) -> TaskShape:
+        num_images = math.ceil(cfg.data.global_batch_size / num_ranks)
+        return TaskShape(num_images, num_images * cfg.tune.items_per_image)
+
+    work = _Work(
+        sample="image",
+        parts=("image", items),
+        shape=shape,
+        average=shape(1),
+        flops=lambda: count_task_flops(model, item),
+        kept=lambda shape, autocast: count_task_kept(model, item, shape, autocast=autocast),
     )
+    return _described(cfg, model, work)
 
 
-_PARTS = ("image and caption", "mixed images", "region images up to pta.block", "phrases, at most")
+def _described(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work) -> str:
+    try:
+        cost = list(_estimates(cfg, model, work))
+    except TimixError:
+        raise
+    except Exception as error:  # a tower may do on shapes alone what PyTorch cannot
+        why = str(error).partition("\n")[0] or type(error).__name__
+        cost = [
+            f"FLOPs, memory and speed are not estimated: PyTorch cannot count them for {cfg.model.architecture} ({why})",
+            "Length",
+            _length(cfg, work),
+        ]
+    slurm = [describe_resources(cfg)] if cfg.launcher.kind == LauncherKind.slurm else []
+    return "\n".join([*_parameters(model), *cost, *slurm])
+
+
+def _estimates(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work) -> Iterator[str]:
+    num_ranks = num_devices(cfg) * cfg.trainer.num_nodes
+    flops, per_rank = work.flops(), work.shape(num_ranks)
+    on_device, offloaded = _memory(cfg, model, work, num_ranks)
+    of_a_sample = {name: part * count / work.average[0] / 1e9 for name, part, count in zip(work.parts, flops, work.average, strict=True)}
+    yield f"FLOPs of one {work.sample} in a training step, forward and backward"
+    yield from _rows("GFLOP", of_a_sample)
+    split = _precision_and_split(cfg, num_ranks)
+    yield f"Memory of a device, estimated: {split}, {per_rank[0]:,} {work.sample}s a step (GB: 10^9 bytes)"
+    yield from _rows("GB", on_device)
+    loss = "" if isinstance(model, FineTuned) else "the loss's features and tiles, "
+    yield f"  not counted: {loss}what exists for a moment (with fsdp, all weights in evaluations), the allocator"
+    yield from _way_to_fit(cfg, model, work, num_ranks, sum(on_device.values()))
+    if offloaded:
+        yield "CPU memory of a rank, trainer.cpu_offload"
+        yield from _rows("GB", offloaded)
+    yield "Time, estimated"
+    yield _length(cfg, work)
+    yield from _speed(cfg, _recomputed(cfg, per_rank[0]) * flops.of(work.average), num_ranks)  # type: ignore[arg-type]
 
 
 def _precision_and_split(cfg: RootConfig, num_ranks: int) -> str:
@@ -89,9 +143,9 @@ def _precision_and_split(cfg: RootConfig, num_ranks: int) -> str:
     return f"{precision_of(cfg)}{known}{split}"
 
 
-def _recomputed(cfg: RootConfig, shape: StepShape) -> float:
+def _recomputed(cfg: RootConfig, num_samples: int) -> float:
     """Work of a step, of what it would be if nothing were computed twice: forward passes are a third of it."""
-    again = cfg.trainer.gradient_checkpointing + ((cfg.trainer.micro_batch_size or shape.num_pairs) < shape.num_pairs)
+    again = cfg.trainer.gradient_checkpointing + ((cfg.trainer.micro_batch_size or num_samples) < num_samples)
     return (3 + again) / 3
 
 
@@ -111,6 +165,8 @@ def _parameters(model: DualEncoder | FineTuned) -> Iterator[str]:
     for name, said in parts.items():
         module = model.parts().get(name)
         yield f"  {said:<42}{sum(p.numel() for p in module.parameters()) if module is not None else 0:>16,}"
+    if isinstance(model, FineTuned):
+        yield f"  {'trained among them':<42}{sum(p.numel() for p in model.parameters() if p.requires_grad):>16,}"
     yield f"Patch grid {model.patch_grid[0]} x {model.patch_grid[1]}, images of {model.image_size_px[0]} x {model.image_size_px[1]} pixels"
 
 
@@ -119,29 +175,26 @@ def _rows(unit: str, values: Mapping[str, float]) -> list[str]:
     return [f"  {name:<42}{value:>16,.3f} {unit}" for name, value in (*known.items(), ("together", sum(known.values())))]
 
 
-def _memory(
-    cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None, shape: StepShape, num_ranks: int
-) -> tuple[dict[str, float], dict[str, float]]:
+def _memory(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work, num_ranks: int) -> tuple[dict[str, float], dict[str, float]]:
     """GB that a rank needs on its device, and in CPU memory on account of ``trainer.cpu_offload``."""
-    precision = precision_of(cfg)
+    precision, shape = precision_of(cfg), work.shape(num_ranks)
     if precision == Precision.bf16_pure:
         model = model.to(torch.bfloat16)
     if cfg.trainer.gradient_checkpointing:
         model.checkpoint_gradients()
-    weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9
-    if cfg.trainer.strategy == Strategy.fsdp:
-        weights /= num_ranks
-    state = {"weights": weights, "gradients": weights, "AdamW's moments": 2 * weights}
-    share = min(1.0, (cfg.trainer.micro_batch_size or shape.num_pairs) / shape.num_pairs)
-    at_once = shape._replace(num_pairs=round(share * shape.num_pairs), num_mixed=round(share * shape.num_mixed))
-    kept = count_kept(model, mixing.mixer if mixing else None, cfg.mixing.compute, at_once, autocast=precision == Precision.bf16_mixed)
-    activations = {"activations kept for the backward pass": kept / 1e9}
+    shards = num_ranks if cfg.trainer.strategy == Strategy.fsdp else 1
+    weights, trained = (
+        sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad or not tuned) / 1e9 / shards
+        for tuned in (False, True)
+    )
+    state = {"weights": weights, "gradients": trained, "AdamW's moments": 2 * trained}
+    share = min(1.0, (cfg.trainer.micro_batch_size or shape[0]) / shape[0])
+    at_once = shape._replace(**{name: round(share * getattr(shape, name)) for name in shape._fields[:2]})
+    activations = {"activations kept for the backward pass": work.kept(at_once, precision == Precision.bf16_mixed) / 1e9}
     return (activations, state) if cfg.trainer.cpu_offload and num_ranks > 1 else (state | activations, {})
 
 
-def _way_to_fit(
-    cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None, shape: StepShape, num_ranks: int, needed_gb: float
-) -> Iterator[str]:
+def _way_to_fit(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work, num_ranks: int, needed_gb: float) -> Iterator[str]:
     """What to set where a device has less memory than ``needed_gb``; nothing where it is not known."""
     device_gb = _device_gb(cfg)
     if device_gb is None or needed_gb <= device_gb:
@@ -151,11 +204,12 @@ def _way_to_fit(
     if normalises_over_the_batch(model):
         yield f"{begin}{elsewhere} or data.global_batch_size"
         return
-    now = cfg.trainer.micro_batch_size or int(shape.num_pairs)
-    for size in reversed(micro_batch_sizes(int(shape.num_pairs), cfg.mixing.group_size if mixing else 1)):
+    num_samples = work.shape(num_ranks)[0]
+    now = cfg.trainer.micro_batch_size or num_samples
+    for size in reversed(micro_batch_sizes(num_samples, work.group)):
         if size < now:
             chunked = dataclasses.replace(cfg, trainer=dataclasses.replace(cfg.trainer, micro_batch_size=size))
-            takes_gb = sum(_memory(chunked, model, mixing, shape, num_ranks)[0].values())
+            takes_gb = sum(_memory(chunked, model, work, num_ranks)[0].values())
             if takes_gb <= device_gb:
                 yield f"{begin}set trainer.micro_batch_size={size}, for {takes_gb:.1f} GB"
                 return
@@ -171,11 +225,8 @@ def _device_gb(cfg: RootConfig) -> float | None:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / num_devices(cfg) / 1e9
 
 
-def _time(cfg: RootConfig, step_flops: float, num_ranks: int) -> Iterator[str]:
-    size, num_pairs = cfg.data.global_batch_size, _num_pairs(cfg)
-    known_length = cfg.trainer.max_steps or num_pairs or cfg.data.epoch_samples
-    steps = num_steps(cfg, num_pairs or 0)
-    yield from _length(steps, size, num_pairs, "pairs", bool(known_length))
+def _speed(cfg: RootConfig, step_flops: float, num_ranks: int) -> Iterator[str]:
+    size, steps = cfg.data.global_batch_size, _num_steps(cfg)
     peak, shares = device_peak_flops(cfg), GPU_SHARE
     if peak is not None:
         source = f"the {peak / 1e12:,.0f} TFLOP/s that a device has at best"
@@ -188,16 +239,22 @@ def _time(cfg: RootConfig, step_flops: float, num_ranks: int) -> Iterator[str]:
     slow, fast = (share * peak * num_ranks / step_flops for share in shares)  # steps per second
     yield f"  if a step reaches {shares[0]:.0%} to {shares[1]:.0%} of {source} (assumed; nothing of the run was tried):"
     yield f"  {_two_digits(slow * size)} to {_two_digits(fast * size)} samples/s without waiting for data"
-    if known_length:
+    if steps is not None:
         yield f"  {duration(steps / fast)} to {duration(steps / slow)} in all, evaluations and checkpoints left out"
 
 
-def _length(steps: int, size: int, num_samples: int | None, samples: str, known: bool) -> Iterator[str]:
-    if known:
-        epochs = f", {steps * size / num_samples:.3g} epochs of {num_samples:,} {samples}" if num_samples else ""
-        yield f"  {steps:,} steps of {size:,} {samples}{epochs}"
-    else:
-        yield "  how many steps is known once the shards have a manifest.json (timix-data index) on a local disk"
+def _length(cfg: RootConfig, work: _Work) -> str:
+    size, num_samples, steps = cfg.data.global_batch_size, _num_pairs(cfg), _num_steps(cfg)
+    if steps is None:
+        return "  how many steps is known once the shards have a manifest.json (timix-data index) on a local disk"
+    epochs = f", {steps * size / num_samples:.3g} epochs of {num_samples:,} {work.sample}s" if num_samples else ""
+    return f"  {steps:,} steps of {size:,} {work.sample}s{epochs}"
+
+
+def _num_steps(cfg: RootConfig) -> int | None:
+    """Of the run, where that is known."""
+    num_pairs = _num_pairs(cfg)
+    return num_steps(cfg, num_pairs or 0) if cfg.trainer.max_steps or num_pairs or cfg.data.epoch_samples else None
 
 
 def _num_pairs(cfg: RootConfig) -> int | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from timix_pl.config import captioning, vqa
+from timix_pl.config.cost import describe_task_cost
 from timix_pl.config.init import run_dir_of
 from timix_pl.config.parts import build_model, build_stream, image_options, load_weights, loading_options, num_steps
 from timix_pl.config.schema import DataKind, RootConfig, Task
@@ -28,17 +29,20 @@ class TaskParts(NamedTuple):
     """How a task is built.
 
     ``learn_facts`` reads them from the training shards. ``model`` adds the head; without facts, for a dry run, with sizes as they are
-    configured at most. ``items`` says what is learnt of a sample.
+    configured at most. ``items`` says what is learnt of a sample. ``assumed``: an image's items in a dry run, in words, and one of them.
     """
 
     learn_facts: Callable[[RootConfig, SampleStream], Facts]
     model: Callable[[RootConfig, DualEncoder, Facts | None], FineTuned]
     items: Callable[[RootConfig, FineTuned, Facts], TaskItems]
+    assumed: Callable[[RootConfig], tuple[str, Any]]
 
 
 TASKS = {
-    Task.vqa: TaskParts(vqa.learn_facts, vqa.build_vqa_model, vqa.build_question_items),
-    Task.captioning: TaskParts(captioning.learn_facts, captioning.build_captioner, captioning.build_caption_items),
+    Task.vqa: TaskParts(vqa.learn_facts, vqa.build_vqa_model, vqa.build_question_items, vqa.assumed_questions),
+    Task.captioning: TaskParts(
+        captioning.learn_facts, captioning.build_captioner, captioning.build_caption_items, captioning.assumed_captions
+    ),
 }
 
 
@@ -65,6 +69,17 @@ def build_fine_tuning(cfg: RootConfig, checkpoint: Path | None) -> tuple[FineTun
         **image_options(cfg, encoder),
     )
     return model, data, facts
+
+
+def describe_fine_tuning(cfg: RootConfig, encoder: DualEncoder) -> str:
+    """What a fine-tuning run will cost.
+
+    Args:
+        encoder: on the meta device.
+    """
+    parts = TASKS[cfg.task]
+    model, (items, item) = parts.model(cfg, encoder, None), parts.assumed(cfg)
+    return describe_task_cost(cfg, model, items, parts.items(cfg, model, {"answers": []}).collate([item])[0])
 
 
 def build_task_model(cfg: RootConfig, checkpoint: Path) -> tuple[AnyModel, int]:

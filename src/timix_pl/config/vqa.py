@@ -7,12 +7,15 @@ from typing import Any
 from timix_pl.config.schema import RootConfig, VqaKind
 from timix_pl.core.errors import RunError
 from timix_pl.core.files import atomic_path
-from timix_pl.data.questions import KINDS, QuestionItems, frequent_answers
+from timix_pl.core.words import counted
+from timix_pl.data.questions import KINDS, Question, QuestionItems, frequent_answers
 from timix_pl.data.training_set import SampleStream
 from timix_pl.metrics.vqa import normalise_answer, soft_targets
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.fine_tuned import FineTuned
 from timix_pl.models.fusion import VqaModel
+
+ASSUMED_TOKENS = 16
 
 
 def kinds_of(cfg: RootConfig) -> list[str]:
@@ -72,3 +75,10 @@ def build_vqa_model(cfg: RootConfig, encoder: DualEncoder, facts: dict[str, Any]
 def build_question_items(cfg: RootConfig, model: FineTuned, facts: dict[str, Any]) -> QuestionItems:
     """Questions to learn."""
     return QuestionItems(model.tokenizer, kinds_of(cfg), facts["answers"], soft_targets)
+
+
+def assumed_questions(cfg: RootConfig) -> tuple[str, Question]:
+    """Of an image in a dry run: texts as long as the longest of a step are in Visual7W, rounded up."""
+    words = f"{counted(cfg.tune.items_per_image, 'question')} of {ASSUMED_TOKENS} tokens"
+    text, chooses = " ".join(["a"] * (ASSUMED_TOKENS - 2)), "multiple_choice" in kinds_of(cfg)
+    return f"{words}, with 4 choices" if chooses else words, Question(text, (text,), (text,) * 3 if chooses else ())

@@ -9,9 +9,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from timix_pl.core.types import MixPlan, RegionBatch
+from timix_pl.core.types import MixPlan, RegionBatch, TaskBatch
 from timix_pl.mixing.step import Mixer, MixStep
 from timix_pl.models.dual_encoder import DualEncoder, Encoded
+from timix_pl.models.fine_tuned import FineTuned
 from timix_pl.models.patch_dropout import PatchDropout
 
 
@@ -78,10 +79,51 @@ def count_kept(model: DualEncoder, mixer: Mixer | None, compute: str, shape: Ste
         return _bytes_kept(lambda: shapes.forward(shape, mixer, compute), model.blocks(), shapes.tensors.values())
 
 
+class TaskShape(NamedTuple):
+    """How much a fine-tuning step, or this rank's part of it, holds: images, and the items that are learnt of them."""
+
+    num_images: float
+    num_items: float
+
+
+class TaskFlops(NamedTuple):
+    """FLOPs of one image and of one item, forward and backward, as in :class:`StepFlops`. The loss is counted too."""
+
+    image: float
+    item: float
+
+    def of(self, shape: TaskShape) -> float:
+        """FLOPs of a step."""
+        return self.image * shape.num_images + self.item * shape.num_items
+
+
+def count_task_flops(model: FineTuned, item: dict[str, Tensor]) -> TaskFlops:
+    """Count what one image and one item cost.
+
+    Args:
+        model: on any device, ``meta`` too; its weights are not looked at.
+        item: the tensors of a batch of one item.
+    """
+
+    def forward(shape: TaskShape) -> float:
+        with _Shapes(model) as shapes, _AllMarked(), _ForwardAndBackward() as counter:
+            shapes.forward_task(shape, item)
+        return counter.total
+
+    two, four = forward(TaskShape(2, 2)), forward(TaskShape(2, 4))
+    return TaskFlops(two - four / 2, (four - two) / 2)
+
+
+def count_task_kept(model: FineTuned, item: dict[str, Tensor], shape: TaskShape, *, autocast: bool) -> int:
+    """Bytes that a fine-tuning step's forward pass keeps for its backward pass, weights left out; see :func:`count_kept`."""
+    with _Shapes(model) as shapes, _AllMarked(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        return _bytes_kept(lambda: shapes.forward_task(shape, item), model.blocks(), shapes.tensors.values())
+
+
 class _Shapes:
     """The model and its inputs as shapes alone."""
 
-    def __init__(self, model: DualEncoder):
+    def __init__(self, model: DualEncoder | FineTuned):
         self.model, self.mode = model, FakeTensorMode(allow_non_fake_inputs=True)
         self.tensors: dict[str, Tensor] = {}
 
@@ -101,9 +143,6 @@ class _Shapes:
         num_pairs, num_mixed, num_region_images, num_phrases = map(int, shape)
         context_length, num_patches = self.model.tokenizer(["a"]).shape[1], self.model.patch_grid[0] * self.model.patch_grid[1]
 
-        def images(count: int) -> Tensor:
-            return torch.empty(count, 3, *self.model.image_size_px, dtype=torch.uint8)
-
         def tokens(count: int) -> Tensor:
             return torch.zeros(count, context_length, dtype=torch.long)
 
@@ -115,10 +154,30 @@ class _Shapes:
             mix = _RealPlan(mixer, compute, rows, partners, 0, 0, 0, tokens(num_mixed) if mixer.joins_captions else None)
         if num_region_images:
             index, labels = torch.zeros(num_phrases, dtype=torch.long), torch.empty(num_phrases, num_patches)
-            regions = RegionBatch(images(num_region_images), tokens(num_phrases), index, labels, [])
-        arguments = (images(num_pairs), tokens(num_pairs))
+            regions = RegionBatch(self._images(num_region_images), tokens(num_phrases), index, labels, [])
+        arguments = (self._images(num_pairs), tokens(num_pairs))
         dropout = PatchDropout(self.model.patch_dropout, 0, 0, 0) if self.model.patch_dropout else None
         return torch.func.functional_call(self.model, self.tensors, arguments, {"mix": mix, "regions": regions, "dropout": dropout})
+
+    def forward_task(self, shape: TaskShape, item: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One forward pass of a fine-tuning step, the loss included."""
+        num_images, num_items = map(int, shape)
+        items = {name: torch.empty(num_items, *tensor.shape[1:], dtype=tensor.dtype) for name, tensor in item.items()}
+        index = torch.zeros(num_items, dtype=torch.long)
+        batch = TaskBatch(self._images(num_images), index, [], items, {}, [], 0, [])
+        return torch.func.functional_call(self.model, self.tensors, (batch,))
+
+    def _images(self, count: int) -> Tensor:
+        return torch.empty(count, 3, *self.model.image_size_px, dtype=torch.uint8)
+
+
+class _AllMarked(TorchDispatchMode):
+    """Takes a mask that picks rows to pick all of them: how many it does cannot be told from shapes."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.index.Tensor and len(args[1]) == 1 and args[1][0].dtype == torch.bool:
+            return args[0].flatten(0, args[1][0].ndim - 1).clone()
+        return func(*args, **(kwargs or {}))
 
 
 class _RealPlan(MixStep):
@@ -132,7 +191,7 @@ class _RealPlan(MixStep):
 
 
 class _ForwardAndBackward(TorchDispatchMode):
-    """Counts the FLOPs of forward passes, those that carry a gradient three times."""
+    """Counts the FLOPs of forward passes, those of what carries a gradient three times."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +200,8 @@ class _ForwardAndBackward(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if formula := flop_registry.get(func.overloadpacket):
-            self.total += formula(*args, **(kwargs or {}), out_val=out) * (3 if torch.is_grad_enabled() else 1)
+            carries = torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+            self.total += formula(*args, **(kwargs or {}), out_val=out) * (3 if carries else 1)
         return out
 
 
@@ -158,7 +218,7 @@ def _bytes_kept(run: Callable[[], Any], blocks: list[nn.Module], given: Iterable
         return tensor
 
     def keep_input(block: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and (arguments[0].requires_grad or any(p.requires_grad for p in block.parameters())):
             keep(arguments[0])
 
     hooks = [block.register_forward_pre_hook(keep_input) for block in blocks]

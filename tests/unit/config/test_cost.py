@@ -140,3 +140,58 @@ def test_what_slurm_is_asked_for_is_shown():
     assert "SLURM is asked for 1 node, each with 2 tasks; time limit: 90 minutes, partition: big, CPU cores of a task: 6" in text
     assert "memory of a node: 100 GB, further: --exclusive" in text
     assert "SLURM" not in said(*DEMO)
+
+
+OF_A_TASK = {
+    "vqa": ["task=vqa", "vqa.dim=32", "vqa.heads=2", "vqa.kind=both", "vqa.num_answers=50", "tune.towers=last"],
+    "captioning": ["task=captioning", "captioning.vocab_size=600", "captioning.dim=16", "captioning.heads=2", "captioning.max_length=12"],
+}
+
+
+def said_of_a_task(task, *words):
+    words = ["model=tiny", "data.train_shards=s", "trainer.max_steps=30", "data.global_batch_size=32", "trainer.peak_tflops=1", *words]
+    return said(*OF_A_TASK[task], *words)
+
+
+def headings(text):
+    """The lines that are not indented, up to the first figure in them."""
+    return [re.split(r"[:\d]", line)[0].strip() for line in text.splitlines() if not line.startswith(" ")]
+
+
+@pytest.mark.parametrize("task", OF_A_TASK)
+def test_a_task_costs_are_told_in_the_rows_and_the_order_of_pre_training(task):
+    text = said_of_a_task(task)
+    assert [line.replace("pair", "image") for line in headings(said(*DEMO))] == headings(text)
+    gigabytes = figures(text, "GB")
+    assert list(gigabytes) == [*figures(said(*DEMO), "GB")]
+    tuned = int(re.search(r"trained among them +([\d,]+)\nPatch grid", text)[1].replace(",", ""))
+    assert gigabytes["gradients"] == pytest.approx(4e-9 * tuned, abs=1e-3) and gigabytes["weights"] > gigabytes["gradients"]
+    assert gigabytes["AdamW's moments"] == pytest.approx(8e-9 * tuned, abs=1e-3)
+    assert "30 steps of 32 images" in text and "samples/s without waiting for data" in text and "in all, evaluations" in text
+
+
+def test_the_items_of_an_image_are_told():
+    assert "image\n" not in said_of_a_task("vqa")
+    assert "4 questions of 16 tokens, with 4 choices" in said_of_a_task("vqa")
+    assert re.search(r"  4 questions of 16 tokens +[\d.]+ GFLOP", said_of_a_task("vqa", "vqa.kind=open"))
+    one, three = (figures(said_of_a_task("captioning", f"tune.items_per_image={n}"), "GFLOP") for n in (1, 3))
+    assert three["3 captions of 12 tokens"] == pytest.approx(3 * one["1 caption of 12 tokens"], abs=2e-3)
+    assert three["image"] == one["image"]
+
+
+def test_a_chunk_of_images_that_fits_is_advised_for_a_task_too(monkeypatch):
+    together = figures(said_of_a_task("vqa"), "GB")["together"]
+    monkeypatch.setattr(cost, "_device_gb", lambda cfg: 0.6 * together)
+    assert re.search(r"has here; set trainer\.micro_batch_size=\d+, for", said_of_a_task("vqa"))
+
+
+@pytest.mark.parametrize("task", ["pretrain", "vqa"])
+def test_where_flops_cannot_be_counted_a_sentence_says_so(task, monkeypatch):
+    def fails(*_, **__):
+        raise NotImplementedError("aten::odd has no shape\n  File ...")
+
+    monkeypatch.setattr(cost, "count_flops", fails)
+    monkeypatch.setattr(cost, "count_task_flops", fails)
+    text = said(*DEMO) if task == "pretrain" else said_of_a_task(task)
+    assert "FLOPs, memory and speed are not estimated: PyTorch cannot count them for timix-tiny (aten::odd has no shape)" in text
+    assert "Patch grid" in text and f"steps of {128 if task == 'pretrain' else 32}" in text and "GB" not in text

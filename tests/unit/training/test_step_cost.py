@@ -2,14 +2,32 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from tests.tiny import GRID, random_pairs, random_regions, tiny_model
+from tests.tiny import GRID, random_images, random_pairs, random_regions, tiny_model
+from timix_pl.core.types import TaskBatch
+from timix_pl.data.caption_items import CaptionItems
+from timix_pl.data.questions import Question, QuestionItems
+from timix_pl.metrics.vqa import soft_targets
 from timix_pl.mixing.cutmix import CutMix
 from timix_pl.mixing.mixgen import MixGen
 from timix_pl.mixing.step import MixStep
 from timix_pl.mixing.timix import TiMix
+from timix_pl.models.caption_decoder import small_decoder
+from timix_pl.models.caption_tokenizers import CaptionsToTokens
+from timix_pl.models.captioner import Captioner
 from timix_pl.models.dual_encoder import DualEncoder
-from timix_pl.training.step_cost import StepFlops, StepShape, count_flops, count_kept
+from timix_pl.models.fusion import VqaModel
+from timix_pl.training.step_cost import (
+    StepFlops,
+    StepShape,
+    TaskFlops,
+    TaskShape,
+    count_flops,
+    count_kept,
+    count_task_flops,
+    count_task_kept,
+)
 
 
 def transformer(num_blocks, num_tokens, width, mlp_width):
@@ -95,3 +113,41 @@ def test_checkpointed_blocks_keep_their_inputs_alone_and_dropped_patches_nothing
     inputs = 8 * 4 * (3 * image_tokens + 2 * text_tokens)  # of three blocks and of two, in fp32
     assert inputs < with_inputs < inputs + 0.4 * (kept - inputs)
     assert with_half < 0.9 * kept
+
+
+def task(kind, towers):
+    """A model, and the tensors of items that are all alike."""
+    tuning = {"towers": towers, "last_blocks": 1}
+    if kind == "vqa":
+        model = VqaModel(tiny_model(), answers=["red", "blue"], chooses=True, dim=32, heads=2, layers=1, dropout=0.0, **tuning)
+        items = QuestionItems(model.tokenizer, ["multiple_choice", "open"], ["red", "blue"], soft_targets)
+        return model, lambda count: items.collate([Question("what is it?", ("red",), ("green", "blue"))] * count)[0]
+    decoder = small_decoder(32, vocab_size=600, dim=16, layers=2, heads=2, dropout=0.0, max_length=8)
+    items = CaptionItems(CaptionsToTokens(decoder.tokenizer, 8))
+    return Captioner(tiny_model(), decoder, label_smoothing=0.1, generation={}, **tuning), lambda count: items.collate(
+        ["a red ring"] * count
+    )[0]
+
+
+@pytest.mark.parametrize("towers", ["frozen", "last", "all"])
+@pytest.mark.parametrize("kind", ["vqa", "captioning"])
+def test_a_step_of_a_task_costs_what_a_real_one_does(kind, towers):
+    """Kept memory to 1%; FLOPs of a forward pass exactly, and with the backward pass, taken as twice the forward one, to 5%."""
+    model, items = task(kind, towers)
+    batch = TaskBatch(random_images(4, seed=0), torch.tensor([0, 0, 1, 2, 3, 3]), [2, 1, 1, 2], items(6), {}, [], 0, [])
+    with FlopCounterMode(display=False) as forward:
+        kept, terms = really_kept(model, lambda: model(batch))
+    with FlopCounterMode(display=False) as backward:
+        sum(terms.values()).backward()
+    shape, item = TaskShape(4, 6), items(1)
+    assert count_task_kept(model, item, shape, autocast=False) == pytest.approx(kept, rel=0.01)
+    real = forward.get_total_flops() + backward.get_total_flops()
+    assert count_task_flops(model, item).of(shape) == pytest.approx(real, rel=0.05)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(batch)
+    model.requires_grad_(False)
+    assert count_task_flops(model, item).of(shape) == counter.get_total_flops()
+
+
+def test_a_step_of_a_task_is_the_sum_of_what_it_holds():
+    assert TaskFlops(10.0, 3.0).of(TaskShape(8, 20)) == 140

@@ -57,7 +57,7 @@ def build_caption_items(cfg: RootConfig, model: FineTuned, facts: dict[str, Any]
 def assumed_captions(cfg: RootConfig) -> tuple[str, str]:
     """Of an image in a dry run: captions as long as they may be."""
     length = cfg.captioning.max_length
-    return f"{counted(cfg.tune.items_per_image, 'caption')} of {length} tokens", " ".join(["a"] * length)
+    return f"at most {counted(cfg.tune.items_per_image, 'caption')} of {length} tokens", " ".join(["a"] * length)
 
 
 def _build_decoder(cfg: RootConfig, encoder: DualEncoder) -> CaptionDecoder:

@@ -79,6 +79,6 @@ def build_question_items(cfg: RootConfig, model: FineTuned, facts: dict[str, Any
 
 def assumed_questions(cfg: RootConfig) -> tuple[str, Question]:
     """Of an image in a dry run: texts as long as the longest of a step are in Visual7W, rounded up."""
-    words = f"{counted(cfg.tune.items_per_image, 'question')} of {ASSUMED_TOKENS} tokens"
+    words = f"at most {counted(cfg.tune.items_per_image, 'question')}, {ASSUMED_TOKENS} tokens"
     text, chooses = " ".join(["a"] * (ASSUMED_TOKENS - 2)), "multiple_choice" in kinds_of(cfg)
-    return f"{words}, with 4 choices" if chooses else words, Question(text, (text,), (text,) * 3 if chooses else ())
+    return f"{words}, 4 choices" if chooses else words, Question(text, (text,), (text,) * 3 if chooses else ())

@@ -124,7 +124,8 @@ class _Shapes:
     """The model and its inputs as shapes alone."""
 
     def __init__(self, model: DualEncoder | FineTuned):
-        self.model, self.mode = model, FakeTensorMode(allow_non_fake_inputs=True)
+        self.model: Any = model
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.tensors: dict[str, Tensor] = {}
 
     def __enter__(self) -> "_Shapes":

@@ -172,10 +172,10 @@ def test_a_task_costs_are_told_in_the_rows_and_the_order_of_pre_training(task):
 
 def test_the_items_of_an_image_are_told():
     assert "image\n" not in said_of_a_task("vqa")
-    assert "4 questions of 16 tokens, with 4 choices" in said_of_a_task("vqa")
-    assert re.search(r"  4 questions of 16 tokens +[\d.]+ GFLOP", said_of_a_task("vqa", "vqa.kind=open"))
+    assert "at most 4 questions, 16 tokens, 4 choices" in said_of_a_task("vqa")
+    assert re.search(r"  at most 4 questions, 16 tokens +[\d.]+ GFLOP", said_of_a_task("vqa", "vqa.kind=open"))
     one, three = (figures(said_of_a_task("captioning", f"tune.items_per_image={n}"), "GFLOP") for n in (1, 3))
-    assert three["3 captions of 12 tokens"] == pytest.approx(3 * one["1 caption of 12 tokens"], abs=2e-3)
+    assert three["at most 3 captions of 12 tokens"] == pytest.approx(3 * one["at most 1 caption of 12 tokens"], abs=2e-3)
     assert three["image"] == one["image"]
 
 

@@ -21,7 +21,9 @@ def run_on_ranks(function, world_size, *args):
         except Exception as error:
             for rank in range(world_size):
                 said = Path(folder) / f"output-{rank}"
-                error.add_note(f"rank {rank} said: {said.read_text(errors='replace')[-4000:] if said.exists() else 'nothing, it did not start'}")
+                error.add_note(
+                    f"rank {rank} said: {said.read_text(errors='replace')[-4000:] if said.exists() else 'nothing, it did not start'}"
+                )
             raise
         return [torch.load(Path(folder) / f"result-{rank}", weights_only=False) for rank in range(world_size)]
 

@@ -310,7 +310,7 @@ def test_scores_of_captions_have_one_unit_in_tables_curves_and_examples(tmp_path
     page = _report(make_task_run(tmp_path / "captions"))
     assert "BLEU-4 32.1 10.0" in page.text and "CIDEr-D 123.4 10.0" in page.text
     assert "latest 123" in page.text and "latest 32.1" in page.text
-    assert "Captioning, CIDEr-D 123.4" in page.text  # at the top
+    assert "Captioning, CIDEr-D 123.4" in page.text and "mark on each bar" not in page.text
     ticks = re.findall(r"[\d.]+(?=</text>)", (tmp_path / "captions/report.html").read_text())
     assert "100" in ticks and "0.5" not in ticks
 
@@ -333,3 +333,10 @@ def test_open_answers_are_drawn_below_what_the_known_ones_allow(run_dir):
     (run_dir / "metrics.csv").write_text(f"step,{names}\n5,0.1,0.2,0.64\n")
     page = _report(run_dir)
     assert "by the known answers, at most 64.0% accuracy 10% when 20%" in page.text and page.count("polyline") == 2
+
+
+def test_stars_are_explained_where_there_are_some(run_dir):
+    run_dir.joinpath("evaluation.json").write_text(json.dumps({"step": 1200, "metrics": {"zero_shot/top_1": 0.5}, "chance": {}}))
+    with (run_dir / "metrics.csv").open("a") as file:
+        file.write("step,zero_shot/top_1\n700,0.9\n")
+    assert "★" not in _report(run_dir).text

@@ -116,6 +116,20 @@ def test_an_odd_number_of_pairs_is_mixed_whatever_the_batch_size(model):
     assert sorted(len(rows) for rows, _ in mixer.plans) == [2, 2, 3]
 
 
+class BlendByTurns(Blend):
+    """Blends with other shares each time."""
+
+    def plan(self, rows, partners, device, **which):
+        plan = super().plan(rows, partners, device, **which)
+        return plan._replace(lam=torch.full((len(rows),), [0.5, 0.9][len(self.plans) - 1]))
+
+
+def test_the_ceiling_of_mixed_images_is_one_for_both_sets(model):
+    metrics = MutualInformation(pairs(6), pairs(6, seed=1), mixer=BlendByTurns(), num_pairs=6, batch_size=6).run(model, CPU).metrics
+    entropy = -0.9 * math.log(0.9) - 0.1 * math.log(0.1)  # of the training pairs, whose bound can reach more
+    assert metrics["mutual_information/ceiling_mixed"] == pytest.approx(math.log(5) - entropy, abs=1e-6)
+
+
 def test_timix_asks_the_head(model):
     timix = TiMix(model.patch_grid)
     metrics = MutualInformation(pairs(8), pairs(8, seed=1), mixer=timix, num_pairs=4, batch_size=4).run(model, CPU).metrics

@@ -194,11 +194,17 @@ def test_noise_compares_similarities_and_losses_of_both_kinds(model, field, opti
         ({}, {}, r"evaluation\.noise_field=misalignment\.kind: sample 'k\d' of data\.noise_shards has no such field"),
         ({"x": lambda n: [n]}, {"field": "x"}, r"has \[\d\] in its JSON"),
         ({"x": lambda n: 0.5}, {"field": "x"}, r"has the score 0\.5; say with evaluation\.noise_min_score"),
-        ({"x": lambda n: False}, {"field": "x"}, r"all 6 pairs of data\.noise_shards are aligned"),
-        ({"x": lambda n: "swapped"}, {"field": "x"}, r"all 6 pairs of data\.noise_shards are misaligned"),
+        ({"x": lambda n: False}, {"field": "x"}, r"all 6 pairs of data\.noise_shards in whole batches .* are aligned"),
+        ({"x": lambda n: "swapped"}, {"field": "x"}, r"all 6 pairs of data\.noise_shards in whole batches .* are misaligned"),
     ],
     ids=["absent", "list", "score without a limit", "all aligned", "all misaligned"],
 )
 def test_a_set_that_does_not_say_which_pairs_are_misaligned_is_refused(model, field, options, says):
     with pytest.raises(DataError, match=says):
         Noise(pairs(6, **field), None, num_pairs=3, batch_size=8, **options).run(model, CPU)
+
+
+def test_misaligned_pairs_that_no_whole_batch_has_leave_their_loss_without_a_value(model):
+    left_out = int(permutation(7, "pairs")[-1])
+    with pytest.raises(DataError, match=r"all 6 pairs of data\.noise_shards in whole batches .evaluation\.mi_pairs=3. are aligned"):
+        Noise(pairs(7, wrong=lambda n: n == left_out), None, field="wrong", num_pairs=3, batch_size=8).run(model, CPU)

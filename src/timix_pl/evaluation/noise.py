@@ -51,7 +51,7 @@ class Noise:
         Args:
             model: lies on ``device`` already.
         Raises:
-            DataError: a sample lacks the field, all samples of whole batches are of one kind, there are fewer than ``num_pairs``, or one cannot be read.
+            DataError: a sample lacks the field or cannot be read, there are fewer than ``num_pairs``, or whole batches have but one kind.
         """
         metrics: dict[str, float] = {}
         chance: dict[str, float] = {}
@@ -74,8 +74,8 @@ class Noise:
         of_losses = misaligned[: len(losses)]
         if of_losses.all() or not of_losses.any():
             raise DataError(
-                f"evaluation.noise_field={self.field}: all {len(losses)} pairs of {what} in whole batches (evaluation.mi_pairs={num_pairs}) "
-                f"are {'misaligned' if of_losses.all() else 'aligned'}, and noise compares both kinds; "
+                f"evaluation.noise_field={self.field}: all {len(losses)} pairs of {what} in whole batches (evaluation.mi_pairs={num_pairs})"
+                f" are {'misaligned' if of_losses.all() else 'aligned'}, and noise compares both kinds; "
                 "name another field or set, or leave noise out of evaluation.tasks"
             )
         unlike = -torch.cat([pairs.similarities for pairs in batches])

@@ -102,7 +102,8 @@ def peak_regions(probabilities: Float[Tensor, "R h w"], threshold: float = 0.5) 
 
     Of several best patches the first, row by row, is taken. The region holds at least that patch.
 
-    Source: after Zhou et al. 2016, "Learning deep features for discriminative localization", section 3.2, with 0.2 and the largest component.
+    Source: after Zhou et al. 2016, "Learning deep features for discriminative localization", section 3.2; there the largest region above a
+    fifth of the peak.
     """
     num_columns = probabilities.shape[2]
     peak = probabilities.flatten(1).argmax(dim=1)

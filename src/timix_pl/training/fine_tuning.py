@@ -4,14 +4,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from timix_pl.core.distributed import sum_over_ranks, world_size
+from timix_pl.core.memory import return_free_memory
 from timix_pl.core.randomness import seed_of
 from timix_pl.core.types import TaskBatch
 from timix_pl.models.fine_tuned import FineTuned
 from timix_pl.optim.groups import parameter_groups
 from timix_pl.training.step_module import OptimSettings, StepModule
+
+_STEPS_PER_RETURN = 10
 
 
 class FineTuneModule(StepModule):
@@ -40,6 +42,8 @@ class FineTuneModule(StepModule):
         loss, terms = self._gradients(images)
         self.check_finite()
         grad_norm = self.update(loss, terms, images.keys)
+        if self.device.type == "cpu" and self.global_step % _STEPS_PER_RETURN == 0:  # steps differ in their number of items
+            return_free_memory()
         if self.logs_now():
             values = {f"train/loss/{name}": value for name, value in terms.items()}
             self.note(
@@ -72,9 +76,7 @@ class FineTuneModule(StepModule):
 
     def _untouched_parameters(self) -> Tensor:
         """Zero times the head's parameters: a batch may lack what a part of the head is for, and DDP shall see one graph in every step."""
-        return (
-            0.0 * torch.stack([parameter.sum() for parameter in self.model.head.parameters() if not isinstance(parameter, DTensor)]).sum()
-        )
+        return 0.0 * torch.stack([parameter.sum() for parameter in self.model.head.parameters()]).sum()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The head's, and those of the towers that are tuned."""

@@ -47,7 +47,8 @@ def test_the_level_of_mixing_is_typed_without_quotes():
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in groups().items() for name in names])
 def test_every_choice_composes(group, name, monkeypatch):
     monkeypatch.setenv("TIMIX_REAL_DATA", "real")
-    shards = ["data.train_shards=a", "data.region_shards=b"] if group != "experiment" and name != "scenes" else []
+    shards = ["data.train_shards=a"] if group != "experiment" and name != "scenes" else []
+    shards += ["data.region_shards=b"] if shards and name not in ("vqa", "captioning") else []
     length = ["trainer.max_steps=1"] if group != "experiment" else []
     devices = ["trainer.devices=2"] if name == "slurm" else []
     cfg = compose([*shards, *length, *devices, f"{group}={name}"])
@@ -103,6 +104,45 @@ def test_slips_and_contradictions_come_together():
     starts = ["mixing.ratioo=1: there is no key", "model=vit_l: no such option", "data.num_workers=x: ", "mixing.ratio=2: must be"]
     assert len(messages) == len(starts)
     assert all(message.startswith(start) for message, start in zip(messages, starts, strict=True))
+
+
+def test_a_mistyped_task_is_all_that_is_told():
+    (message,) = problems_of(["task=capt", "init=nowhere", "captioning.dim=96"])
+    assert message == "task=capt: no such option; nearest: captioning; choose from captioning, pretrain, vqa"
+
+
+SWITCHED_OFF = [
+    ["experiment=flickr8k_captioning", "captioning.decoder=gpt2"],
+    ["experiment=visual7w", "vqa.kind=multiple_choice"],
+    ["experiment=visual7w", "tune.towers=all"],
+    ["experiment=demo", "task=captioning"],
+]
+
+
+@pytest.mark.parametrize("words", SWITCHED_OFF, ids=" ".join)
+def test_what_an_experiment_sets_may_be_switched_off(words, monkeypatch):
+    monkeypatch.setenv("TIMIX_REAL_DATA", "real")
+    compose(words)
+
+
+def test_an_option_that_is_typed_must_be_of_use(monkeypatch):
+    monkeypatch.setenv("TIMIX_REAL_DATA", "real")
+    (message,) = problems_of(["experiment=visual7w", "vqa.kind=multiple_choice", "vqa.num_answers=10"])
+    assert message.startswith("vqa.num_answers=10, vqa.kind=multiple_choice: for vqa.kind=open or both alone")
+    (message,) = problems_of(["experiment=demo", "task=captioning", "mixing.gamma=3"])
+    assert message.startswith("mixing.gamma=3, task=captioning: for task=pretrain alone")
+    (message,) = problems_of(["experiment=visual7w", "vqa.kind=opn", "vqa.num_answers=10"])
+    assert message.startswith("vqa.kind=opn: ")
+
+
+def test_an_option_that_a_file_of_ones_own_sets_must_be_of_use(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /task: vqa\n  - override /model: tiny\ndata: {train_shards: a}\n"
+        "trainer: {max_steps: 1}\ntune: {last_blocks: 1}\nmixing: {gamma: 2}\n"
+    )
+    one, two = problems_of([search_path_override(str(tmp_path)), "experiment=mine"])
+    assert one.startswith("mixing.gamma=2, task=vqa: for") and two.startswith("tune.last_blocks=1, tune.towers=frozen: for")
 
 
 def test_a_mistyped_experiment_is_not_held_against_the_rest():

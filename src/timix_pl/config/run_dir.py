@@ -87,7 +87,8 @@ def claimed(cfg: RootConfig) -> Iterator[Path | None]:
             yield _checkpoint(cfg, folder / "checkpoints")
         finally:
             if not (folder / "config.yaml").exists():
-                (folder / ".lock").unlink()
+                for name in (".lock", ".answers.lock", "answers.json"):
+                    (folder / name).unlink(missing_ok=True)
                 remove_empty(made)
 
 

@@ -101,31 +101,27 @@ def _draw(checkpoint: Path, photo: dict[str, str], overrides: Sequence[str]) -> 
 
 
 def _split(words: Sequence[str]) -> tuple[Path, dict[str, str] | None, list[str]]:
-    """The checkpoint; image, text and out of a heat map, if one is asked for; and the overrides of the run's configuration.
+    """The checkpoint; image, text and out of a heat map, if one is asked for; and the overrides of the run's configuration."""
+    from timix_pl.config.compose import tasks_override
 
-    ``evaluation=`` is short for ``evaluation.tasks=``.
-    """
-    given, tasks, overrides = {"checkpoint": "", "image": "", "text": "", "out": ""}, "", []
+    given, overrides = {"checkpoint": "", "image": "", "text": "", "out": ""}, []
     for word in words:
         key, _, value = word.partition("=")
         if key == word:
             raise ConfigError([f"{word}: options are written KEY=VALUE; a run directory or a checkpoint is checkpoint={word}"])
         if key in given:
             given[key] = value
-        elif key == "evaluation":
-            tasks = value.strip("[]")
-            overrides.append(f"evaluation.tasks=[{tasks}]")
         elif key == "trainer.devices":
             raise ConfigError([f"{word}: {ON_RANKS}"])
         else:
-            overrides.append(word)
+            overrides.append(tasks_override(word, choices=False))
     checkpoint = Path(named := given.pop("checkpoint"))
     if not named:
         raise ConfigError(["checkpoint= is missing: name a run directory or a checkpoint, e.g. checkpoint=runs/demo"])
     is_open_clip = named.startswith(OPEN_CLIP)
     if not is_open_clip and not checkpoint.exists():
         raise ConfigError([f"checkpoint={checkpoint}: there is no such run directory or checkpoint. {nearest_path(checkpoint)}"])
-    if tasks.strip() != HEAT_MAP:
+    if f"evaluation.tasks=[{HEAT_MAP}]" not in overrides:
         if is_open_clip and (out := given.pop("out")):
             overrides.append(f"out={out}")
         if problems := [f"{key}={value}: only evaluation={HEAT_MAP} takes it; leave it out" for key, value in given.items() if value]:

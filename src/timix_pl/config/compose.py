@@ -34,11 +34,11 @@ def compose(overrides: Sequence[str] = ()) -> RootConfig:
     return _checked(words, conf_dir(), lambda cfg: [*unused_options(cfg, typed), *adopt_init(cfg, typed), *problems(cfg)])
 
 
-def tasks_override(word: str) -> str:
-    """``evaluation=[retrieval,grounding]`` as ``evaluation.tasks=...``; other words, choices of that group too, as they are."""
+def tasks_override(word: str, *, choices: bool = True) -> str:
+    """``evaluation=[retrieval,grounding]`` as ``evaluation.tasks=...``; other words as they are, and where there are ``choices``, these."""
     key, _, value = word.partition("=")
     names = [name.strip() for name in value.strip("[]").split(",")]
-    is_list = key == "evaluation" and (value.startswith("[") or set(names) <= set(TASKS))
+    is_list = key == "evaluation" and (not choices or value.startswith("[") or set(names) <= set(TASKS))
     return f"evaluation.tasks=[{','.join(names)}]" if is_list else word
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from timix_pl.config import captioning, vqa
 from timix_pl.config.init import run_dir_of
-from timix_pl.config.parts import build_model, build_stream, image_options, load_weights, loading_options, num_steps
+from timix_pl.config.parts import build_model, build_stream, image_options, load_encoder, load_weights, loading_options, num_steps
 from timix_pl.config.schema import RootConfig, Task
 from timix_pl.core.errors import RunError
 from timix_pl.data.datamodule import TaskDataModule
@@ -71,8 +71,9 @@ def build_task_model(cfg: RootConfig, checkpoint: Path) -> tuple[AnyModel, int]:
     Raises:
         RunError: the checkpoint cannot be read, or belongs to another model.
     """
-    encoder = build_model(cfg, load_weights=False)
-    model = encoder if cfg.task is Task.pretrain else TASKS[cfg.task].model(cfg, encoder, saved_facts(checkpoint))
+    if cfg.task is Task.pretrain:
+        return load_encoder(cfg, checkpoint)
+    model = TASKS[cfg.task].model(cfg, build_model(cfg, load_weights=False), saved_facts(checkpoint))
     return model, load_weights(model, checkpoint)
 
 

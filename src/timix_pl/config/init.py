@@ -21,6 +21,11 @@ def run_dir_of(checkpoint: Path) -> Path:
     return checkpoint if checkpoint.is_dir() and checkpoint.suffix != ".ckpt" else checkpoint.parent.parent
 
 
+def pretrained_run_of(cfg: RootConfig) -> str:
+    """What to give in place of a fine-tuned run, for a message."""
+    return "a pre-training run" if cfg.init is None else f"the run that it started from, init={cfg.init}"
+
+
 def adopt_init(cfg: RootConfig, typed: Set[str]) -> list[str]:
     """Copy what describes the model of ``cfg.init`` into ``cfg``, so that the run can be resumed and evaluated without it.
 

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from timix_pl.config.compose import compose, recompose, search_path_override
+from timix_pl.config.compose import compose, recompose, search_path_override, tasks_override
 from timix_pl.config.folder import conf_dir, groups
 from timix_pl.core.errors import ConfigError, RunError
 
@@ -255,6 +255,12 @@ def test_evaluation_is_a_choice_too_and_a_mistyped_task_is_told():
     for word in ("evaluation=retreival", "evaluation=[retreival]"):
         with pytest.raises(ConfigError, match="nearest: retrieval"):
             compose(["experiment=demo", word])
+
+
+def test_where_there_are_no_choices_evaluation_is_a_list_of_tasks():
+    assert tasks_override("evaluation=retreival", choices=False) == "evaluation.tasks=[retreival]"
+    assert tasks_override("evaluation=", choices=False) == "evaluation.tasks=[]"
+    assert tasks_override("evaluation=default") == "evaluation=default"
 
 
 def test_options_of_a_trained_run_are_checked_when_it_is_evaluated(tmp_path):

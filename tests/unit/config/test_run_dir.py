@@ -57,7 +57,10 @@ def test_a_checkpoint_of_another_run_goes_on_with_its_task_alone(checkpoint, tmp
 
 def test_the_task_of_a_checkpoint_must_be_known(checkpoint, tmp_path):
     (tmp_path / "other" / "config.yaml").unlink()
-    with pytest.raises(RunError, match=r"no config\.yaml"), claimed(RootConfig(task=Task.vqa, resume=str(checkpoint), run_dir=str(tmp_path))):
+    with (
+        pytest.raises(RunError, match=r"no config\.yaml"),
+        claimed(RootConfig(task=Task.vqa, resume=str(checkpoint), run_dir=str(tmp_path))),
+    ):
         pass
 
 

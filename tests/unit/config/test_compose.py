@@ -39,6 +39,14 @@ def test_a_model_brings_its_pta_block_unless_one_is_typed(model, architecture, b
     assert compose([*base, "pta.block=1"]).pta.block == 1
 
 
+@pytest.mark.parametrize("task", ["vqa", "captioning"])
+def test_a_task_has_smaller_steps_unless_something_else_is_said(task):
+    base = [f"task={task}", "data.train_shards=a", "trainer.max_steps=1"]
+    assert compose(base).data.global_batch_size == 64
+    assert compose([*base, "data.global_batch_size=8"]).data.global_batch_size == 8
+    assert compose(["experiment=demo", "task=captioning"]).data.global_batch_size == 128
+
+
 def test_the_level_of_mixing_is_typed_without_quotes():
     assert compose([*DEMO, "mixing.level=tokens:3"]).mixing.level == "tokens:3"
     assert compose(DEMO).mixing.level == "pixels"

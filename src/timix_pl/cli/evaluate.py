@@ -49,15 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         checkpoint, photo, overrides = _split(parsed.overrides)
 
         from timix_pl.cli.logs import show_logs
+        from timix_pl.config.compose import recompose
+        from timix_pl.config.init import run_dir_of
 
         if rank_at_start() == 0:
             show_logs()
         else:
             logging.disable(logging.WARNING)
+        if (name := str(checkpoint)).startswith(OPEN_CLIP):
+            _evaluate_open_clip(name.removeprefix(OPEN_CLIP), overrides)
+            return
+        recompose(run_dir_of(checkpoint) / "config.yaml", overrides)  # what is wrong is told before torch is imported
         if photo is not None:
             _draw(checkpoint, photo, overrides)
-        elif (name := str(checkpoint)).startswith(OPEN_CLIP):
-            _evaluate_open_clip(name.removeprefix(OPEN_CLIP), overrides)
         else:
             _evaluate(checkpoint, overrides)
 
@@ -121,7 +125,8 @@ def _split(words: Sequence[str]) -> tuple[Path, dict[str, str] | None, list[str]
     is_open_clip = named.startswith(OPEN_CLIP)
     if not is_open_clip and not checkpoint.exists():
         raise ConfigError([f"checkpoint={checkpoint}: there is no such run directory or checkpoint. {nearest_path(checkpoint)}"])
-    if f"evaluation.tasks=[{HEAT_MAP}]" not in overrides:
+    tasks = [word for word in overrides if word.startswith("evaluation.tasks=")]
+    if tasks[-1:] != [f"evaluation.tasks=[{HEAT_MAP}]"]:
         if is_open_clip and (out := given.pop("out")):
             overrides.append(f"out={out}")
         if problems := [f"{key}={value}: only evaluation={HEAT_MAP} takes it; leave it out" for key, value in given.items() if value]:
@@ -131,7 +136,7 @@ def _split(words: Sequence[str]) -> tuple[Path, dict[str, str] | None, list[str]
         raise ConfigError([f"checkpoint={named}, evaluation={HEAT_MAP}: heat maps need a PTA head, which models of others have not"])
     if problems := [f"{key}= is missing: {meant}" for key, meant in NEEDED.items() if not given[key].strip()]:
         raise ConfigError(problems)
-    return checkpoint, given, [word for word in overrides if not word.startswith("evaluation.tasks=")]
+    return checkpoint, given, [word for word in overrides if word not in tasks]
 
 
 if __name__ == "__main__":

@@ -55,6 +55,12 @@ def test_a_checkpoint_of_another_run_goes_on_with_its_task_alone(checkpoint, tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_goes_on_with_its_task_alone(checkpoint):
+    cfg = RootConfig(run_dir=str(checkpoint.parent.parent), task=Task.vqa, vqa=VqaConfig(kind=VqaKind.both, num_answers=7))
+    with pytest.raises(RunError, match=r"vqa\.kind=both here, open there; vqa\.num_answers=7 here"), claimed(cfg):
+        pass
+
+
 def test_the_task_of_a_checkpoint_must_be_known(checkpoint, tmp_path):
     (tmp_path / "other" / "config.yaml").unlink()
     with (

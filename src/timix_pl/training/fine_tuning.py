@@ -7,11 +7,14 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from timix_pl.core.distributed import sum_over_ranks, world_size
+from timix_pl.core.memory import return_free_memory
 from timix_pl.core.randomness import seed_of
 from timix_pl.core.types import TaskBatch
 from timix_pl.models.fine_tuned import FineTuned
 from timix_pl.optim.groups import parameter_groups
 from timix_pl.training.step_module import OptimSettings, StepModule
+
+_STEPS_PER_RETURN = 10
 
 
 class FineTuneModule(StepModule):
@@ -40,6 +43,8 @@ class FineTuneModule(StepModule):
         loss, terms = self._gradients(images)
         self.check_finite()
         grad_norm = self.update(loss, terms, images.keys)
+        if self.device.type == "cpu" and self.global_step % _STEPS_PER_RETURN == 0:  # steps differ in their number of items
+            return_free_memory()
         if self.logs_now():
             values = {f"train/loss/{name}": value for name, value in terms.items()}
             self.note(

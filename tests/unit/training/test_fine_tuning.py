@@ -47,6 +47,14 @@ def test_the_loss_is_the_mean_over_items_of_each_term_and_its_gradient_too():
             torch.testing.assert_close(found[name], parameter.grad, msg=name)
 
 
+def test_free_memory_is_given_back_every_ten_steps(monkeypatch):
+    steps, model = [], Lengths()
+    module = module_for(model, planned_samples=20 * GLOBAL_BATCH_SIZE)
+    monkeypatch.setattr("timix_pl.training.fine_tuning.return_free_memory", lambda: steps.append(module.global_step))
+    fit(module, ready_task_batches(model, 20))
+    assert steps == [10, 20]
+
+
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 8])
 def test_chunks_have_the_gradients_of_the_whole(micro_batch_size):
     """Of eight images with one to four captions each; three do not divide them."""

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from timix_pl.core.distributed import sum_over_ranks, world_size
 from timix_pl.core.memory import return_free_memory
@@ -77,9 +76,7 @@ class FineTuneModule(StepModule):
 
     def _untouched_parameters(self) -> Tensor:
         """Zero times the head's parameters: a batch may lack what a part of the head is for, and DDP shall see one graph in every step."""
-        return (
-            0.0 * torch.stack([parameter.sum() for parameter in self.model.head.parameters() if not isinstance(parameter, DTensor)]).sum()
-        )
+        return 0.0 * torch.stack([parameter.sum() for parameter in self.model.head.parameters()]).sum()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The head's, and those of the towers that are tuned."""

@@ -16,10 +16,11 @@ from timix_pl.mixing.step import Mixer
 
 
 class MutualInformation:
-    """The bound at a fixed number of pairs per batch, averaged over all whole batches, in nats.
+    """Estimates of the bound at a fixed number of pairs per batch, means over all whole batches, in nats.
 
     Clean pairs: log K - loss, with the loss averaged over both directions. Mixed images: log (K - 1) - loss, where the loss is the
-    cross-entropy of an image's K captions with its soft targets; a caption drawn from these is what the image is informative about.
+    cross-entropy of an image's K captions with its soft targets; a caption drawn from these is what the image is informative about. One of
+    the K belongs to the image's other part and is no independent candidate. On training pairs neither is a bound.
 
     Args:
         held_out, train: pairs that were not, and that were trained on; either may be None. An image's first caption is used.
@@ -28,7 +29,7 @@ class MutualInformation:
         batch_size: pairs per forward pass on each rank, about.
         num_workers: loader processes per rank.
         name: what the metrics' names begin with.
-    Source: van den Oord et al. 2018; Poole et al. 2019, section 2.3; docs/evaluation.md derives the mixed one.
+    Source: van den Oord et al. 2018; Poole et al. 2019, section 2.3; docs/noise.md derives the mixed one.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class MutualInformation:
         Raises:
             DataError: a set has fewer than ``num_pairs`` pairs, an image has no caption, or cannot be read.
         """
-        clean, mixed, entropies = {}, {}, []
+        clean, mixed, least_losses = {}, {}, []
         with evaluating(model):
             for set_name, dataset in (("held_out", self.held_out), ("train", self.train)):
                 if dataset is None:
@@ -62,11 +63,11 @@ class MutualInformation:
                 clean[set_name] = math.log(self.num_pairs) - _mean([pairs.losses() for pairs in batches])
                 if self.mixer is not None:
                     mixed[f"{set_name}_mixed"] = math.log(self.num_pairs - 1) - _mean([_mixed_losses(pairs) for pairs in batches])
-                    entropies += [binary_entropy(pairs.mixed.lam) for pairs in batches if pairs.mixed]
+                    least_losses.append(_mean([binary_entropy(pairs.mixed.lam) for pairs in batches if pairs.mixed]))
         metrics = clean | {"ceiling": math.log(self.num_pairs)}
         chance = dict.fromkeys(clean, 0.0) | dict.fromkeys(mixed, math.log((self.num_pairs - 1) / self.num_pairs))
         if mixed:
-            metrics |= mixed | {"ceiling_mixed": math.log(self.num_pairs - 1) - _mean(entropies)}
+            metrics |= mixed | {"ceiling_mixed": math.log(self.num_pairs - 1) - min(least_losses)}
         if self.held_out is not None and self.train is not None:
             metrics["gap"] = clean["train"] - clean["held_out"]
             if mixed:

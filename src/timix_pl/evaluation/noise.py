@@ -51,7 +51,7 @@ class Noise:
         Args:
             model: lies on ``device`` already.
         Raises:
-            DataError: a sample lacks the field, all samples are of one kind, there are fewer than ``num_pairs``, or one cannot be read.
+            DataError: a sample lacks the field or cannot be read, there are fewer than ``num_pairs``, or whole batches have but one kind.
         """
         metrics: dict[str, float] = {}
         chance: dict[str, float] = {}
@@ -70,14 +70,14 @@ class Noise:
         num_pairs, batch_size, num_workers = self.num_pairs, self.batch_size, self.num_workers
         batches = encode_pairs(model, dataset, device, num_pairs=num_pairs, batch_size=batch_size, num_workers=num_workers, what=what)
         misaligned = torch.tensor([self._is_misaligned(key, extra, what) for pairs in batches for key, extra in pairs.extra])
-        if misaligned.all() or not misaligned.any():
-            kind = "misaligned" if misaligned.all() else "aligned"
-            raise DataError(
-                f"evaluation.noise_field={self.field}: all {len(misaligned)} pairs of {what} are {kind}, and noise compares both kinds; "
-                "name another field or set, or leave noise out of evaluation.tasks"
-            )
         losses = torch.cat([pairs.losses() for pairs in batches if len(pairs.extra) == self.num_pairs])
         of_losses = misaligned[: len(losses)]
+        if of_losses.all() or not of_losses.any():
+            raise DataError(
+                f"evaluation.noise_field={self.field}: all {len(losses)} pairs of {what} in whole batches (evaluation.mi_pairs={num_pairs})"
+                f" are {'misaligned' if of_losses.all() else 'aligned'}, and noise compares both kinds; "
+                "name another field or set, or leave noise out of evaluation.tasks"
+            )
         unlike = -torch.cat([pairs.similarities for pairs in batches])
         aligned, wrong = losses[~of_losses].mean().item(), losses[of_losses].mean().item()
         metrics = {"roc_auc": roc_auc(unlike[misaligned], unlike[~misaligned]), "average_precision": average_precision(unlike, misaligned)}

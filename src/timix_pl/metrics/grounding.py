@@ -1,7 +1,7 @@
 """How well heat maps on the patch grid point to the boxes of their phrases.
 
 R phrases, each with a heat map of h by w patches (P = h * w) and one box (xyxy_norm) or more; N boxes in all, ``phrase_of_box`` says whose.
-Where a phrase has several boxes ("person"), each is right. Ties are broken against the model.
+Where a phrase has several boxes ("person"), each is right. Patches without a score (NaN) count against the model.
 """
 
 import torch
@@ -38,7 +38,7 @@ def grounding_metrics(
     return {
         "pointing": pointing_hits(logits, boxes_xyxy_norm, phrase_of_box).double().mean().item(),
         "pointing_centre": centre.double().mean().item(),
-        "localisation": localisation_hits(logits.sigmoid(), boxes_xyxy_norm, phrase_of_box).double().mean().item(),
+        "localisation": localisation_hits(logits.double().sigmoid(), boxes_xyxy_norm, phrase_of_box).double().mean().item(),
         "patch_precision": num_right / max(predicted.sum().item(), 1),
         "patch_recall": num_right / max(positive.sum().item(), 1),
         "patch_ap": average_precision(logits.flatten(), positive),
@@ -93,7 +93,8 @@ def localisation_hits(
 ) -> Bool[Tensor, " R"]:
     """Whether the box around the heat map's peak region (see ``peak_regions``) has an IoU of 0.5 or more with a box of the phrase."""
     found = region_boxes(peak_regions(probabilities))
-    return _any_box(box_iou(found[phrase_of_box], boxes_xyxy_norm.double()) >= MIN_IOU, phrase_of_box, len(found))
+    hits = _any_box(box_iou(found[phrase_of_box], boxes_xyxy_norm.double()) >= MIN_IOU, phrase_of_box, len(found))
+    return hits & ~probabilities.isnan().flatten(1).any(dim=1)
 
 
 def peak_regions(probabilities: Float[Tensor, "R h w"], threshold: float = 0.5) -> Bool[Tensor, "R h w"]:
@@ -101,7 +102,8 @@ def peak_regions(probabilities: Float[Tensor, "R h w"], threshold: float = 0.5) 
 
     Of several best patches the first, row by row, is taken. The region holds at least that patch.
 
-    Source: after Zhou et al. 2016, "Learning deep features for discriminative localization", section 3.2.
+    Source: after Zhou et al. 2016, "Learning deep features for discriminative localization", section 3.2; there the largest region above a
+    fifth of the peak.
     """
     num_columns = probabilities.shape[2]
     peak = probabilities.flatten(1).argmax(dim=1)
@@ -124,8 +126,11 @@ def _with_neighbours(region: Bool[Tensor, "R h w"]) -> Bool[Tensor, "R h w"]:
 def average_precision(scores: Float[Tensor, " n"], is_positive: Bool[Tensor, " n"]) -> float:
     """Area under the precision-recall curve as a sum of steps, one step per distinct score; 0 where nothing is positive.
 
+    A positive whose score is NaN comes last, a negative first.
+
     Source: the definition of scikit-learn's ``average_precision_score``.
     """
+    scores = torch.where(scores.isnan(), torch.where(is_positive, -torch.inf, torch.inf), scores)
     order = scores.argsort(descending=True)
     ranked_scores, ranked_positive = scores[order], is_positive[order]
     num_found = ranked_positive.cumsum(dim=0)

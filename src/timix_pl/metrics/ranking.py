@@ -8,6 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+TIE = 1e-6
+"""Cosines no further apart are ties: those of equal rows differ by some 1e-8 with the place of the rows in the matrix."""
+
 
 def positive_ranks(
     query_features: Float[Tensor, "Q D"],
@@ -18,15 +21,16 @@ def positive_ranks(
 ) -> Int[Tensor, " Q"]:
     """For each query the rank, from 1, of its best positive: of the candidates with its label the one with the highest dot product.
 
-    Ties are broken against the model: a negative that scores the same as the best positive ranks before it, and so does one whose score is
-    NaN. A query without a positive gets rank C + 1.
+    Ties are broken against the model: a negative that scores the same as the best positive, up to ``TIE``, ranks before it, and so does one
+    whose score is NaN. A query without a positive gets rank C + 1.
 
     Args:
+        query_features, candidate_features: L2-normalised.
         max_scores: scores are computed in chunks of whole rows of at most this many (64 MiB in fp32; a few such arrays exist at a time),
             and of one row at least.
     """
     chunks = _scores_in_chunks(query_features, candidate_features, query_labels, candidate_labels, max_scores)
-    return torch.cat([1 + count_before_best_positive(scores, is_positive) for scores, is_positive in chunks])
+    return torch.cat([1 + count_before_best_positive(scores, is_positive, TIE) for scores, is_positive in chunks])
 
 
 class Ranking(NamedTuple):
@@ -47,7 +51,7 @@ def rank_positives(
     """``positive_ranks`` and ``average_precision_at_k`` from the same scores; arguments and ties as there."""
     chunks = _scores_in_chunks(query_features, candidate_features, query_labels, candidate_labels, max_scores)
     rankings = [
-        Ranking(1 + count_before_best_positive(scores, is_positive), average_precision_at_k(scores, is_positive, k))
+        Ranking(1 + count_before_best_positive(scores, is_positive, TIE), average_precision_at_k(scores, is_positive, k, TIE))
         for scores, is_positive in chunks
     ]
     return Ranking(*(torch.cat(parts) for parts in zip(*rankings, strict=True)))
@@ -62,10 +66,10 @@ def _scores_in_chunks(
         yield queries @ candidate_features.T, labels[:, None] == candidate_labels
 
 
-def count_before_best_positive(scores: Float[Tensor, "Q C"], is_positive: Bool[Tensor, "Q C"]) -> Int[Tensor, " Q"]:
-    """The number of negatives in each row that do not score less than the row's best positive."""
+def count_before_best_positive(scores: Float[Tensor, "Q C"], is_positive: Bool[Tensor, "Q C"], tie: float = 0.0) -> Int[Tensor, " Q"]:
+    """The number of negatives in each row that do not score less, by more than ``tie``, than the row's best positive."""
     best_positive = scores.masked_fill(~is_positive, -torch.inf).amax(dim=1, keepdim=True)
-    return (~(scores < best_positive) & ~is_positive).sum(dim=1)
+    return (~(scores < best_positive - tie) & ~is_positive).sum(dim=1)
 
 
 def class_ranks(scores: Float[Tensor, "N C"], labels: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
@@ -73,12 +77,13 @@ def class_ranks(scores: Float[Tensor, "N C"], labels: Int[Tensor, " N"]) -> Int[
     return 1 + count_before_best_positive(scores, F.one_hot(labels, scores.shape[1]).bool())
 
 
-def average_precision_at_k(scores: Float[Tensor, "Q C"], is_positive: Bool[Tensor, "Q C"], k: int) -> Float[Tensor, " Q"]:
+def average_precision_at_k(scores: Float[Tensor, "Q C"], is_positive: Bool[Tensor, "Q C"], k: int, tie: float = 0.0) -> Float[Tensor, " Q"]:
     """Of each row the mean of the precisions at its positives' ranks; a positive behind rank k counts as 0. In fp64.
 
     AP@k = 1 / min(c, k) * sum over i = 1..k of [candidate i is positive] * (positives among the first i) / i, with c positives; so an order
     that puts them first gets 1. With one positive it is the reciprocal rank; with k = c it is the R-precision's companion mAP@R. A row
-    without a positive gets 0. Ties are broken against the model, as in ``positive_ranks``; a positive whose score is NaN counts as 0.
+    without a positive gets 0. Ties, of scores up to ``tie`` apart, are broken against the model, as in ``positive_ranks``; a positive whose
+    score is NaN counts as 0.
 
     Source: Manning, Raghavan and Schütze 2008, "Introduction to information retrieval", section 8.4; cut at k as mAP@R is at R (Musgrave et
     al. 2020; for captions Chun et al. 2022, "ECCV Caption").
@@ -88,7 +93,7 @@ def average_precision_at_k(scores: Float[Tensor, "Q C"], is_positive: Bool[Tenso
     positives = scores.masked_fill(~is_positive | scores.isnan(), -torch.inf).topk(num_kept, dim=1).values
     negatives = scores.masked_fill(is_positive, -torch.inf).topk(num_kept, dim=1).values  # NaN is the largest
     number = torch.arange(1, num_kept + 1, device=scores.device)
-    place = number + (~(negatives[:, None, :] < positives[:, :, None])).sum(dim=2)  # exact up to k
+    place = number + (~(negatives[:, None, :] < positives[:, :, None] - tie)).sum(dim=2)  # exact up to k
     counts = (place <= k) & (positives > -torch.inf)
     precision = torch.where(counts, number.double() / place, 0.0)
     return precision.sum(dim=1) / num_positives.clamp(1, k)

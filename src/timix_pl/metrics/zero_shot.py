@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from timix_pl.metrics.ranking import top_k_share
+from timix_pl.metrics.ranking import TIE, top_k_share
 
 
 def average_templates(text_features: Float[Tensor, "C K D"]) -> Float[Tensor, "C D"]:
@@ -38,7 +38,7 @@ def zero_shot_metrics(ranks: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> di
 def predicted_classes(
     image_features: Float[Tensor, "N D"], class_features: Float[Tensor, "C D"], labels: Int[Tensor, " N"]
 ) -> Int[Tensor, " N"]:
-    """Each image's class, the one of the highest dot product; where the true one ties with another, the other, as in the metrics.
+    """Each image's class, the one of the highest cosine; where the true one ties with another, the other, as in ``positive_ranks``.
 
     Args:
         labels: the true classes.
@@ -46,7 +46,7 @@ def predicted_classes(
     scores = image_features @ class_features.T
     of_true = scores.gather(1, labels[:, None])[:, 0]
     of_wrong, wrong = scores.scatter(1, labels[:, None], -torch.inf).max(dim=1)
-    return torch.where(of_wrong < of_true, labels, wrong)
+    return torch.where(of_wrong < of_true - TIE, labels, wrong)
 
 
 def confusion_matrix(labels: Int[Tensor, " N"], predicted: Int[Tensor, " N"], num_classes: int) -> Int[Tensor, "C C"]:

@@ -28,11 +28,13 @@ _LEARNING = (
     _Spec("Zero-shot classification", ("zero_shot/*",), percent=True),
     _Spec("Grounding, per phrase", ("grounding/pointing", "grounding/localisation"), percent=True),
     _Spec("Grounding, per patch", ("grounding/patch_*",), percent=True),
-    _Spec("Mutual information, clean pairs", (f"{_MI}held_out", f"{_MI}train"), "lower bound, nats", ceiling=f"{_MI}ceiling"),
+    _Spec(
+        "Mutual information, clean pairs", (f"{_MI}held_out", f"{_MI}train"), "lower bound on held-out pairs, nats", ceiling=f"{_MI}ceiling"
+    ),
     _Spec(
         "Mutual information, mixed images",
         (f"{_MI}held_out_mixed", f"{_MI}train_mixed"),
-        "lower bound, nats",
+        "lower bound on held-out pairs, nats",
         ceiling=f"{_MI}ceiling_mixed",
     ),
     _Spec("Mutual information, gap", ("mutual_information/gap*",), "training pairs above held-out pairs, nats"),

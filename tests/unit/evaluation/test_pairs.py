@@ -116,6 +116,20 @@ def test_an_odd_number_of_pairs_is_mixed_whatever_the_batch_size(model):
     assert sorted(len(rows) for rows, _ in mixer.plans) == [2, 2, 3]
 
 
+class BlendByTurns(Blend):
+    """Blends with other shares each time."""
+
+    def plan(self, rows, partners, device, **which):
+        plan = super().plan(rows, partners, device, **which)
+        return plan._replace(lam=torch.full((len(rows),), [0.5, 0.9][len(self.plans) - 1]))
+
+
+def test_the_ceiling_of_mixed_images_is_one_for_both_sets(model):
+    metrics = MutualInformation(pairs(6), pairs(6, seed=1), mixer=BlendByTurns(), num_pairs=6, batch_size=6).run(model, CPU).metrics
+    entropy = -0.9 * math.log(0.9) - 0.1 * math.log(0.1)  # of the training pairs, whose bound can reach more
+    assert metrics["mutual_information/ceiling_mixed"] == pytest.approx(math.log(5) - entropy, abs=1e-6)
+
+
 def test_timix_asks_the_head(model):
     timix = TiMix(model.patch_grid)
     metrics = MutualInformation(pairs(8), pairs(8, seed=1), mixer=timix, num_pairs=4, batch_size=4).run(model, CPU).metrics
@@ -180,11 +194,17 @@ def test_noise_compares_similarities_and_losses_of_both_kinds(model, field, opti
         ({}, {}, r"evaluation\.noise_field=misalignment\.kind: sample 'k\d' of data\.noise_shards has no such field"),
         ({"x": lambda n: [n]}, {"field": "x"}, r"has \[\d\] in its JSON"),
         ({"x": lambda n: 0.5}, {"field": "x"}, r"has the score 0\.5; say with evaluation\.noise_min_score"),
-        ({"x": lambda n: False}, {"field": "x"}, r"all 6 pairs of data\.noise_shards are aligned"),
-        ({"x": lambda n: "swapped"}, {"field": "x"}, r"all 6 pairs of data\.noise_shards are misaligned"),
+        ({"x": lambda n: False}, {"field": "x"}, r"all 6 pairs of data\.noise_shards in whole batches .* are aligned"),
+        ({"x": lambda n: "swapped"}, {"field": "x"}, r"all 6 pairs of data\.noise_shards in whole batches .* are misaligned"),
     ],
     ids=["absent", "list", "score without a limit", "all aligned", "all misaligned"],
 )
 def test_a_set_that_does_not_say_which_pairs_are_misaligned_is_refused(model, field, options, says):
     with pytest.raises(DataError, match=says):
         Noise(pairs(6, **field), None, num_pairs=3, batch_size=8, **options).run(model, CPU)
+
+
+def test_misaligned_pairs_that_no_whole_batch_has_leave_their_loss_without_a_value(model):
+    left_out = int(permutation(7, "pairs")[-1])
+    with pytest.raises(DataError, match=r"all 6 pairs of data\.noise_shards in whole batches .evaluation\.mi_pairs=3. are aligned"):
+        Noise(pairs(7, wrong=lambda n: n == left_out), None, field="wrong", num_pairs=3, batch_size=8).run(model, CPU)

@@ -145,10 +145,18 @@ def test_peak_region_follows_a_winding_path_and_no_diagonals():
 
 
 def test_broken_heat_maps_hit_nothing():
-    boxes = torch.tensor([[0.0, 0.0, 0.6, 0.6]])
-    for heat_map in (torch.full((1, *GRID), torch.nan), torch.zeros(1, *GRID)):
-        assert not pointing_hits(heat_map, boxes, torch.tensor([0])).any()
-        assert not localisation_hits(heat_map, boxes, torch.tensor([0])).any()
+    for box in ([0.0, 0.0, 0.6, 0.6], [0.0, 0.0, 1 / 6, 1 / 4]):
+        for heat_map in (torch.full((1, *GRID), torch.nan), torch.zeros(1, *GRID)):
+            assert not pointing_hits(heat_map, torch.tensor([box]), torch.tensor([0])).any()
+            assert not localisation_hits(heat_map, torch.tensor([box]), torch.tensor([0])).any()
+
+
+@pytest.mark.parametrize("level", [30.0, -300.0])
+def test_the_best_of_very_sure_patches_is_found(level):
+    logits = torch.full((1, *GRID), level - 40)
+    logits[0, 0, 0], logits[0, 3, 5] = level, level + 1
+    box = torch.tensor([[5 / 6, 3 / 4, 1.0, 1.0]])
+    assert grounding_metrics(logits, box, torch.tensor([0]), torch.zeros(1, 24))["localisation"] == 1
 
 
 def test_nothing_predicted_and_nothing_positive_are_zero_not_nan():
@@ -165,6 +173,11 @@ def test_average_precision_is_that_of_scikit_learn():
     draw = np.random.default_rng(0)
     scores, positive = draw.normal(size=500).round(1), draw.random(500) < 0.3
     assert average_precision(torch.tensor(scores), torch.tensor(positive)) == pytest.approx(average_precision_score(positive, scores))
+
+
+def test_patches_without_a_score_count_against_the_model():
+    nan, positive = torch.nan, torch.tensor([True, True, False, False])
+    assert average_precision(torch.tensor([nan, 2.0, nan, 1.0]), positive) == pytest.approx((1 / 2 + 2 / 4) / 2)
 
 
 def test_calibration_error_equals_a_loop_over_bins():

@@ -83,6 +83,18 @@ def test_a_model_that_tells_nothing_apart_finds_nothing():
     assert positive_ranks(same, same, torch.arange(6), torch.arange(6)).tolist() == [6] * 6
 
 
+@pytest.mark.parametrize("num_queries", [1, 11])
+@pytest.mark.parametrize("num_candidates", [5, 9, 11, 1003])
+def test_the_same_features_tie_wherever_they_stand_in_the_matrix(num_queries, num_candidates):
+    """Products of the same rows differ in their last bits at a matrix's edge."""
+    draw = torch.Generator().manual_seed(0)
+    queries, same = (torch.nn.functional.normalize(torch.randn(rows, 512, generator=draw), dim=1) for rows in (num_queries, 1))
+    case = queries, same.expand(num_candidates, 512).contiguous(), torch.arange(num_queries) % num_candidates, torch.arange(num_candidates)
+    ranking = rank_positives(*case, 10)
+    assert ranking.best_rank.tolist() == positive_ranks(*case).tolist() == [num_candidates] * num_queries
+    assert ranking.average_precision.tolist() == [1 / num_candidates if num_candidates <= 10 else 0] * num_queries
+
+
 def test_a_model_of_nan_finds_nothing():
     nan = torch.full((6, 4), torch.nan)
     assert positive_ranks(nan, nan, torch.arange(6), torch.arange(6)).tolist() == [6] * 6

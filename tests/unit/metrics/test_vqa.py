@@ -27,6 +27,7 @@ from timix_pl.metrics.vqa import answer_accuracy, choice_accuracy, mean_by_type,
         ("dont", "don't"),
         ("couldnt've", "couldn't've"),
         ("couldn'tve", "couldn't've"),
+        ("ow's'at", "'ow's'at"),
         ("its the well", "its well"),  # words that contractions could be, and are not
         ("What?!", "what"),
         ("the", ""),

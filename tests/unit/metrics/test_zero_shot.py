@@ -61,6 +61,13 @@ def test_where_classes_tie_the_wrong_one_is_predicted_as_the_metrics_count_it():
     assert torch.equal(right, positive_ranks(images, classes, labels, torch.arange(3)) == 1)
 
 
+def test_classes_with_the_same_features_are_never_right():
+    draw = torch.Generator().manual_seed(0)
+    images, same = (torch.nn.functional.normalize(torch.randn(rows, 512, generator=draw), dim=1) for rows in (9, 1))
+    labels = torch.arange(9)
+    assert (predicted_classes(images, same.expand(9, 512).contiguous(), labels) != labels).all()
+
+
 def test_most_confused_classes_come_in_their_order():
     confusion = torch.tensor([[50, 0, 0, 0], [0, 3, 2, 0], [0, 0, 4, 0], [1, 0, 0, 9]])
     assert most_confused(confusion, 2).tolist() == [1, 2]

@@ -286,8 +286,8 @@ def test_bounds_are_drawn_below_their_ceiling(run_dir):
     (run_dir / "metrics.csv").write_text(f"step,{header}\n5,{values}\n10,{values}\n")
     page = _report(run_dir)
     assert page.count("polyline") == 6
-    assert "lower bound, nats, at most 4.852 held-out 0.4 train 0.5" in page.text
-    assert "lower bound, nats, at most 4.300" in page.text
+    assert "lower bound on held-out pairs, nats, at most 4.852 held-out 0.4 train 0.5" in page.text
+    assert "lower bound on held-out pairs, nats, at most 4.300" in page.text
 
 
 def test_answers_may_be_given_or_chosen(run_dir):

@@ -14,7 +14,7 @@ from timix_pl.data.writer import ShardWriter
 from timix_pl.reports.figures import figures
 
 QUIET = ["trainer=cpu", "trainer.progress_bar=false", "trainer.log_every_n_steps=1", "trainer.num_threads=1", "data.num_workers=1"]
-SMALL = ["captioning.vocab_size=600", "captioning.dim=16", "captioning.layers=1", "captioning.heads=2", "captioning.max_length=12"]
+SMALL = ["captioning.vocab_size=600", "captioning.dim=16", "captioning.layers=1", "captioning.heads=2"]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,8 @@ def words_for(folder, run_dir, *words):
     shards = [f"data.train_shards={folder / 'train'}", f"data.val_shards={folder / 'val'}"]
     steps = ["trainer.max_steps=6", "data.global_batch_size=8", "tune.items_per_image=1", "tune.towers=last", "tune.last_blocks=1"]
     steps += ["evaluation.every_n_steps=3", "evaluation.batch_size=4", "checkpoint.every_n_steps=2"]
-    return [*QUIET, "task=captioning", f"init={folder / 'pretrained'}", *shards, *steps, *SMALL, f"run_dir={run_dir}", *words]
+    decoder = ["captioning.max_length=12", *([] if any(word.startswith("captioning.decoder=") for word in words) else SMALL)]
+    return [*QUIET, "task=captioning", f"init={folder / 'pretrained'}", *shards, *steps, *decoder, f"run_dir={run_dir}", *words]
 
 
 @pytest.fixture(scope="module")

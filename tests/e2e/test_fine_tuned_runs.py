@@ -121,8 +121,9 @@ def test_a_dry_run_tells_what_would_be_trained(folder, capsys, tmp_path):
         (["vqa.dim=31"], "vqa.dim=31, vqa.heads=2"),
         (["task=pretrain", "mixing=none"], "a task starts from another run"),
         (["tune.block=9"], "tune.block=9: the image tower has 4 blocks"),
-        (["data.train_shards=PAIRS", "vqa.kind=open"], "data.train_shards: none of the 16 samples has questions"),
-        (["data.train_shards=PAIRS"], "100 samples in a row cannot be used; the last reason: the sample has no questions"),
+        (["tune.towers=last", "tune.last_blocks=99"], "tune.last_blocks=99: of the image tower 4 blocks are used"),
+        (["data.train_shards=PAIRS"], "none of the 16 samples looked at can be used; the last reason: the sample has no questions"),
+        (["data.val_shards=PAIRS"], "data.val_shards: none of the 16 images has questions"),
     ],
 )
 def test_what_makes_no_sense_is_refused(folder, tmp_path, more, said, capsys, monkeypatch):
@@ -131,6 +132,7 @@ def test_what_makes_no_sense_is_refused(folder, tmp_path, more, said, capsys, mo
         train(words(folder, "trainer.max_steps=1", f"run_dir={tmp_path / 'run'}", *more))
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_checkpoint_of_another_kind_is_refused(folder, tmp_path, capsys):

@@ -55,15 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         checkpoint, photo, overrides = _split(parsed.overrides)
 
         from timix_pl.cli.logs import show_logs
+        from timix_pl.config.compose import recompose
+        from timix_pl.config.init import run_dir_of
 
         if rank_at_start() == 0:
             show_logs()
         else:
             logging.disable(logging.WARNING)
+        if (name := str(checkpoint)).startswith(OPEN_CLIP):
+            _evaluate_open_clip(name.removeprefix(OPEN_CLIP), overrides)
+            return
+        recompose(run_dir_of(checkpoint) / "config.yaml", overrides)  # what is wrong is told before torch is imported
         if photo is not None:
             _draw(checkpoint, photo, overrides)
-        elif (name := str(checkpoint)).startswith(OPEN_CLIP):
-            _evaluate_open_clip(name.removeprefix(OPEN_CLIP), overrides)
         else:
             _evaluate(checkpoint, overrides)
 
@@ -101,31 +105,28 @@ def _draw(checkpoint: Path, photo: dict[str, str], overrides: Sequence[str]) -> 
 
 
 def _split(words: Sequence[str]) -> tuple[Path, dict[str, str] | None, list[str]]:
-    """The checkpoint; image, text and out of a heat map, if one is asked for; and the overrides of the run's configuration.
+    """The checkpoint; image, text and out of a heat map, if one is asked for; and the overrides of the run's configuration."""
+    from timix_pl.config.compose import tasks_override
 
-    ``evaluation=`` is short for ``evaluation.tasks=``.
-    """
-    given, tasks, overrides = {"checkpoint": "", "image": "", "text": "", "out": ""}, "", []
+    given, overrides = {"checkpoint": "", "image": "", "text": "", "out": ""}, []
     for word in words:
         key, _, value = word.partition("=")
         if key == word:
             raise ConfigError([f"{word}: options are written KEY=VALUE; a run directory or a checkpoint is checkpoint={word}"])
         if key in given:
             given[key] = value
-        elif key == "evaluation":
-            tasks = value.strip("[]")
-            overrides.append(f"evaluation.tasks=[{tasks}]")
         elif key == "trainer.devices":
             raise ConfigError([f"{word}: {ON_RANKS}"])
         else:
-            overrides.append(word)
+            overrides.append(tasks_override(word, choices=False))
     checkpoint = Path(named := given.pop("checkpoint"))
     if not named:
         raise ConfigError(["checkpoint= is missing: name a run directory or a checkpoint, e.g. checkpoint=runs/demo"])
     is_open_clip = named.startswith(OPEN_CLIP)
     if not is_open_clip and not checkpoint.exists():
         raise ConfigError([f"checkpoint={checkpoint}: there is no such run directory or checkpoint. {nearest_path(checkpoint)}"])
-    if tasks.strip() != HEAT_MAP:
+    tasks = [word for word in overrides if word.startswith("evaluation.tasks=")]
+    if tasks[-1:] != [f"evaluation.tasks=[{HEAT_MAP}]"]:
         if is_open_clip and (out := given.pop("out")):
             overrides.append(f"out={out}")
         if problems := [f"{key}={value}: only evaluation={HEAT_MAP} takes it; leave it out" for key, value in given.items() if value]:
@@ -135,7 +136,7 @@ def _split(words: Sequence[str]) -> tuple[Path, dict[str, str] | None, list[str]
         raise ConfigError([f"checkpoint={named}, evaluation={HEAT_MAP}: heat maps need a PTA head, which models of others have not"])
     if problems := [f"{key}= is missing: {meant}" for key, meant in NEEDED.items() if not given[key].strip()]:
         raise ConfigError(problems)
-    return checkpoint, given, [word for word in overrides if not word.startswith("evaluation.tasks=")]
+    return checkpoint, given, [word for word in overrides if word not in tasks]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from timix_pl.config.options import as_typed
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import RunError
 from timix_pl.core.words import counted
-from timix_pl.data.caption_items import CaptionItems
+from timix_pl.data.caption_items import CaptionItems, captions_of
 from timix_pl.data.training_set import SampleStream
 from timix_pl.models.caption_decoder import CaptionDecoder, pretrained_decoder, small_decoder
 from timix_pl.models.caption_tokenizers import CaptionsToTokens
@@ -19,7 +19,12 @@ _SIZES = ("vocab_size", "dim", "layers", "heads", "max_length")
 
 
 def learn_facts(cfg: RootConfig, samples: SampleStream) -> dict[str, Any]:
-    """What a decoder was built from."""
+    """What a decoder was built from.
+
+    Raises:
+        DataError: the shards have no captions.
+    """
+    samples.check(captions_of)
     return {key: getattr(cfg.captioning, key) for key in ("decoder", *_SIZES)}
 
 

@@ -17,7 +17,7 @@ from timix_pl.config.init import adopt_init
 from timix_pl.config.options import nearest, schema_options
 from timix_pl.config.schema import MixingKind, RootConfig
 from timix_pl.config.store import register_schema
-from timix_pl.config.validate import TASKS, problems, task_problems
+from timix_pl.config.validate import TASKS, problems, task_problems, unused_options
 from timix_pl.core.errors import ConfigError, RunError
 
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError)
@@ -30,14 +30,15 @@ def compose(overrides: Sequence[str] = ()) -> RootConfig:
         ConfigError: with all problems: overrides that cannot be read or do not fit the schema, values out of range, contradictions.
     """
     words = [tasks_override(word) for word in overrides]
-    return _checked(words, conf_dir(), lambda cfg: [*adopt_init(cfg, words), *problems(cfg)])
+    typed = {_key(word) for word in words}
+    return _checked(words, conf_dir(), lambda cfg: [*unused_options(cfg, typed), *adopt_init(cfg, typed), *problems(cfg)])
 
 
-def tasks_override(word: str) -> str:
-    """``evaluation=[retrieval,grounding]`` as ``evaluation.tasks=...``; other words, choices of that group too, as they are."""
+def tasks_override(word: str, *, choices: bool = True) -> str:
+    """``evaluation=[retrieval,grounding]`` as ``evaluation.tasks=...``; other words as they are, and where there are ``choices``, these."""
     key, _, value = word.partition("=")
     names = [name.strip() for name in value.strip("[]").split(",")]
-    is_list = key == "evaluation" and (value.startswith("[") or set(names) <= set(TASKS))
+    is_list = key == "evaluation" and (not choices or value.startswith("[") or set(names) <= set(TASKS))
     return f"evaluation.tasks=[{','.join(names)}]" if is_list else word
 
 
@@ -107,7 +108,8 @@ def _compose(overrides: Iterable[str], folder: Path) -> RootConfig:
 def _all_problems(overrides: Sequence[str], folder: Path, check: Callable[[RootConfig], list[str]]) -> list[str]:
     """What is wrong with each override on its own, and with the configuration that the others make, whatever the wrong ones were to be.
 
-    A mistyped experiment could have set anything, so then nothing is said of what the others leave open.
+    A mistyped experiment could have set anything and a mistyped task asked for anything, so then nothing is said of what the others leave
+    open.
     """
     search_path = [override for override in overrides if override.startswith("hydra.searchpath=")]
     good, found, bad_keys = [], [], []
@@ -118,7 +120,7 @@ def _all_problems(overrides: Sequence[str], folder: Path, check: Callable[[RootC
         except REFUSALS as error:
             found.append(_message(override, error))
             bad_keys.append(_key(override))
-    if "experiment" in bad_keys:
+    if {"experiment", "task"} & set(bad_keys):
         return found
     try:
         follows = _follows_from(bad_keys, {_key(override) for override in good})

@@ -84,7 +84,10 @@ def _vqa(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator
     if not isinstance(model, VqaModel):
         return "the model was not trained with task=vqa"
     found = evaluation_set(cfg, "val", model)
-    return "data.val_shards is not set" if found is None else Vqa(found, kinds=kinds_of(cfg), answers=model.answers, **loading)
+    if found is None:
+        return "data.val_shards is not set"
+    found.check_questions()
+    return Vqa(found, kinds=kinds_of(cfg), answers=model.answers, **loading)
 
 
 def _captioning(cfg: RootConfig, model: AnyModel, loading: dict[str, Any]) -> Evaluator | str:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from timix_pl.config import captioning, vqa
 from timix_pl.config.cost import describe_task_cost
 from timix_pl.config.init import run_dir_of
-from timix_pl.config.parts import build_model, build_stream, image_options, load_weights, loading_options, num_steps
-from timix_pl.config.schema import DataKind, RootConfig, Task
+from timix_pl.config.parts import build_model, build_stream, image_options, load_encoder, load_weights, loading_options, num_steps
+from timix_pl.config.schema import RootConfig, Task
 from timix_pl.core.errors import RunError
 from timix_pl.data.datamodule import TaskDataModule
 from timix_pl.data.task_set import TaskItems
@@ -52,8 +52,6 @@ def build_fine_tuning(cfg: RootConfig, checkpoint: Path | None) -> tuple[FineTun
     Raises:
         TimixError: missing shards, shards without what the task learns, a checkpoint of another kind.
     """
-    if cfg.data.region_shards is not None and cfg.data.kind is not DataKind.scenes:
-        log.info("data.region_shards is not used: boxes teach in pre-training alone")
     parts, samples = TASKS[cfg.task], build_stream(cfg, "train")
     facts = parts.learn_facts(cfg, samples) if checkpoint is None else saved_facts(checkpoint)
     encoder = build_model(cfg, load_weights=cfg.init is None and checkpoint is None)
@@ -88,8 +86,9 @@ def build_task_model(cfg: RootConfig, checkpoint: Path) -> tuple[AnyModel, int]:
     Raises:
         RunError: the checkpoint cannot be read, or belongs to another model.
     """
-    encoder = build_model(cfg, load_weights=False)
-    model = encoder if cfg.task is Task.pretrain else TASKS[cfg.task].model(cfg, encoder, saved_facts(checkpoint))
+    if cfg.task is Task.pretrain:
+        return load_encoder(cfg, checkpoint)
+    model = TASKS[cfg.task].model(cfg, build_model(cfg, load_weights=False), saved_facts(checkpoint))
     return model, load_weights(model, checkpoint)
 
 

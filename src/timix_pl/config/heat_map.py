@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from timix_pl.config.build import read_run
-from timix_pl.config.parts import build_model, load_weights
+from timix_pl.config.init import pretrained_run_of
+from timix_pl.config.parts import load_encoder
 from timix_pl.config.schema import Task
 from timix_pl.core.errors import DataError, ModelError, RunError
 from timix_pl.core.files import atomic_path, nearest_path
@@ -63,9 +64,7 @@ def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = N
     """
     cfg, path = read_run(checkpoint, overrides)
     if cfg.task is not Task.pretrain:
-        raise RunError(
-            f"checkpoint={checkpoint}: a run with task={cfg.task} draws no heat maps; give the run it started from, init={cfg.init}"
-        )
+        raise RunError(f"checkpoint={checkpoint}: a run with task={cfg.task} draws no heat maps; give {pretrained_run_of(cfg)}")
     if not cfg.pta.enabled:
         raise ModelError(f"checkpoint={checkpoint}: the run had pta.enabled=false, so the model has no PTA head and draws no heat maps")
     if not image.is_file():
@@ -76,8 +75,7 @@ def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = N
         photo = open_image(image.read_bytes(), max_image_px=cfg.data.max_image_px)
     except DataError as error:
         raise DataError(f"image={image}: {error}") from error
-    model = build_model(cfg, load_weights=False)
-    step = load_weights(model, path)
+    model, step = load_encoder(cfg, path)
     model.eval()
     pixels, crop = centre_crop(photo, model.image_size_px)
     tokens = model.tokenizer([cfg.data.phrase_template.replace("{}", text)])

@@ -1,6 +1,6 @@
 """A fine-tuning run takes its model from a pre-training run: the configuration of it here, the weights when the model is built."""
 
-from collections.abc import Sequence
+from collections.abc import Set
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -9,9 +9,10 @@ from yaml import YAMLError
 
 from timix_pl.config.options import as_typed, schema_options
 from timix_pl.config.schema import RootConfig, Task
+from timix_pl.config.validate import OF_PRETRAINING
 from timix_pl.core.files import nearest_path
 
-TAKEN = ("model", "pta", "loss.kind")
+TAKEN = ("model.", "pta.", "loss.kind")
 """What of the other run's configuration describes its model."""
 
 
@@ -20,11 +21,16 @@ def run_dir_of(checkpoint: Path) -> Path:
     return checkpoint if checkpoint.is_dir() and checkpoint.suffix != ".ckpt" else checkpoint.parent.parent
 
 
-def adopt_init(cfg: RootConfig, words: Sequence[str]) -> list[str]:
+def pretrained_run_of(cfg: RootConfig) -> str:
+    """What to give in place of a fine-tuned run, for a message."""
+    return "a pre-training run" if cfg.init is None else f"the run that it started from, init={cfg.init}"
+
+
+def adopt_init(cfg: RootConfig, typed: Set[str]) -> list[str]:
     """Copy what describes the model of ``cfg.init`` into ``cfg``, so that the run can be resumed and evaluated without it.
 
     Args:
-        words: what was typed; a key among it that describes the model must say the same.
+        typed: keys, and names of choices; one that describes the model must say the same.
     Returns:
         What is wrong, one message each.
     """
@@ -37,7 +43,7 @@ def adopt_init(cfg: RootConfig, words: Sequence[str]) -> list[str]:
         return [f"init={cfg.init}: a run with task={saved.task}; a task starts from a pre-training run, or from model.pretrained"]
     found = [
         f"{key}={as_typed(_value(cfg, key))}: of the model of init={cfg.init} it is {as_typed(_value(saved, key))}; leave it out"
-        for key in _contradicted(cfg, saved, words)
+        for key in _contradicted(cfg, saved, typed)
     ]
     cfg.model, cfg.pta, cfg.loss.kind = saved.model, saved.pta, saved.loss.kind
     return found
@@ -72,9 +78,8 @@ def _read(path: Path) -> RootConfig | str:
     return root
 
 
-def _contradicted(cfg: RootConfig, saved: RootConfig, words: Sequence[str]) -> list[str]:
-    typed = {word.lstrip("+~").partition("=")[0] for word in words}
-    described = [key for key in schema_options() if any(key == taken or key.startswith(f"{taken}.") for taken in TAKEN)]
+def _contradicted(cfg: RootConfig, saved: RootConfig, typed: Set[str]) -> list[str]:
+    described = [key for key in schema_options() if key.startswith(TAKEN) and not key.startswith(OF_PRETRAINING)]
     chosen = [key for key in described if key in typed or _CHOICE_OF_KEY.get(key) in typed]
     return [key for key in chosen if _value(cfg, key) != _value(saved, key)]
 

@@ -41,8 +41,9 @@ def schema_options() -> dict[str, Option]:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The three names that look most like ``name``, as the end of a message; nothing when none is near."""
-    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
+    """The names that look most like ``name``, three at most, or begin with it, as the end of a message; nothing when none is near."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6) or [other for other in names if name and other.startswith(name)][:3]
     return f"; nearest: {', '.join(close)}" if close else ""
 
 

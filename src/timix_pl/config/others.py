@@ -9,8 +9,8 @@ import open_clip
 from timix_pl.config.compose import recompose
 from timix_pl.config.evaluated import EvaluatedModel, about_evaluations, joined_ranks
 from timix_pl.config.evaluators import build_evaluators
-from timix_pl.config.folder import conf_dir
-from timix_pl.config.options import nearest
+from timix_pl.config.folder import conf_dir, groups
+from timix_pl.config.options import nearest, schema_options
 from timix_pl.config.parts import prepare_data
 from timix_pl.config.schema import MixingKind
 from timix_pl.core.errors import ConfigError
@@ -20,6 +20,8 @@ from timix_pl.models.dual_encoder import DualEncoder
 log = logging.getLogger(__name__)
 
 FOLDER_PREFIX = "local-dir:"
+MAY_BE_SET = ("experiment", "data", "evaluation", "model.image_size_px", "model.context_length", "real_data_dir", "trainer.accelerator")
+"""Keys of the configuration, choices, and what they begin with."""
 
 
 def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedModel:
@@ -34,9 +36,9 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
     """
     own = {"weights": "", "out": ""}
     own |= {key: value for key, _, value in (word.partition("=") for word in words) if key in own}
-    if found := _problems(architecture, own["weights"]):
-        raise ConfigError(found)
     overrides = [word for word in words if word.partition("=")[0] not in own]
+    if found := [*_problems(architecture, own["weights"]), *_ignored(overrides)]:
+        raise ConfigError(found)
     cfg = recompose(conf_dir() / "config.yaml", overrides)
     cfg.pta.enabled, cfg.mixing.kind = False, MixingKind.none
     if "grounding" in cfg.evaluation.tasks:
@@ -64,6 +66,17 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
     done = [evaluator for evaluator in evaluators if evaluator.name not in problems]
     out = Path(own["out"]) if own["out"] else None
     return EvaluatedModel(f"open_clip:{architecture}", own["weights"], out, about_evaluations(done, cfg, overrides), result, error)
+
+
+def _ignored(overrides: Sequence[str]) -> list[str]:
+    known = schema_options().keys() | groups().keys()
+    keys = {word: word.lstrip("+~").partition("=")[0] for word in overrides}
+    return [
+        f"{word}: a model of others has its own settings, and is not trained; leave it out. Options of data.*, evaluation.*, "
+        "model.image_size_px, model.context_length and trainer.accelerator may be set"
+        for word, key in keys.items()
+        if key in known and not key.startswith(MAY_BE_SET)
+    ]
 
 
 def _problems(architecture: str, weights: str) -> list[str]:

@@ -100,6 +100,16 @@ def load_weights(model: torch.nn.Module, path: Path) -> int:
         raise RunError(f"{path}: not a checkpoint of this model: {reason}") from error
 
 
+def load_encoder(cfg: RootConfig, checkpoint: Path) -> tuple[DualEncoder, int]:
+    """The dual encoder of a pre-training run as a checkpoint holds it, and the step after which that was written.
+
+    Raises:
+        RunError: the checkpoint cannot be read, or belongs to another model.
+    """
+    encoder = build_model(cfg, load_weights=False)
+    return encoder, load_weights(encoder, checkpoint)
+
+
 def save_memory_and_time(cfg: RootConfig, model: AnyModel) -> None:
     """Gradient checkpointing and compilation of the blocks, as ``trainer`` asks for them; before the model is sharded.
 

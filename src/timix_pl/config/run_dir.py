@@ -3,7 +3,7 @@
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
+from timix_pl.config.init import run_dir_of
 from timix_pl.config.options import as_typed
-from timix_pl.config.schema import RootConfig
+from timix_pl.config.schema import RootConfig, Task
 from timix_pl.core.errors import RunError
 from timix_pl.core.files import atomic_path, missing_folders, remove_empty
 from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint, step_checkpoints
@@ -29,6 +30,9 @@ MAY_CHANGE = (
     "trainer", "launcher",
 )  # fmt: skip
 """Keys that another start of the same run may set differently. Shards are told apart by their fingerprint, not by their path."""
+
+OF_A_TASK = ("task", "tune", "vqa", "captioning")
+"""Keys that stay also where a run goes on in another folder: the model and the optimizer's groups are made of them."""
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +84,16 @@ def claimed(cfg: RootConfig) -> Iterator[Path | None]:
                     raise RunError(
                         f"resume=never, but run_dir={folder} holds a run already; choose another run_dir, or resume=auto to go on"
                     )
-                _check_same_run(cfg, folder / "config.yaml")
+                if listed := _differing(cfg, folder, lambda key: not key.startswith(MAY_CHANGE)):
+                    raise RunError(
+                        f"run_dir={folder} belongs to another configuration: {listed}. Choose another run_dir, or set these as they were"
+                    )
             tidy(folder / "checkpoints")
             yield _checkpoint(cfg, folder / "checkpoints")
         finally:
             if not (folder / "config.yaml").exists():
-                (folder / ".lock").unlink()
+                for name in (".lock", ".answers.lock", "answers.json"):
+                    (folder / name).unlink(missing_ok=True)
                 remove_empty(made)
 
 
@@ -110,21 +118,20 @@ def step_of(checkpoint: Path) -> int:
     return content["global_step"]
 
 
-def _check_same_run(cfg: RootConfig, saved: Path) -> None:
+def _differing(cfg: RootConfig, run_dir: Path, must_not: Callable[[str], bool]) -> str:
+    """What is set differently than in the run of ``run_dir``, of the keys of which ``must_not`` says that they must not."""
+    saved = run_dir / "config.yaml"
     if not saved.exists():
-        raise RunError(f"run_dir={saved.parent} has checkpoints but no config.yaml, so whose they are is unknown; choose another run_dir")
+        raise RunError(f"{run_dir} has checkpoints but no config.yaml, so whose they are is unknown; choose another run_dir")
     old = flat(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.load(saved))))  # type: ignore[arg-type]
     new = flat(cfg)
-    differing = [key for key in new if old.get(key) != new[key] and not key.startswith(MAY_CHANGE)]
-    if differing:
-        listed = "; ".join(f"{key}={as_typed(new[key])} here, {as_typed(old.get(key))} there" for key in differing)
-        raise RunError(
-            f"run_dir={saved.parent} belongs to another configuration: {listed}. Choose another run_dir, or set these as they were"
-        )
+    differing = [key for key in new if must_not(key) and old.get(key) != new[key]]
+    return "; ".join(f"{key}={as_typed(new[key])} here, {as_typed(old.get(key))} there" for key in differing)
 
 
 def _checkpoint(cfg: RootConfig, folder: Path) -> Path | None:
     if cfg.resume not in ("auto", "never"):
+        _check_task(cfg, run_dir_of(Path(cfg.resume)))
         return _chosen(Path(cfg.resume), folder)
     checkpoint, broken = newest_whole_checkpoint(folder)
     if broken and checkpoint is None:
@@ -135,6 +142,13 @@ def _checkpoint(cfg: RootConfig, folder: Path) -> Path | None:
     for path in broken:
         log.warning("%s cannot be read whole and is passed over; the run goes on from %s", path, checkpoint)
     return checkpoint
+
+
+def _check_task(cfg: RootConfig, other: Path) -> None:
+    if cfg.task is Task.pretrain and not (other / "config.yaml").exists():
+        return
+    if listed := _differing(cfg, other, lambda key: key.startswith(OF_A_TASK)):
+        raise RunError(f"resume={cfg.resume}: its run has another task or other options of it: {listed}; set these as they were")
 
 
 def _chosen(checkpoint: Path, folder: Path) -> Path:

@@ -93,7 +93,9 @@ class DataConfig:
     shard_cache_dir: str | None = option(None, "Local folder for remote shards and their indexes; null: shards inside cache_dir.")
     shard_cache_gb: float = option(50.0, "Bound on the remote shards kept there, in GB (1e9 bytes); the least recently opened go first.")
     allow_pipe: bool = option(False, "data=stream: take pipe:COMMAND for shards, which runs COMMAND in a shell.")
-    global_batch_size: int = option(256, "Pairs (fine-tuning: images) per optimizer step over all ranks; divisible by the number of ranks.")
+    global_batch_size: int = option(
+        256, "Pairs (fine-tuning: images, 64 of them) per optimizer step over all ranks; divisible by the number of ranks."
+    )
     num_workers: int = option(2, "Loader processes per rank; 0 loads in the training process.")
     prefetch_batches: int = option(4, "Batches prepared ahead by each worker.")
     shuffle_window_shards: int = option(8, "Samples are shuffled inside windows of this many (shuffled) shards.")
@@ -224,7 +226,7 @@ class TuneConfig:
         "frozen: the head alone learns; last: also the last blocks of the towers that it reads; all: all of these towers.",
     )
     last_blocks: int = option(2, "towers=last: so many blocks of each tower.")
-    lr_scale: float = option(0.1, "The towers' learning rate, as a share of optim.lr, which is the head's.")
+    lr_scale: float = option(0.1, "towers=last, all: the towers' learning rate, as a share of optim.lr, which is the head's.")
     block: int | None = option(
         None, "Patch features are taken after this block of the image tower, counted from 1; null: the last (some towers: pta.block)."
     )
@@ -238,7 +240,7 @@ class VqaConfig:
     kind: VqaKind = option(
         VqaKind.multiple_choice, "multiple_choice: which of a question's choices is right; open: one of the most frequent answers; or both."
     )
-    num_answers: int = option(3000, "Open answers that the model knows: the most frequent ones in the training shards.")
+    num_answers: int = option(3000, "kind=open, both: answers that the model knows, the most frequent ones in the training shards.")
     use_image: bool = option(True, "false: a text-only answerer, to see how far one comes without looking.")
     dim: int = option(256, "Channels inside the fusion; a multiple of vqa.heads.")
     layers: int = option(2, "Layers of the fusion, in which question tokens attend to one another and to patches.")

@@ -11,8 +11,9 @@ import torch
 
 from timix_pl.config.build import read_run
 from timix_pl.config.evaluated import FOLDER
+from timix_pl.config.init import pretrained_run_of
 from timix_pl.config.options import as_typed
-from timix_pl.config.parts import build_model, load_weights
+from timix_pl.config.parts import load_encoder
 from timix_pl.config.run_dir import flat, run_name
 from timix_pl.config.schema import DataKind, RootConfig, Task
 from timix_pl.core.errors import RunError, TimixError
@@ -116,10 +117,9 @@ def _data_name(cfg: RootConfig, task: str, data: Mapping[str, Any], overrides: S
 def _load_run(cfg: RootConfig, checkpoint: Path, device: str | torch.device = "cpu") -> TrainedModel:
     if cfg.task is not Task.pretrain:
         raise RunError(
-            f"{checkpoint}: a run with task={cfg.task}; only pre-training runs can be loaded and exported, such as its init={cfg.init}"
+            f"{checkpoint}: a run with task={cfg.task}; only pre-training runs can be loaded and exported; give {pretrained_run_of(cfg)}"
         )
-    encoder = build_model(cfg, load_weights=False)
-    load_weights(encoder, checkpoint)
+    encoder, _ = load_encoder(cfg, checkpoint)
     config = open_clip_config(
         cfg.model.architecture,
         text_model=cfg.model.text_model,

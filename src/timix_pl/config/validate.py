@@ -6,14 +6,27 @@ machine (whether a folder exists, whether the grid is large enough for the windo
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from timix_pl.config.options import as_typed, nearest, schema_options
 from timix_pl.config.ranges import RANGES
-from timix_pl.config.schema import Compute, DataKind, Lam, LauncherKind, MixingKind, RootConfig, ScheduleKind, Strategy, Targets, Task
+from timix_pl.config.schema import (
+    Compute,
+    DataKind,
+    Lam,
+    LauncherKind,
+    MixingKind,
+    RootConfig,
+    ScheduleKind,
+    Strategy,
+    Targets,
+    Task,
+    TunedTowers,
+    VqaKind,
+)
 from timix_pl.core.errors import DataError
 from timix_pl.data.shards import is_image_folder, resolve_shards
 from timix_pl.models.architectures import known_architectures
@@ -21,8 +34,30 @@ from timix_pl.models.architectures import known_architectures
 TASKS = ("retrieval", "zero_shot", "grounding", "carry_over", "linear_probe", "knn", "noise", "mutual_information", "vqa", "captioning")
 SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards", "probe_train_shards", "noise_shards")
 LABELLED_SHARDS = ("zero_shot_shards", "probe_train_shards")
+OF_PRETRAINING = (
+    "data.region_shards", "data.max_phrases", "model.patch_dropout",
+    "pta.weight", "pta.grad", "pta.negative_frac", "pta.caption_positive", "pta.first_samples", "pta.every_n_steps", "pta.batch_size",
+    "mixing.ratio", "mixing.compute", "mixing.lam", "mixing.targets", "mixing.gamma", "mixing.warmup_frac", "mixing.stop_frac",
+    "mixing.level", "mixing.group_size", "mixing.beta", "loss.negatives", "loss.tile_rows", "pictures.",
+)  # fmt: skip
+"""What neither describes a model nor plays a part in evaluations."""
 OF_TORCHRUN = ("launcher.rdzv_endpoint", "launcher.node_rank")
-"""Of the options of launchers; the others are slurm's."""
+OF_SLURM = tuple(key for key in schema_options() if key.startswith("launcher.") and key not in (*OF_TORCHRUN, "launcher.kind"))
+OF_A_NEW_DECODER = tuple(f"captioning.{name}" for name in ("vocab_size", "dim", "layers", "heads", "dropout"))
+
+USED: tuple[tuple[tuple[str, ...], str, tuple[Any, ...]], ...] = (
+    (OF_PRETRAINING, "task", (Task.pretrain,)),
+    (("tune.",), "task", (Task.vqa, Task.captioning)),
+    (("vqa.",), "task", (Task.vqa,)),
+    (("captioning.",), "task", (Task.captioning,)),
+    (("tune.last_blocks",), "tune.towers", (TunedTowers.last,)),
+    (("tune.lr_scale",), "tune.towers", (TunedTowers.last, TunedTowers.all)),
+    (("vqa.num_answers",), "vqa.kind", (VqaKind.open, VqaKind.both)),
+    (OF_A_NEW_DECODER, "captioning.decoder", (None,)),
+    (OF_TORCHRUN, "launcher.kind", (LauncherKind.torchrun,)),
+    (OF_SLURM, "launcher.kind", (LauncherKind.slurm,)),
+)
+"""Keys, or what they begin with; and the key that decides whether they are used, with the values at which they are."""
 
 
 def problems(cfg: RootConfig) -> list[str]:
@@ -32,6 +67,25 @@ def problems(cfg: RootConfig) -> list[str]:
     if out_of_range:
         return out_of_range + list(_independent_of_numbers(cfg))
     return [*_independent_of_numbers(cfg), *batch_problems(cfg, ranks), *_mixing_numbers(cfg), *_schedules(cfg)]
+
+
+def unused_options(cfg: RootConfig, typed: Set[str] = frozenset()) -> list[str]:
+    """Options that were set and that nothing uses. What a file sets is no mistake where another choice was typed that switches it off.
+
+    Args:
+        typed: keys, and names of choices.
+    """
+    options, found = schema_options(), []
+    changed = [key for key, option in options.items() if _value(cfg, key) != option.default]
+    for keys, decisive, values in USED:
+        switched = decisive in typed or decisive.partition(".")[0] in typed
+        unused = [key for key in changed if key.startswith(keys) and key != decisive and (key in typed or not switched)]
+        if not unused or _value(cfg, decisive) in values:
+            continue
+        changed = [key for key in changed if key not in unused]
+        alone, unset = " or ".join(map(as_typed, values)), " ".join(f"{key}={options[key].default_text}" for key in unused)
+        found.append(f"{_said(cfg, *unused, decisive)}: for {decisive}={alone} alone; choose that, or leave it at {unset}")
+    return found
 
 
 def shard_problems(cfg: RootConfig) -> list[str]:
@@ -257,7 +311,6 @@ def _length(cfg: RootConfig) -> Iterator[str]:
 
 def _launcher(cfg: RootConfig) -> Iterator[str]:
     launcher, trainer = cfg.launcher, cfg.trainer
-    yield from _of_another_launcher(cfg)
     if launcher.kind is LauncherKind.slurm:
         if trainer.devices is None:
             yield f"{_said(cfg, 'launcher.kind', 'trainer.devices')}: SLURM is told what to give; set trainer.devices to the GPUs of a node"
@@ -274,17 +327,6 @@ def _launcher(cfg: RootConfig) -> Iterator[str]:
         if launcher.node_rank >= trainer.num_nodes:
             last = trainer.num_nodes - 1
             yield f"{_said(cfg, 'launcher.node_rank', 'trainer.num_nodes')}: nodes are numbered from 0 to {last}; raise the second"
-
-
-def _of_another_launcher(cfg: RootConfig) -> Iterator[str]:
-    """Options that were set and that the launcher does not use."""
-    options = {key: option for key, option in schema_options().items() if key.startswith("launcher.") and key != "launcher.kind"}
-    changed = [key for key, option in options.items() if _value(cfg, key) != option.default]
-    for owner in (LauncherKind.torchrun, LauncherKind.slurm):
-        keys = [key for key in changed if (key in OF_TORCHRUN) == (owner is LauncherKind.torchrun)]
-        if keys and cfg.launcher.kind is not owner:
-            unset = " ".join(f"{key}={options[key].default_text}" for key in keys)
-            yield f"{_said(cfg, *keys, 'launcher.kind')}: for launcher={owner} alone; choose that, or leave it at {unset}"
 
 
 def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """From the configuration to the parts of a run with ``task=vqa``."""
 
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from timix_pl.config.schema import RootConfig, VqaKind
 from timix_pl.core.errors import RunError
 from timix_pl.core.files import atomic_path
 from timix_pl.core.words import counted
-from timix_pl.data.questions import KINDS, Question, QuestionItems, frequent_answers
+from timix_pl.data.questions import KINDS, Question, QuestionItems, frequent_answers, usable_questions
 from timix_pl.data.training_set import SampleStream
 from timix_pl.metrics.vqa import normalise_answer, soft_targets
 from timix_pl.models.dual_encoder import DualEncoder
@@ -29,19 +30,25 @@ def learn_facts(cfg: RootConfig, samples: SampleStream) -> dict[str, Any]:
     Raises:
         DataError: the shards have no questions.
     """
-    if "open" not in kinds_of(cfg):
-        return {"kinds": kinds_of(cfg), "answers": []}
+    kinds = kinds_of(cfg)
+    samples.check(lambda sample: usable_questions(sample, kinds))
+    return {"kinds": kinds, "answers": _answers(cfg, samples) if "open" in kinds else []}
+
+
+def _answers(cfg: RootConfig, samples: SampleStream) -> list[str]:
     path = Path(cfg.run_dir) / "answers.json"
     of = {"fingerprint": samples.fingerprint, "num_answers": cfg.vqa.num_answers}
-    if path.is_file():
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if of.items() <= content.items():
-            return {"kinds": kinds_of(cfg), "answers": content["answers"]}
-    answers = frequent_answers(samples.reader, cfg.vqa.num_answers, normalise_answer, "data.train_shards")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(of | {"answers": answers}, ensure_ascii=False, indent=0), encoding="utf-8")
-    return {"kinds": kinds_of(cfg), "answers": answers}
+    with path.with_name(".answers.lock").open("w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)  # ranks that torchrun or srun start at the same time wait for the first, and take what it found
+        if path.is_file():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if of.items() <= content.items():
+                return content["answers"]
+        answers = frequent_answers(samples.reader, cfg.vqa.num_answers, normalise_answer, "data.train_shards")
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(of | {"answers": answers}, ensure_ascii=False, indent=0), encoding="utf-8")
+    return answers
 
 
 def build_vqa_model(cfg: RootConfig, encoder: DualEncoder, facts: dict[str, Any] | None) -> VqaModel:

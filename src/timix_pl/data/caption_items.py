@@ -8,6 +8,17 @@ from timix_pl.core.types import Sample
 from timix_pl.data.reader import BadSampleError
 
 
+def captions_of(sample: Sample) -> Sequence[str]:
+    """All captions of a sample.
+
+    Raises:
+        BadSampleError: there are none.
+    """
+    if not sample.captions:
+        raise BadSampleError("the sample has no caption")
+    return sample.captions
+
+
 class CaptionItems:
     """Every caption of an image is an item; the loss has one term, which counts tokens.
 
@@ -19,14 +30,8 @@ class CaptionItems:
         self._to_tokens = to_tokens
 
     def of(self, sample: Sample) -> Sequence[str]:
-        """All captions.
-
-        Raises:
-            BadSampleError: there are none.
-        """
-        if not sample.captions:
-            raise BadSampleError("the sample has no caption")
-        return sample.captions
+        """See :func:`captions_of`."""
+        return captions_of(sample)
 
     def collate(self, items: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, int]]:
         """``tokens``, ``length``, and the number of tokens that are to be foretold."""

@@ -10,14 +10,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region
+from timix_pl.core.types import Region, Sample
 from timix_pl.data.augment import Crop, crop_regions, usable_regions
 from timix_pl.data.decode import open_image
 from timix_pl.data.reader import BadSampleError, ShardReader
 from timix_pl.data.remote import RemoteAccess, gather_manifest
 from timix_pl.data.shards import resolve_shards
 
-_MAX_LOOKED_AT = 64
 _SHARDS_AHEAD = 3
 
 
@@ -88,7 +87,7 @@ class EvaluationSet(Dataset[EvaluationItem]):
 
         It decides only whether ``data.val_shards`` serve for grounding; boxes that are rare may be missed.
         """
-        return any(usable_regions(self._reader.regions(number))[0] for number in self._some())
+        return any(usable_regions(self._reader.regions(number))[0] for number in self._reader.some())
 
     def check_captions(self, task: str) -> None:
         """Find out before an evaluation that samples have no captions. No image is read, and of many samples 64 are looked at.
@@ -98,21 +97,31 @@ class EvaluationSet(Dataset[EvaluationItem]):
         Raises:
             DataError: one of them has none, or none that can be read.
         """
-        for number in self._some():
+        for number in self._reader.some():
             shard, key = self._reader.name(number)
-            try:
-                captions = self._reader.captions(number)
-            except BadSampleError as error:
-                raise self._unusable(number, error) from error
-            if not captions:
+            if not self._without_image(number).captions:
                 raise DataError(
                     f"{self._key}: {shard}: {key} has no captions, and {task} needs at least one for every image. Write them "
                     f'into the shard ({key}.txt, or "captions" in {key}.json), or leave {task} out of evaluation.tasks'
                 )
 
-    def _some(self) -> list[int]:
-        """Samples spread evenly over the set."""
-        return np.linspace(0, len(self) - 1, min(len(self), _MAX_LOOKED_AT), dtype=int).tolist()
+    def check_questions(self) -> None:
+        """Find out before an evaluation that no sample has questions. No image is read.
+
+        Raises:
+            DataError: so it is, or one that cannot be read was met.
+        """
+        if not any(self._without_image(number).extra.get("questions") for number in (*self._reader.some(), *range(len(self)))):
+            raise DataError(
+                f'{self._key}: none of the {len(self)} images has questions, and vqa asks them. Write "questions" into KEY.json, as '
+                "docs/your_own_data.md describes, name other shards, or leave vqa out of evaluation.tasks"
+            )
+
+    def _without_image(self, number: int) -> Sample:
+        try:
+            return self._reader.without_image(number)
+        except BadSampleError as error:
+            raise self._unusable(number, error) from error
 
     def _unusable(self, number: int, error: BadSampleError) -> BadSampleError:
         return BadSampleError(f"{': '.join(self._reader.name(number))}: {error}; mend or remove it, evaluation leaves nothing out")

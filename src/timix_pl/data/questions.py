@@ -59,6 +59,21 @@ def _question(entry: Any) -> Question:
     return Question(texts[0], tuple(texts[1:]), tuple(wrong), kind)
 
 
+def usable_questions(sample: Sample, kinds: Sequence[str]) -> list[Question]:
+    """The questions of a sample; with choices, where only these are learnt.
+
+    Raises:
+        BadSampleError: there are none.
+    """
+    questions = questions_of(sample.extra)
+    if not questions:
+        raise BadSampleError('the sample has no questions ("questions" in its JSON)')
+    usable = [question for question in questions if "open" in kinds or question.choices]
+    if not usable:
+        raise BadSampleError("none of the sample's questions has multiple_choices; set vqa.kind=open to learn without them")
+    return usable
+
+
 class QuestionItems:
     """Items of :class:`timix_pl.data.task_set.TaskSet` that are questions.
 
@@ -83,14 +98,8 @@ class QuestionItems:
         self._number_of = {answer: number for number, answer in enumerate(answers)}
 
     def of(self, sample: Sample) -> list[Question]:
-        """The questions of a sample; with choices, where only these are learnt."""
-        questions = questions_of(sample.extra)
-        if not questions:
-            raise BadSampleError('the sample has no questions ("questions" in its JSON)')
-        usable = [question for question in questions if "open" in self.kinds or question.choices]
-        if not usable:
-            raise BadSampleError("none of the sample's questions has multiple_choices; set vqa.kind=open to learn without them")
-        return usable
+        """See :func:`usable_questions`."""
+        return usable_questions(sample, self.kinds)
 
     def collate(self, items: Sequence[Question]) -> tuple[dict[str, Tensor], dict[str, int]]:
         """``question`` (N T), and what the kinds ask for.

@@ -20,6 +20,7 @@ Result = TypeVar("Result")
 _MAX_OPEN_SHARDS = 256
 _KINDS = {IMAGE: "image", TEXT: "text", JSON: "JSON"}
 _RETRY_PAUSES_S = (1.0, 5.0)
+_MAX_LOOKED_AT = 64
 _MAX_GAP_BYTES = 1 << 16
 """Between members of a sample that are read in one request."""
 
@@ -104,10 +105,19 @@ class ShardReader:
         path = self._entry(self._shard_of(number)).path
         return str(path.url if isinstance(path, RemoteShard) else path).rpartition("/")[0]
 
-    def captions(self, number: int) -> tuple[str, ...]:
-        """The captions of a sample, without reading its image."""
+    def without_image(self, number: int) -> Sample:
+        """A sample without its image, which is not read.
+
+        Raises:
+            BadSampleError: the text or the JSON is not what it should be.
+        """
         index, file, row = self._find(number)
-        return make_sample("", "", b"", "", self._member(file, index, row, TEXT), self._member(file, index, row, JSON)).captions
+        text, metadata = self._member(file, index, row, TEXT), self._member(file, index, row, JSON)
+        return make_sample(str(index.keys[row]), index.path.name, b"", "", text, metadata)
+
+    def some(self) -> list[int]:
+        """Samples spread evenly over the set, 64 at most."""
+        return np.linspace(0, len(self) - 1, min(len(self), _MAX_LOOKED_AT), dtype=int).tolist()
 
     def regions(self, number: int) -> tuple[Region, ...]:
         """The regions of a sample, without reading its image; none where its JSON is not what it should be."""

@@ -26,6 +26,7 @@ _MAX_OF_SHARD = 20
 """Replacements drawn from the shard of the bad sample; those after that are of any shard."""
 
 _MAX_REGION_CROPS = 4
+_INSPECT = "'timix-data inspect SHARDS' shows what shards hold; mend them, or name others"
 
 
 class SampleStream:
@@ -70,6 +71,23 @@ class SampleStream:
         """Samples in all sources."""
         return self.order.num_samples
 
+    def check(self, use: Callable[[Sample], Any]) -> None:
+        """Find out before a run that its samples are of no use. No image is read, and of many samples 64 are looked at.
+
+        Args:
+            use: raises ``BadSampleError`` where it cannot use one.
+        Raises:
+            DataError: none of them can be used.
+        """
+        numbers, reason = self.reader.some(), ""
+        for number in numbers:
+            try:
+                use(self.reader.without_image(number))
+                return
+            except BadSampleError as error:
+                reason = str(error)
+        raise DataError(f"{self._key}: none of the {len(numbers)} samples looked at can be used; the last reason: {reason}. {_INSPECT}")
+
     def load(self, start: int, count: int, use: Callable[[Sample, tuple[int, int]], Any], problems: list[dict[str, Any]]) -> list[Any]:
         """``use(sample, (epoch, number))`` for ``count`` positions; where that raises ``BadSampleError``, for another, always the same one.
 
@@ -99,8 +117,7 @@ class SampleStream:
                 where = {"stream": self._key, "position": position, "folder": self.reader.folder(chosen), "shard": shard, "key": key}
                 problems.append(where | {"reason": str(error), "outcome": "replaced"})
         raise DataError(
-            f"{self._key}: {_MAX_REPLACEMENTS} samples in a row cannot be used; the last reason: {problems[-1]['reason']}. "
-            "'timix-data inspect SHARDS' shows what shards hold; mend them, or name others"
+            f"{self._key}: {_MAX_REPLACEMENTS} samples in a row cannot be used; the last reason: {problems[-1]['reason']}. {_INSPECT}"
         )
 
 

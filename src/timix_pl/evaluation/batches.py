@@ -50,6 +50,22 @@ def map_batches(
     return over_ranks(len(batches), work_on)
 
 
+def require_captions(batch: EvaluationBatch, task: str) -> None:
+    """Refuse a batch with a sample that has no captions.
+
+    Args:
+        task: of ``evaluation.tasks``, for the message.
+    Raises:
+        DataError: there is one.
+    """
+    for key, captions in zip(batch.keys, batch.captions, strict=True):
+        if not captions:
+            raise DataError(
+                f"Sample '{key}' has no captions, and {task} needs at least one for every image. Write them into its shard "
+                f'({key}.txt, or "captions" in {key}.json), or leave {task} out of evaluation.tasks.'
+            )
+
+
 class _Batches(Dataset[EvaluationBatch]):
     """Item b is the data set's b-th batch."""
 

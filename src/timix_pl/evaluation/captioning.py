@@ -8,10 +8,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from timix_pl.core.errors import DataError, ModelError
+from timix_pl.core.errors import ModelError
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.evaluation_set import EvaluationItem
-from timix_pl.evaluation.batches import EvaluationBatch, map_batches
+from timix_pl.evaluation.batches import EvaluationBatch, map_batches, require_captions
 from timix_pl.evaluation.model import DualEncoderLike, evaluating
 from timix_pl.evaluation.results import named
 from timix_pl.evaluation.sharing import over_ranks
@@ -60,7 +60,7 @@ class Captioning:
             raise ModelError("this model writes no captions; timix-train task=captioning init=RUN_DIR teaches it to")
 
         def write(batch: EvaluationBatch) -> tuple[list[str], list[tuple[str, ...]]]:
-            _require_captions(batch)
+            require_captions(batch, "captioning")
             return model.caption(batch.images.to(device)), batch.captions
 
         with evaluating(model):
@@ -95,12 +95,3 @@ def _best_middling_and_worst(scores: list[float]) -> list[int]:
     third = NUM_EXAMPLES // 3
     middle = (len(order) - third) // 2
     return [*order[:third], *order[middle : middle + third], *order[-(NUM_EXAMPLES - 2 * third) :]]
-
-
-def _require_captions(batch: EvaluationBatch) -> None:
-    for key, captions in zip(batch.keys, batch.captions, strict=True):
-        if not captions:
-            raise DataError(
-                f"Sample '{key}' has no captions, and captioning is judged by at least one for every image. Write them into its shard "
-                f'({key}.txt, or "captions" in {key}.json), or leave captioning out of evaluation.tasks.'
-            )

@@ -11,7 +11,7 @@ from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import integer
 from timix_pl.core.types import EvaluationResult, Windows
 from timix_pl.data.evaluation_set import EvaluationItem
-from timix_pl.evaluation.batches import EvaluationBatch, map_batches
+from timix_pl.evaluation.batches import EvaluationBatch, map_batches, require_captions
 from timix_pl.evaluation.model import DualEncoderLike, evaluating
 from timix_pl.evaluation.results import named
 from timix_pl.metrics.carry_over import carry_over_chance, carry_over_metrics
@@ -67,7 +67,8 @@ class CarryOver:
         """
 
         def judge(batch: EvaluationBatch) -> _Judged:
-            captions = [_first_caption(key, of_image) for key, of_image in zip(batch.keys, batch.captions, strict=True)]
+            require_captions(batch, "carry_over")
+            captions = [of_image[0] for of_image in batch.captions]
             images, tokens = batch.images.to(device), model.tokenizer(captions).to(device)
             logits, texts = model.patch_scores(images, tokens).float(), model.encode_text(tokens)
             similarity = [(model.encode_image(seen) * texts).sum(dim=1) for seen in (images, *self._blanked(images, logits, batch.keys))]
@@ -101,15 +102,6 @@ def _blank(images: UInt8[Tensor, "B 3 H W"], corner: Int[Tensor, "B 2"], side: i
     seen = images.float()
     flat = seen.mean(dim=(2, 3), keepdim=True).round().expand_as(seen)
     return paste(torch.cat([seen, flat]), rows, rows + len(rows), Windows(side, corner, corner), grid).to(images.dtype)
-
-
-def _first_caption(key: str, captions: tuple[str, ...]) -> str:
-    if not captions:
-        raise DataError(
-            f"Sample '{key}' has no captions, and carry_over needs one for every image. Write them into its shard "
-            f'({key}.txt, or "captions" in {key}.json), or leave carry_over out of evaluation.tasks.'
-        )
-    return captions[0]
 
 
 def _captions_of_others(captions: list[str]) -> list[str]:

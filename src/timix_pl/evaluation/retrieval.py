@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.evaluation_set import EvaluationItem
-from timix_pl.evaluation.batches import EvaluationBatch
+from timix_pl.evaluation.batches import EvaluationBatch, require_captions
 from timix_pl.evaluation.model import DualEncoderLike, encode_images, encode_texts, evaluating
 from timix_pl.evaluation.results import named
 from timix_pl.evaluation.retrieval_examples import retrieval_examples
@@ -91,12 +91,8 @@ class Retrieval:
         return [example for _ in share for example in retrieval_examples(self.dataset, *found)]
 
     def _captions(self, batch: EvaluationBatch) -> list[tuple[str, ...]]:
+        require_captions(batch, "retrieval")
         for key, captions in zip(batch.keys, batch.captions, strict=True):
-            if not captions:
-                raise DataError(
-                    f"Sample '{key}' has no captions, and retrieval needs at least one for every image. Write them into its shard "
-                    f'({key}.txt, or "captions" in {key}.json), or leave retrieval out of evaluation.tasks.'
-                )
             if len(captions) < (self.captions_per_image or 1):
                 raise DataError(
                     f"Sample '{key}' has {len(captions)} captions, fewer than evaluation.captions_per_image={self.captions_per_image}. "

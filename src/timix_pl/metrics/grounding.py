@@ -158,7 +158,7 @@ def calibration_error(probabilities: Float[Tensor, " n"], is_positive: Bool[Tens
     return (of_bin.abs().sum() / len(probabilities)).item()
 
 
-def _any_box(hits: Bool[Tensor, "N *cells"], phrase_of_box: Int[Tensor, " N"], num_phrases: int) -> Bool[Tensor, "R *cells"]:
+def _any_box(hits: Bool[Tensor, "N ..."], phrase_of_box: Int[Tensor, " N"], num_phrases: int) -> Bool[Tensor, "R ..."]:
     """Whether any of a phrase's boxes is hit."""
     num_hits = torch.zeros(num_phrases, *hits.shape[1:], dtype=torch.int32, device=hits.device)
     return num_hits.index_add_(0, phrase_of_box, hits.int()) > 0

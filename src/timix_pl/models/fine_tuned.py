@@ -25,7 +25,7 @@ class FineTuned(nn.Module):
         block: block of the image tower, counted from 1, after which patch features are taken; None: the last one, or in towers that are
             no plain vision transformers the encoder's PTA block.
     Raises:
-        ModelError: the image tower has no such block, or a tower no blocks of which the last could be tuned.
+        ModelError: the image tower has no such block, or a tower not so many blocks of which the last could be tuned.
     """
 
     def __init__(
@@ -119,6 +119,11 @@ class FineTuned(nn.Module):
                 raise ModelError(
                     f"tune.towers=last: the {name} tower, {type(tower.tower).__name__}, has no blocks that could be counted; "
                     "choose frozen or all"
+                )
+            if last_blocks > len(blocks):
+                raise ModelError(
+                    f"tune.last_blocks={last_blocks}: of the {name} tower {len(blocks)} blocks are used; choose from 1 to {len(blocks)}, "
+                    "or tune.towers=all"
                 )
             parts += blocks[-last_blocks:]
         return parts

@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.commands import SCRIPTS, write_scripts
 from timix_pl import __version__
 from timix_pl.cli import evaluate, export, train
 from timix_pl.cli.errors import clean_exit
+from timix_pl.config.compose import compose
 from timix_pl.config.evaluated import EvaluatedModel
 from timix_pl.core.errors import ConfigError, DataError
 from timix_pl.core.types import EvaluationResult
@@ -110,6 +112,26 @@ except SystemExit as ended: print(ended.code, sorted({"torch", "open_clip", "lig
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "2 []\n"
     assert "nearest: ViT-B-32" in done.stderr and "optim.lr takes a number" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["evaluation=retreival"], "there is no task 'retreival'; nearest: retrieval"),
+        (["evaluation=[retrieval]", "data.val_shard=x"], "there is no key data.val_shard; nearest: data.val_shards"),
+        (["evaluation=heat_map", "image=a.png", "text=a", "model.width=1"], "there is no key model.width"),
+    ],
+)
+def test_wrong_options_of_an_evaluation_are_told_before_torch(words, said, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(compose(["experiment=demo"]))))
+    code = f"""import sys
+from timix_pl.cli.evaluate import main
+try: main(["checkpoint=run", *{words!r}])
+except SystemExit as ended: print(ended.code, sorted({{"torch", "open_clip", "lightning", "transformers"}} & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "2 []\n"
+    assert said in done.stderr
 
 
 def test_a_sweep_shows_each_job_in_a_folder_of_its_own(run, tmp_path):

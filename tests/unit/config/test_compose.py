@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from timix_pl.config.compose import compose, recompose, search_path_override
+from timix_pl.config.compose import compose, recompose, search_path_override, tasks_override
 from timix_pl.config.folder import conf_dir, groups
 from timix_pl.core.errors import ConfigError, RunError
 
@@ -39,6 +39,14 @@ def test_a_model_brings_its_pta_block_unless_one_is_typed(model, architecture, b
     assert compose([*base, "pta.block=1"]).pta.block == 1
 
 
+@pytest.mark.parametrize("task", ["vqa", "captioning"])
+def test_a_task_has_smaller_steps_unless_something_else_is_said(task):
+    base = [f"task={task}", "data.train_shards=a", "trainer.max_steps=1"]
+    assert compose(base).data.global_batch_size == 64
+    assert compose([*base, "data.global_batch_size=8"]).data.global_batch_size == 8
+    assert compose(["experiment=demo", "task=captioning"]).data.global_batch_size == 128
+
+
 def test_the_level_of_mixing_is_typed_without_quotes():
     assert compose([*DEMO, "mixing.level=tokens:3"]).mixing.level == "tokens:3"
     assert compose(DEMO).mixing.level == "pixels"
@@ -47,7 +55,8 @@ def test_the_level_of_mixing_is_typed_without_quotes():
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in groups().items() for name in names])
 def test_every_choice_composes(group, name, monkeypatch):
     monkeypatch.setenv("TIMIX_REAL_DATA", "real")
-    shards = ["data.train_shards=a", "data.region_shards=b"] if group != "experiment" and name != "scenes" else []
+    shards = ["data.train_shards=a"] if group != "experiment" and name != "scenes" else []
+    shards += ["data.region_shards=b"] if shards and name not in ("vqa", "captioning") else []
     length = ["trainer.max_steps=1"] if group != "experiment" else []
     devices = ["trainer.devices=2"] if name == "slurm" else []
     cfg = compose([*shards, *length, *devices, f"{group}={name}"])
@@ -103,6 +112,45 @@ def test_slips_and_contradictions_come_together():
     starts = ["mixing.ratioo=1: there is no key", "model=vit_l: no such option", "data.num_workers=x: ", "mixing.ratio=2: must be"]
     assert len(messages) == len(starts)
     assert all(message.startswith(start) for message, start in zip(messages, starts, strict=True))
+
+
+def test_a_mistyped_task_is_all_that_is_told():
+    (message,) = problems_of(["task=capt", "init=nowhere", "captioning.dim=96"])
+    assert message == "task=capt: no such option; nearest: captioning; choose from captioning, pretrain, vqa"
+
+
+SWITCHED_OFF = [
+    ["experiment=flickr8k_captioning", "captioning.decoder=gpt2"],
+    ["experiment=visual7w", "vqa.kind=multiple_choice"],
+    ["experiment=visual7w", "tune.towers=all"],
+    ["experiment=demo", "task=captioning"],
+]
+
+
+@pytest.mark.parametrize("words", SWITCHED_OFF, ids=" ".join)
+def test_what_an_experiment_sets_may_be_switched_off(words, monkeypatch):
+    monkeypatch.setenv("TIMIX_REAL_DATA", "real")
+    compose(words)
+
+
+def test_an_option_that_is_typed_must_be_of_use(monkeypatch):
+    monkeypatch.setenv("TIMIX_REAL_DATA", "real")
+    (message,) = problems_of(["experiment=visual7w", "vqa.kind=multiple_choice", "vqa.num_answers=10"])
+    assert message.startswith("vqa.num_answers=10, vqa.kind=multiple_choice: for vqa.kind=open or both alone")
+    (message,) = problems_of(["experiment=demo", "task=captioning", "mixing.gamma=3"])
+    assert message.startswith("mixing.gamma=3, task=captioning: for task=pretrain alone")
+    (message,) = problems_of(["experiment=visual7w", "vqa.kind=opn", "vqa.num_answers=10"])
+    assert message.startswith("vqa.kind=opn: ")
+
+
+def test_an_option_that_a_file_of_ones_own_sets_must_be_of_use(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /task: vqa\n  - override /model: tiny\ndata: {train_shards: a}\n"
+        "trainer: {max_steps: 1}\ntune: {last_blocks: 1}\nmixing: {gamma: 2}\n"
+    )
+    one, two = problems_of([search_path_override(str(tmp_path)), "experiment=mine"])
+    assert one.startswith("mixing.gamma=2, task=vqa: for") and two.startswith("tune.last_blocks=1, tune.towers=frozen: for")
 
 
 def test_a_mistyped_experiment_is_not_held_against_the_rest():
@@ -215,6 +263,12 @@ def test_evaluation_is_a_choice_too_and_a_mistyped_task_is_told():
     for word in ("evaluation=retreival", "evaluation=[retreival]"):
         with pytest.raises(ConfigError, match="nearest: retrieval"):
             compose(["experiment=demo", word])
+
+
+def test_where_there_are_no_choices_evaluation_is_a_list_of_tasks():
+    assert tasks_override("evaluation=retreival", choices=False) == "evaluation.tasks=[retreival]"
+    assert tasks_override("evaluation=", choices=False) == "evaluation.tasks=[]"
+    assert tasks_override("evaluation=default") == "evaluation=default"
 
 
 def test_options_of_a_trained_run_are_checked_when_it_is_evaluated(tmp_path):

@@ -68,6 +68,10 @@ def test_a_folder_of_open_clip_brings_its_own_weights(shards, tmp_path):
         ("local-dir:none", [], ConfigError, "checkpoint=open_clip:local-dir:none: there is no open_clip_config.json"),
         ("test-nano", ["weights=broken.pt", "data=scenes"], ModelError, "model.pretrained=broken.pt.*cannot be loaded"),
         ("test-nano", ["weights=good.pt"], ConfigError, "nothing to evaluate on: set data.val_shards"),
+        ("test-nano", ["weights=good.pt", "model.architecture=ViT-B-32"], ConfigError, "model.architecture=ViT-B-32: a model of others"),
+        ("test-nano", ["weights=good.pt", "model=tiny"], ConfigError, "model=tiny: a model of others has its own"),
+        ("test-nano", ["weights=good.pt", "pta.block=2"], ConfigError, r"pta.block=2: a model of others .* data\.\*, evaluation\.\*"),
+        ("test-nano", ["weights=good.pt", "mixing.kind=none"], ConfigError, "mixing.kind=none: a model of others"),
         ("test-nano", ["weights=good.pt", "data.val_shard=x"], ConfigError, "there is no key data.val_shard; nearest: data.val_shards"),
     ],
 )

@@ -10,17 +10,21 @@ from timix_pl.config.compose import compose, to_root
 from timix_pl.config.options import schema_options
 from timix_pl.config.ranges import RANGES
 from timix_pl.config.schema import RootConfig
-from timix_pl.config.validate import problems
+from timix_pl.config.validate import problems, unused_options
 
 SCENES = ["data.kind=scenes", "model.architecture=timix-tiny", "trainer.max_steps=10"]
 SHARDS = ["data.train_shards=a", "data.region_shards=b", "model.architecture=timix-tiny", "trainer.max_steps=10"]
 
 
+VQA, CAPTIONING = ([*SHARDS, "data.region_shards=null", "mixing.kind=none", f"task={task}"] for task in ("vqa", "captioning"))
+
+
 def problems_of(overrides):
-    return problems(to_root(OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.from_dotlist(overrides))))
+    cfg = to_root(OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.from_dotlist(overrides)))
+    return [*unused_options(cfg), *problems(cfg)]
 
 
-@pytest.mark.parametrize("base", [SCENES, SHARDS])
+@pytest.mark.parametrize("base", [SCENES, SHARDS, VQA, CAPTIONING])
 def test_a_sound_configuration_has_no_problems(base):
     assert problems_of(base) == []
 
@@ -73,18 +77,18 @@ def test_a_sound_configuration_has_no_problems(base):
         (
             SCENES,
             ["launcher.kind=slurm", "trainer.devices=2", "launcher.node_rank=1"],
-            ["launcher.node_rank=1, launcher.kind=slurm: for launcher=torchrun alone", "choose that", "launcher.node_rank=0"],
+            ["launcher.node_rank=1, launcher.kind=slurm: for launcher.kind=torchrun alone", "choose that", "launcher.node_rank=0"],
         ),
         (
             SCENES,
             ["launcher.partition=gpu", "launcher.wait=true", "launcher.setup=[a]"],
             [
-                "launcher.partition=gpu, launcher.setup=[a], launcher.wait=true, launcher.kind=local: for launcher=slurm alone",
+                "launcher.partition=gpu, launcher.setup=[a], launcher.wait=true, launcher.kind=local: for launcher.kind=slurm alone",
                 "choose that",
                 "launcher.partition=null launcher.setup=[] launcher.wait=false",
             ],
         ),
-        (SCENES, ["launcher.kind=torchrun", "launcher.qos=x"], ["launcher.qos=x, launcher.kind=torchrun: for launcher=slurm alone"]),
+        (SCENES, ["launcher.kind=torchrun", "launcher.qos=x"], ["launcher.qos=x, launcher.kind=torchrun: for launcher.kind=slurm alone"]),
         (SCENES, ["launcher.kind=torchrun", "launcher.node_rank=1"], ["launcher.node_rank=1, trainer.num_nodes=1", "from 0 to 0", "raise"]),
         (SCENES, ["launcher.kind=torchrun", "trainer.num_nodes=2"], ["launcher.rdzv_endpoint=null", "HOST:PORT", "node0:29500"]),
         (
@@ -145,6 +149,32 @@ def test_a_sound_configuration_has_no_problems(base):
             ["optim.schedule=constant_with_cooldown", "optim.warmup_frac=0.9"],
             ["optim.warmup_frac=0.9, optim.cooldown_frac=0.2", "at most 1"],
         ),
+        (
+            SCENES,
+            ["tune.towers=all", "tune.lr_scale=1"],
+            [
+                "tune.towers=all, tune.lr_scale=1, task=pretrain: for task=vqa or captioning alone",
+                "leave it at tune.towers=frozen tune.lr_scale=0.1",
+            ],
+        ),
+        (SCENES, ["vqa.kind=open"], ["vqa.kind=open, task=pretrain: for task=vqa alone", "vqa.kind=multiple_choice"]),
+        (VQA, ["captioning.num_beams=5"], ["captioning.num_beams=5, task=vqa: for task=captioning alone"]),
+        (CAPTIONING, ["vqa.num_answers=5"], ["vqa.num_answers=5, task=captioning: for task=vqa alone"]),
+        (
+            VQA,
+            ["vqa.num_answers=5"],
+            ["vqa.num_answers=5, vqa.kind=multiple_choice: for vqa.kind=open or both alone", "vqa.num_answers=3000"],
+        ),
+        (VQA, ["tune.last_blocks=1"], ["tune.last_blocks=1, tune.towers=frozen: for tune.towers=last alone"]),
+        (VQA, ["tune.lr_scale=1"], ["tune.lr_scale=1, tune.towers=frozen: for tune.towers=last or all alone"]),
+        (
+            CAPTIONING,
+            ["captioning.decoder=gpt2", "captioning.vocab_size=1000", "captioning.dim=128"],
+            ["captioning.vocab_size=1000, captioning.dim=128, captioning.decoder=gpt2: for captioning.decoder=null alone"],
+        ),
+        (VQA, ["model.patch_dropout=0.5"], ["model.patch_dropout=0.5, task=vqa: for task=pretrain alone", "model.patch_dropout=0"]),
+        (VQA, ["mixing.gamma=2", "pta.weight=2", "loss.tile_rows=8"], ["pta.weight=2, mixing.gamma=2, loss.tile_rows=8, task=vqa"]),
+        (VQA, ["data.region_shards=b"], ["data.region_shards=b, task=vqa: for task=pretrain alone"]),
         (SCENES, ["model.init_logit_scale=200"], ["model.init_logit_scale=200, model.max_logit_scale=100", "raise"]),
     ],
     ids=lambda value: value[0],

@@ -87,7 +87,7 @@ def test_the_other_caption_is_the_next_one_that_differs():
 
 
 def test_images_without_captions_or_all_with_the_same_are_refused():
-    with pytest.raises(DataError, match=r"'key1' has no captions, and carry_over needs one"):
+    with pytest.raises(DataError, match=r"'key1' has no captions, and carry_over needs at least one"):
         run([ITEMS[0], ITEMS[1]._replace(captions=())])
     with pytest.raises(DataError, match=r"All 2 images have the same first caption"):
         run([ITEMS[0], ITEMS[0]])

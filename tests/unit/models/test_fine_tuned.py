@@ -68,6 +68,17 @@ def test_a_block_that_the_tower_lacks_is_refused(block):
         Lengths(block=block)
 
 
+def test_more_last_blocks_than_a_tower_has_are_refused():
+    """Of three blocks of the image tower two are used with ``block=2``; the text tower has two."""
+    for options, said in (
+        ({"last_blocks": 99}, "tune.last_blocks=99: of the image tower 3 blocks are used; choose from 1 to 3, or tune.towers=all"),
+        ({"last_blocks": 3, "block": 2}, "tune.last_blocks=3: of the image tower 2 blocks are used"),
+        ({"last_blocks": 99, "reads": ("text",)}, "tune.last_blocks=99: of the text tower"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            Lengths(towers="last", **options)
+
+
 def test_token_features_are_what_the_pooled_feature_is_one_of():
     """The text tower pools the token of the caption's end; padding follows it."""
     encoder = tiny_model()

@@ -31,11 +31,16 @@ class EvaluationItem(NamedTuple):
 
 
 def centre_crop(image: Image.Image, size_px: tuple[int, int]) -> tuple[UInt8[Tensor, "3 H W"], Crop]:
-    """The shorter side of an RGB image resized by PIL (bicubic), the centre cut out; and where that lies in the image."""
+    """The shorter side of an RGB image resized by PIL (bicubic), the centre cut out; and where that lies in the image.
+
+    Rounded as by torchvision's ``Resize`` and ``CenterCrop``, which open_clip evaluates with.
+    """
     height, width = size_px
-    factor = max(height / image.height, width / image.width)
-    size = max(round(image.width * factor), width), max(round(image.height * factor), height)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    if image.width * height > image.height * width:
+        size = image.width * height // image.height, height
+    else:
+        size = width, image.height * width // image.width
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
     resized = image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
     crop = Crop(left / size[0], top / size[1], (left + width) / size[0], (top + height) / size[1])
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous(), crop

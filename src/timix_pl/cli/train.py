@@ -135,7 +135,8 @@ def _nothing_to_save() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) != signal.SIG_IGN:  # as a run leaves it that was told to stop
+                signal.signal(number, handler)
 
 
 def _run(cfg: RootConfig) -> None:

@@ -98,7 +98,7 @@ def wait_until_it_trains(folder: Path, run: str, job: str, restarts: int) -> Non
             elif now > before + 3:
                 say(f"    job {job} has trained {now} steps, after {restarts} restarts")
                 return
-        assert state["JobState"] in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING"), state
+        assert state["JobState"] in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "PREEMPTED"), state
         time.sleep(0.2)
 
 
@@ -131,7 +131,7 @@ def test_a_job_that_is_preempted_three_times_ends_like_one_that_is_not(folder: P
     minutes = 1 + int(facts(job)["RunTime"].split(":")[1]) + 1
     control("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")  # so that the 120 s before its end have begun
     while int(facts(job)["Restarts"]) < 3:
-        assert facts(job)["JobState"] in ("RUNNING", "COMPLETING", "PENDING"), facts(job)
+        assert facts(job)["JobState"] in ("RUNNING", "COMPLETING", "PENDING", "PREEMPTED"), facts(job)
         time.sleep(0.5)
     control("scontrol", "update", f"JobId={job}", "TimeLimit=240")
     assert "COMPLETED" in output_of(following)

@@ -18,7 +18,7 @@ from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, RunError
 from timix_pl.core.files import missing_folders, remove_empty
 
 POLL_S = 5
-UNFINISHED = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "RESIZING", "SUSPENDED", "STOPPED")
+UNFINISHED = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "PREEMPTED", "REQUEUED", "RESIZING", "SUSPENDED", "STOPPED")
 
 
 def submit(jobs: Sequence[Job], folder: Path) -> None:

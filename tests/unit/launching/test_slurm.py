@@ -84,3 +84,19 @@ def test_a_job_that_sbatch_refuses_is_told_once_and_leaves_nothing(num_jobs, tmp
     with pytest.raises(RunError):
         submit(jobs, tmp_path / "kept")
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["1_0_log.out"]
+
+
+def test_a_job_that_is_preempted_is_followed_until_it_has_run_again(tmp_path, monkeypatch, capfd):
+    """Slurm shows PREEMPTED while the job saves its checkpoint, before it is PENDING again."""
+    states = ["RUNNING", "PREEMPTED", "PENDING", "RUNNING", "COMPLETED"]
+    (tmp_path / "states").write_text("".join(f"JobId=7 JobState={state}\n" for state in states))
+    command = f"#!/bin/sh\nhead -n 1 {tmp_path}/states && sed -i 1d {tmp_path}/states\n"
+    for name, text in {"scontrol": command, "srun": "#!/bin/sh\n", "sbatch": "#!/bin/sh\necho Submitted batch job 7\n"}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("timix_pl.launching.slurm.POLL_S", 0)
+    words = [*DEMO, "launcher.wait=true"]
+    submit([Job(words, compose(words))], tmp_path / "slurm")
+    told = [line.removeprefix("Job 7: ") for line in capfd.readouterr().out.splitlines() if line.startswith("Job 7: ")]
+    assert told[1:] == states

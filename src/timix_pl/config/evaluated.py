@@ -20,6 +20,7 @@ from timix_pl.core.launched import launched
 from timix_pl.core.types import EvaluationResult
 from timix_pl.evaluation.results import write_result
 from timix_pl.evaluation.tasks import EvaluationError, Evaluator
+from timix_pl.reports.figures import count_text
 from timix_pl.reports.page import write_report
 
 FOLDER = "evaluate"
@@ -94,7 +95,7 @@ class EvaluatedModel(NamedTuple):
 
 def told_samples(about: dict[str, dict[str, Any]]) -> str:
     """On how many samples each evaluation ran."""
-    counts = ", ".join(f"{name} {of['num_samples']:,}" for name, of in about.items())
+    counts = ", ".join(f"{name} {count_text(of['num_samples'])}" for name, of in about.items())
     return f"Samples: {counts or 'none, no evaluation has what it needs'}"
 
 
@@ -114,14 +115,14 @@ def forget_evaluations(run_dir: Path) -> None:
 
 
 def about_evaluations(evaluators: Sequence[Evaluator], cfg: RootConfig, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Of each evaluation the number of samples in its sets, and where all data lies."""
+    """Of each evaluation the number of samples, by set where it may have several, and where all data lies."""
     shards = {name: value for name, value in vars(cfg.data).items() if name.endswith("_shards") and isinstance(value, str | list)}
     given = [word for word in overrides if not word.startswith("evaluation.tasks=")]
-    sets = {evaluator.name: [part for part in vars(evaluator).values() if isinstance(part, Dataset)] for evaluator in evaluators}
-    return {
-        name: {"num_samples": sum(map(len, parts)), "data": shards, "overrides": given}  # type: ignore[arg-type]
-        for name, parts in sets.items()
-    }
+    about = {}
+    for evaluator in evaluators:
+        sizes = {name: len(part) for name, part in vars(evaluator).items() if isinstance(part, Dataset)}  # type: ignore[arg-type]
+        about[evaluator.name] = {"num_samples": sizes.get("dataset", sizes), "data": shards, "overrides": given}
+    return about
 
 
 def cluster_environment() -> ClusterEnvironment:

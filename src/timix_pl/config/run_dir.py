@@ -37,9 +37,9 @@ OF_A_TASK = ("task", "tune", "vqa", "captioning")
 log = logging.getLogger(__name__)
 
 
-def run_name(cfg: RootConfig) -> str:
-    """What a run is called wherever it is named: its name, or its folder's where it has the default one."""
-    return Path(cfg.run_dir).resolve().name if cfg.name == "run" else cfg.name
+def run_name(cfg: RootConfig, run_dir: Path | None = None) -> str:
+    """What a run is called wherever it is named: its name, or its folder's (``run_dir``, if moved) where it has the default one."""
+    return Path(run_dir or cfg.run_dir).resolve().name if cfg.name == "run" else cfg.name
 
 
 def flat(cfg: RootConfig) -> dict[str, Any]:

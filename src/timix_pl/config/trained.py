@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,10 @@ SHARDS_OF = {"grounding": "grounding_shards", "noise": "noise_shards"} | dict.fr
     ("zero_shot", "linear_probe", "knn"), "zero_shot_shards"
 )
 """Of ``data``, what an evaluation is done on, if not ``val_shards``."""
+OF_SETS = ("noise", "mutual_information", "linear_probe", "knn")
+"""Evaluations that need a set of training samples too."""
+_LOCAL = r"(?:(?i:file):(?://[^/\s]*)?|~[^/\s]*)?"
+"""What may stand before an absolute path."""
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
@@ -91,7 +95,8 @@ def run_facts(cfg: RootConfig, checkpoint: Path) -> RunFacts:
     settings = {key: _shown(values[key]) for key in CARD_KEYS if values[key] is not None}
     if cfg.data.kind == DataKind.scenes:
         settings = {"data": f"{SCENES}: {cfg.data.scenes.num_train} pairs"} | settings
-    return RunFacts(run_name(cfg), step, step * cfg.data.global_batch_size, settings, _results(cfg, checkpoint.parent.parent))
+    run_dir = checkpoint.parent.parent
+    return RunFacts(run_name(cfg, run_dir), step, step * cfg.data.global_batch_size, settings, _results(cfg, run_dir))
 
 
 def _results(cfg: RootConfig, run_dir: Path) -> list[Result]:
@@ -100,18 +105,36 @@ def _results(cfg: RootConfig, run_dir: Path) -> list[Result]:
     for path in (run_dir / FOLDER / "evaluation.json", run_dir / "evaluation.json"):
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         for figure in figures(content.get("metrics", {}), content.get("chance", {})):
-            task = figure.name.split("/")[0]
-            about = content.get("evaluations", {}).get(task)
-            data = _data_name(cfg, task, vars(cfg.data) if about is None else about["data"], [] if about is None else about["overrides"])
-            data += f", {about['num_samples']:,} samples" if about else ""
+            about = content.get("evaluations", {}).get(figure.name.split("/")[0])
+            data = "; ".join(_data_name(cfg, figure.name, of_set, about) for of_set in _sets(figure.name, content["metrics"]))
             found.setdefault(figure.name, []).append(Result(figure.name, figure.value_text, figure.chance_text, content["step"], data))
     return [result for results in found.values() for result in results]
 
 
-def _data_name(cfg: RootConfig, task: str, data: Mapping[str, Any], overrides: Sequence[str]) -> str:
-    if cfg.data.kind == DataKind.scenes and not any(word.startswith("data") for word in overrides):
-        return SCENES
-    return _shown(data.get(SHARDS_OF.get(task, "val_shards")) or data.get("val_shards"))
+def _sets(metric: str, metrics: Collection[str]) -> list[str]:
+    """Those that a metric is of, under the evaluator's names for them."""
+    task, of = metric.split("/")[:2]
+    if task not in ("noise", "mutual_information"):
+        return ["test"]
+    both = ["held_out", "train"]
+    return [name for name in both if of.startswith(name)] or [name for name in both if f"{task}/{name}" in metrics]
+
+
+def _data_name(cfg: RootConfig, metric: str, of_set: str, about: Mapping[str, Any] | None) -> str:
+    """And how many samples it has, where that is known of this set alone."""
+    task, about = metric.split("/")[0], about or {"data": vars(cfg.data), "overrides": [], "num_samples": {}}
+    key = "train_shards" if of_set == "train" else SHARDS_OF.get(task, "val_shards")
+    if task == "grounding" and not about["data"].get(key):
+        key = "val_shards"
+    words = [word.lstrip("+") for word in about["overrides"]]
+    if cfg.data.kind == DataKind.scenes and not any(word.startswith(("data=", "data.kind=", f"data.{key}=")) for word in words):
+        name = ", ".join([SCENES, *(word for word in words if word.startswith("data.scenes"))])
+    else:
+        name = _shown(about["data"].get(key))
+    counts = about["num_samples"]
+    if isinstance(counts, int):  # earlier versions gave the sum of all sets
+        counts = {} if task in OF_SETS else {of_set: counts}
+    return f"{name}, {counts[of_set]:,} samples" if of_set in counts else name
 
 
 def _load_run(cfg: RootConfig, checkpoint: Path, device: str | torch.device = "cpu") -> TrainedModel:
@@ -144,5 +167,20 @@ def _without_folders(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if value.startswith("pipe:"):
-        return re.sub(r"(?<![\w/:.~-])~?/\S*/", "", value)
-    return re.sub(r"^(local-dir:)?(?:file://)?(?:~[^/]*)?/(?:.*/)?([^/]+)/*$", r"\1\2", value)
+        path = rf"(?<![\w/:.~*?\])}}-])(-\w+)?{_LOCAL}(/+[^/\s]\S*)"
+        return "pipe:" + re.sub(path, lambda found: (found[1] or "") + _last_part(found[2]), value.removeprefix("pipe:"))
+    if found := re.fullmatch(rf"(local-dir:)?{_LOCAL}(/+[^/].*)", value, re.DOTALL):
+        return (found[1] or "") + _last_part(found[2])
+    return re.sub(rf"(?<=[{{,]){_LOCAL}/(?:[^{{}},]*/)?", "", value) if value.startswith("{") else value
+
+
+def _last_part(path: str) -> str:
+    """Behind the last slash outside braces; of somebody's home ``~``."""
+    if re.fullmatch(r"/(home|Users)/[^/]+/*", path):
+        return "~"
+    path, start, depth = path.rstrip("/"), 0, 0
+    for position, character in enumerate(path, start=1):
+        depth += (character == "{") - (character == "}")
+        if character == "/" and depth <= 0:
+            start = position
+    return path[start:]

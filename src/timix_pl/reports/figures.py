@@ -129,3 +129,8 @@ def value_text(name: str, value: float) -> str:
     if kind is not Unit.share:
         return f"{value:.3f}" + " nats" * (kind is Unit.nats)
     return f"{value * 100:.1f}%" if value == 0 or value >= 0.001 else f"{value * 100:.2g}%"
+
+
+def count_text(count: int | Mapping[str, int]) -> str:
+    """A number of samples for people: '1,234', or by set '1,500 train + 9 held-out'."""
+    return f"{count:,}" if isinstance(count, int) else " + ".join(f"{of_set:,} {words(name)}" for name, of_set in count.items())

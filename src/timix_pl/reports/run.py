@@ -11,7 +11,7 @@ import yaml
 
 from timix_pl.core.errors import RunError
 from timix_pl.reports.examples import Examples, read_examples
-from timix_pl.reports.figures import Figure, figures, words
+from timix_pl.reports.figures import Figure, count_text, figures, words
 from timix_pl.reports.history import Points, read_history
 from timix_pl.reports.pictures import Picture, heat_uri, picture
 
@@ -82,9 +82,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        """As the summary has it; before there is one, the configured name, or the folder's where that is the default."""
-        configured = self.config.get("name", "run")
-        return str(self.summary.get("name") or (self.run_dir.resolve().name if configured == "run" else configured))
+        """The configured one, or the folder's where that is the default; without a configuration as the summary has it."""
+        configured = str(self.config.get("name") or self.summary.get("name", "run"))
+        return self.run_dir.resolve().name if configured == "run" else configured
 
     @property
     def is_task(self) -> bool:
@@ -144,7 +144,7 @@ def _afterwards(content: dict[str, Any], notes: list[str]) -> Afterwards | None:
         return None
     try:
         about = [
-            " ".join([f"{words(name)}: {found['num_samples']:,} samples", *found["overrides"]])
+            " ".join([f"{words(name)}: {count_text(found['num_samples'])} samples", *found["overrides"]])
             for name, found in content["evaluations"].items()
         ]
         return Afterwards(content["checkpoint"], content["step"], figures(content["metrics"], content["chance"]), about)

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -17,11 +18,15 @@ from torch.testing import assert_close
 import timix_pl
 from tests.commands import REPOSITORY
 from tests.tiny import encoded_image, random_captions, random_images, random_pixels, tiny_model
+from tests.unit.evaluation.fakes import Items, item
 from timix_pl.config.compose import compose
-from timix_pl.config.trained import export_checkpoint, run_facts
+from timix_pl.config.evaluated import about_evaluations, told_samples
+from timix_pl.config.trained import _shown, export_checkpoint, run_facts
 from timix_pl.core.errors import ConfigError, ModelError, RunError, ShapeError, TimixError
 from timix_pl.data.evaluation_set import EvaluationSet
 from timix_pl.data.writer import ShardWriter
+from timix_pl.evaluation.linear_probe import LinearProbe
+from timix_pl.evaluation.noise import Noise
 from timix_pl.export.formats import export
 from timix_pl.export.model_card import Result
 from timix_pl.training.checkpoint_io import save_folder
@@ -231,3 +236,101 @@ def test_the_card_has_what_was_evaluated_later_newest_first_by_metric(tmp_path):
         Result("retrieval/x", "50.0%", "12.5%", 7, "val"),
         Result("zero_shot/top_1", "25.0%", "-", 7, "objects"),
     ]
+
+
+def labels_of(run_dir, cfg, metrics, about=None):
+    """By metric, what the card says of its data."""
+    (run_dir / "evaluation.json").unlink()
+    (run_dir / "evaluate").mkdir()
+    content = {"step": 7, "metrics": dict.fromkeys(metrics, 0.5), "chance": {}} | ({} if about is None else {"evaluations": about})
+    (run_dir / "evaluate/evaluation.json").write_text(json.dumps(content))
+    return {result.metric: result.data for result in run_facts(cfg, run_dir / "checkpoints/step-00000007.ckpt").results}
+
+
+def test_each_metric_of_the_card_has_the_data_and_the_count_of_its_own_set(tmp_path):
+    data = {f"{name}_shards": f"/mine/{name}" for name in ("train", "val", "noise", "zero_shot", "probe_train")}
+    pairs = {"held_out": 9, "train": 1500}
+    counts = {"noise": pairs, "mutual_information": pairs, "linear_probe": {"train": 90, "test": 10}, "grounding": 9}
+    about = {name: {"num_samples": count, "overrides": [], "data": data} for name, count in counts.items()}
+    expected = {
+        "noise/held_out/roc_auc": "noise, 9 samples",
+        "noise/train/roc_auc": "train, 1,500 samples",
+        "mutual_information/held_out": "val, 9 samples",
+        "mutual_information/train_mixed": "train, 1,500 samples",
+        "mutual_information/train": "train, 1,500 samples",
+        "mutual_information/gap": "val, 9 samples; train, 1,500 samples",
+        "linear_probe/top_1": "zero_shot, 10 samples",
+        "grounding/patch_ap": "val, 9 samples",
+    }
+    cfg = config(data__kind="shards")
+    assert labels_of(write_run(tmp_path / "run"), cfg, expected, about) == expected
+    for of in about.values():
+        of["num_samples"] = 1509  # of both sets, as earlier versions wrote it
+    of_earlier = labels_of(write_run(tmp_path / "earlier"), cfg, expected, about)
+    one_set = {"grounding/patch_ap": "val, 1,509 samples"}
+    assert of_earlier == {name: re.sub(r", [\d,]+ samples", "", label) for name, label in expected.items()} | one_set
+
+
+def test_training_pairs_alone_are_no_held_out_ones(tmp_path):
+    names = ("noise/train/roc_auc", "mutual_information/train", "mutual_information/ceiling")
+    cfg = config(data__kind="shards", data__train_shards="/mine/train")
+    assert labels_of(write_run(tmp_path / "run"), cfg, names) == dict.fromkeys(names, "train")
+
+
+@pytest.mark.parametrize(
+    ("override", "val", "zero_shot"),
+    [
+        ("data.num_workers=0", "scenes (generated)", "scenes (generated)"),
+        ("data.val_shards=/mine/other", "other", "scenes (generated)"),
+        ("data.scenes.num_val=64", "scenes (generated), data.scenes.num_val=64", "scenes (generated), data.scenes.num_val=64"),
+        ("data=shards", "other", "objects"),
+    ],
+)
+def test_scenes_are_called_so_unless_other_data_was_evaluated(override, val, zero_shot, tmp_path):
+    data = {"val_shards": "/mine/other", "zero_shot_shards": "/mine/objects"}
+    about = {name: {"num_samples": 9, "overrides": ["+evaluation.x=1", override], "data": data} for name in ("retrieval", "zero_shot")}
+    labels = labels_of(write_run(tmp_path / "run"), config(), ["retrieval/x", "zero_shot/x"], about)
+    assert labels == {"retrieval/x": f"{val}, 9 samples", "zero_shot/x": f"{zero_shot}, 9 samples"}
+
+
+def test_samples_are_counted_by_set():
+    items = Items([item(number, ["a"], label=0) for number in range(3)])
+    one = SimpleNamespace(name="retrieval", dataset=items, batch_size=2)
+    about = about_evaluations([one, LinearProbe(items, Items(items[:1]), batch_size=2), Noise(None, items, batch_size=2)], config(), [])
+    assert [of["num_samples"] for of in about.values()] == [3, {"train": 3, "test": 1}, {"train": 3}]
+    assert told_samples(about) == "Samples: retrieval 3, linear_probe 3 train + 1 test, noise 3 train"
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/home/joe/a/{x/1,y/2}.tar", "{x/1,y/2}.tar"),
+        ("/home/joe/a/{x/{1,2},y/2}/b-{0..9}.tar", "b-{0..9}.tar"),
+        ("{/home/joe/a/1,~/b/2}.tar", "{1,2}.tar"),
+        ("/home/joe/my data/x.tar", "x.tar"),
+        ("file:///home/joe/x.tar", "x.tar"),
+        ("file://localhost/home/joe/x.tar", "x.tar"),
+        ("/home/joe", "~"),
+        ("s3://bucket/home/joe/x.tar", "s3://bucket/home/joe/x.tar"),
+        ("a/{b,c}/x.tar", "a/{b,c}/x.tar"),
+        ("pipe:cat /home/joe/a/{x/1,y/2}.tar", "pipe:cat {x/1,y/2}.tar"),
+        ("pipe:curl file:///home/joe/x.tar", "pipe:curl x.tar"),
+        ("pipe:curl file://localhost/home/joe/x.tar", "pipe:curl x.tar"),
+        ("pipe:/home/joe/bin/zcat ~joe/x.gz a/b.gz", "pipe:zcat x.gz a/b.gz"),
+        ("pipe:tar --directory /home/joe -cf - .", "pipe:tar --directory ~ -cf - ."),
+        ("pipe:tar -C/home/joe/ --exclude=/home/joe/x -cf - .", "pipe:tar -C~ --exclude=x -cf - ."),
+        ("pipe:curl https://host/home/{a,b}/x.tar", "pipe:curl https://host/home/{a,b}/x.tar"),
+    ],
+)
+def test_no_form_of_a_path_shows_its_folders(path, shown):
+    assert _shown(path) == shown
+
+
+@pytest.mark.parametrize("saved", ["/home/joe/old", "."])
+def test_the_card_is_named_after_the_folder_where_the_run_lies(saved, tmp_path):
+    run_dir = write_run(tmp_path / "moved")
+    cfg = config()
+    cfg.name, cfg.run_dir = "run", saved
+    assert run_facts(cfg, run_dir / "checkpoints/step-00000007.ckpt").name == "moved"
+    cfg.name = "mine"
+    assert run_facts(cfg, run_dir / "checkpoints/step-00000007.ckpt").name == "mine"

@@ -244,6 +244,7 @@ def test_examples_that_cannot_be_shown_are_named_and_the_rest_is_shown(run_dir, 
 def write_afterwards(run_dir, **figures):
     (run_dir / "evaluate").mkdir(exist_ok=True)
     about = {"retrieval": {"num_samples": 1234, "overrides": ["data.val_shards=other"], "data": {}}}
+    about["knn"] = {"num_samples": {"train": 1500, "test": 9}, "overrides": [], "data": {}}
     content = {"step": 1200, "checkpoint": "best.ckpt", "evaluations": about, "metrics": figures, "chance": {}}
     (run_dir / "evaluate/evaluation.json").write_text(json.dumps(content))
 
@@ -251,7 +252,9 @@ def write_afterwards(run_dir, **figures):
 def test_what_was_evaluated_afterwards_stands_beside_the_training(run_dir):
     write_afterwards(run_dir, **{"retrieval/mean_recall": 0.777, "mutual_information/train": 2.5})
     page = _report(run_dir)
-    assert "checkpoint best.ckpt, step 1,200; retrieval: 1,234 samples data.val_shards=other" in page.text
+    assert (
+        "checkpoint best.ckpt, step 1,200; retrieval: 1,234 samples data.val_shards=other; kNN: 1,500 train + 9 test samples" in page.text
+    )
     assert "mean recall 77.7% - 56.1%" in page.text and "train 2.500 nats -" in page.text
 
 
@@ -321,11 +324,13 @@ def test_a_task_has_no_sections_of_pre_training(tmp_path, task):
     assert "Mixed pairs" not in page.text and "Patch-text alignment" not in page.text and "Configuration" in page.text
 
 
-def test_a_run_without_a_name_is_called_after_its_folder_as_in_its_summary(tmp_path):
+def test_a_run_without_a_name_is_called_after_its_folder_where_that_lies_now(tmp_path):
     run_dir = make_task_run(tmp_path / "captions")
     assert "captions running" in _report(run_dir).text
     (run_dir / "summary.json").write_text(json.dumps({"name": "as-it-was", "status": "finished"}))
-    assert "as-it-was finished" in _report(run_dir).text
+    assert "moved finished" in _report(run_dir.rename(tmp_path / "moved")).text
+    (tmp_path / "moved/config.yaml").unlink()
+    assert "as-it-was finished" in _report(tmp_path / "moved").text
 
 
 def test_open_answers_are_drawn_below_what_the_known_ones_allow(run_dir):

@@ -46,8 +46,10 @@ def write(model: TrainedModel, folder: Path, out: Path) -> Written:
         notes.append(f"They also need `image_mean={statistics['mean']}` and `image_std={statistics['std']}`.")
     if _is_hugging_face(model):
         name = config["model_cfg"]["text_cfg"]["hf_model_name"]
-        notes.append(f"open_clip reads the text tower's configuration from `{name}` (`hf_model_name` in `{CONFIG}`).")
-        if name == str(out.resolve()):
+        local = name == str(out.resolve())
+        source = out.resolve().name if local else name
+        notes.append(f"open_clip reads the text tower's configuration from `{source}` (`hf_model_name` in `{CONFIG}`).")
+        if local:
             notes[-1] += " Where this folder lies elsewhere, write its new path there."
     return Written(
         "open_clip",

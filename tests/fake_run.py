@@ -165,7 +165,7 @@ def write_examples(folder: Path, *, text: str = "a small red ring", step: int = 
     classes = [f"{text} {number}" for number in range(4)]
     asked = {"image": images[0], "question": f"is this {text}?", "answers": ["yes", "yes", "no"]}
     choices = [{"choice": answer, "score": score} for answer, score in (("yes", 0.75), ("no", 0.2), ("maybe", 0.05))]
-    answers = [asked | {"right": True, "chosen": "yes", "choices": choices}, asked | {"right": False, "given": "three", "accuracy": 0.0}]
+    answers = [asked | {"right": True, "choices": choices}, asked | {"right": False, "given": "three", "accuracy": 0.0}]
     captions = [{"image": images[2], "caption": f"we see {text}", "references": [f"there is {text}", "a ring"], "cider_d": 1.234}]
     for name, content in (
         ("retrieval", queries),

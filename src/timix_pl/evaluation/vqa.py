@@ -175,7 +175,6 @@ class Vqa:
         if "scores" in one:
             shares = torch.tensor(one["scores"]).softmax(0).tolist()
             order = np.argsort(shares)[::-1].tolist()
-            shown["chosen"] = question.choices[order[0]]
             shown["choices"] = [{"choice": question.choices[number], "score": round(shares[number], 4)} for number in order]
         return shown | {"answers": list(question.answers)} | ({"type": question.type} if question.type else {})
 

@@ -169,6 +169,8 @@ def _answered(folder: Path, entry: dict[str, Any]) -> Answered:
     answers, choices, given = [str(answer) for answer in entry["answers"]], entry.get("choices", []), entry.get("given")
     if given is None and not choices:
         raise ValueError("neither 'given' nor 'choices'")
+    if given is not None and "accuracy" not in entry:
+        raise ValueError("'accuracy' is missing, as in files of earlier versions; run timix-evaluate again")
     said = Counter(answers).most_common()
     return Answered(
         thumbnail(folder / entry["image"]),

@@ -231,6 +231,11 @@ def test_text_of_examples_cannot_break_the_page(run_dir):
             "entry 0 is left out: FileNotFound",
         ),
         ("zero_shot.json", '[{"confusion": [[1]], "classes": ["a", "b"]}]', "2 classes, but the matrix is not 2 by 2"),
+        (
+            "vqa.json",
+            '[{"image": "mixed_0_0.png", "question": "a?", "right": true, "given": "b", "answers": ["b"]}]',
+            "'accuracy' is missing, as in files of earlier versions; run timix-evaluate again.",
+        ),
         ("vqa.json", '[{"what": 1}]', "examples/vqa.json, entry 0 is left out"),
     ],
 )

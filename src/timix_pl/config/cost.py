@@ -101,8 +101,9 @@ def describe_task_cost(cfg: RootConfig, model: FineTuned, items: str, item: dict
 
 
 def _described(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work) -> str:
+    num_pairs = _num_pairs(cfg)
     try:
-        cost = list(_estimates(cfg, model, work))
+        cost = list(_estimates(cfg, model, work, num_pairs))
     except TimixError:
         raise
     except Exception as error:  # a tower may do on shapes alone what PyTorch cannot
@@ -110,13 +111,13 @@ def _described(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work) -> 
         cost = [
             f"FLOPs, memory and speed are not estimated: PyTorch cannot count them for {cfg.model.architecture} ({why})",
             "Length",
-            _length(cfg, work),
+            _length(cfg, work, num_pairs),
         ]
     slurm = [describe_resources(cfg)] if cfg.launcher.kind == LauncherKind.slurm else []
     return "\n".join([*_parameters(model), *cost, *slurm])
 
 
-def _estimates(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work) -> Iterator[str]:
+def _estimates(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work, num_pairs: int | None) -> Iterator[str]:
     num_ranks = num_devices(cfg) * cfg.trainer.num_nodes
     flops, per_rank = work.flops(), work.shape(num_ranks)
     on_device, offloaded = _memory(cfg, model, work, num_ranks)
@@ -133,8 +134,9 @@ def _estimates(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work) -> 
         yield "CPU memory of a rank, trainer.cpu_offload"
         yield from _rows("GB", offloaded)
     yield "Time, estimated"
-    yield _length(cfg, work)
-    yield from _speed(cfg, _recomputed(cfg, per_rank[0]) * flops.of(work.average), num_ranks)  # type: ignore[arg-type]
+    yield _length(cfg, work, num_pairs)
+    step_flops = _recomputed(cfg, per_rank[0]) * flops.of(work.average)  # type: ignore[arg-type]
+    yield from _speed(cfg, step_flops, num_ranks, _num_steps(cfg, num_pairs))
 
 
 def _precision_and_split(cfg: RootConfig, num_ranks: int) -> str:
@@ -225,9 +227,8 @@ def _device_gb(cfg: RootConfig) -> float | None:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / num_devices(cfg) / 1e9
 
 
-def _speed(cfg: RootConfig, step_flops: float, num_ranks: int) -> Iterator[str]:
-    size, steps = cfg.data.global_batch_size, _num_steps(cfg)
-    peak, shares = device_peak_flops(cfg), GPU_SHARE
+def _speed(cfg: RootConfig, step_flops: float, num_ranks: int, steps: int | None) -> Iterator[str]:
+    size, peak, shares = cfg.data.global_batch_size, device_peak_flops(cfg), GPU_SHARE
     if peak is not None:
         source = f"the {peak / 1e12:,.0f} TFLOP/s that a device has at best"
     elif on_gpu(cfg):
@@ -243,17 +244,16 @@ def _speed(cfg: RootConfig, step_flops: float, num_ranks: int) -> Iterator[str]:
         yield f"  {duration(steps / fast)} to {duration(steps / slow)} in all, evaluations and checkpoints left out"
 
 
-def _length(cfg: RootConfig, work: _Work) -> str:
-    size, num_samples, steps = cfg.data.global_batch_size, _num_pairs(cfg), _num_steps(cfg)
+def _length(cfg: RootConfig, work: _Work, num_pairs: int | None) -> str:
+    size, steps = cfg.data.global_batch_size, _num_steps(cfg, num_pairs)
     if steps is None:
         return "  how many steps is known once the shards have a manifest.json (timix-data index) on a local disk"
-    epochs = f", {steps * size / num_samples:.3g} epochs of {num_samples:,} {work.sample}s" if num_samples else ""
+    epochs = f", {steps * size / num_pairs:.3g} epochs of {num_pairs:,} {work.sample}s" if num_pairs else ""
     return f"  {steps:,} steps of {size:,} {work.sample}s{epochs}"
 
 
-def _num_steps(cfg: RootConfig) -> int | None:
+def _num_steps(cfg: RootConfig, num_pairs: int | None) -> int | None:
     """Of the run, where that is known."""
-    num_pairs = _num_pairs(cfg)
     return num_steps(cfg, num_pairs or 0) if cfg.trainer.max_steps or num_pairs or cfg.data.epoch_samples else None
 
 

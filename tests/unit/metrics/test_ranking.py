@@ -95,6 +95,14 @@ def test_the_same_features_tie_wherever_they_stand_in_the_matrix(num_queries, nu
     assert ranking.average_precision.tolist() == [1 / num_candidates if num_candidates <= 10 else 0] * num_queries
 
 
+@pytest.mark.parametrize(("apart", "rank"), [(1e-7, 2), (1e-5, 1)])
+def test_only_scores_next_to_each_other_tie(apart, rank):
+    case = torch.ones(1, 1), torch.tensor([[0.5], [0.5 - apart]]), torch.tensor([0]), torch.arange(2)
+    ranking = rank_positives(*case, 10)
+    assert ranking.best_rank.item() == positive_ranks(*case).item() == rank
+    assert ranking.average_precision.item() == 1 / rank
+
+
 def test_a_model_of_nan_finds_nothing():
     nan = torch.full((6, 4), torch.nan)
     assert positive_ranks(nan, nan, torch.arange(6), torch.arange(6)).tolist() == [6] * 6

@@ -61,6 +61,11 @@ def test_where_classes_tie_the_wrong_one_is_predicted_as_the_metrics_count_it():
     assert torch.equal(right, positive_ranks(images, classes, labels, torch.arange(3)) == 1)
 
 
+@pytest.mark.parametrize(("apart", "predicted"), [(1e-7, 1), (1e-5, 0)])
+def test_only_cosines_next_to_each_other_tie(apart, predicted):
+    assert predicted_classes(torch.ones(1, 1), torch.tensor([[0.5], [0.5 - apart]]), torch.tensor([0])).item() == predicted
+
+
 def test_classes_with_the_same_features_are_never_right():
     draw = torch.Generator().manual_seed(0)
     images, same = (torch.nn.functional.normalize(torch.randn(rows, 512, generator=draw), dim=1) for rows in (9, 1))

@@ -55,6 +55,17 @@ def test_free_memory_is_given_back_every_ten_steps(monkeypatch):
     assert steps == [10, 20]
 
 
+def test_on_a_gpu_no_memory_of_the_cpu_is_given_back(monkeypatch):
+    class SaysGpu(str):
+        type = "cuda"
+
+    steps, model = [], Lengths()
+    monkeypatch.setattr(FineTuneModule, "device", SaysGpu("cpu"))
+    monkeypatch.setattr("timix_pl.training.fine_tuning.return_free_memory", lambda: steps.append(1))
+    fit(module_for(model, planned_samples=10 * GLOBAL_BATCH_SIZE), ready_task_batches(model, 10))
+    assert steps == []
+
+
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 8])
 def test_chunks_have_the_gradients_of_the_whole(micro_batch_size):
     """Of eight images with one to four captions each; three do not divide them."""

@@ -20,8 +20,17 @@ from timix_pl.models.dual_encoder import DualEncoder
 log = logging.getLogger(__name__)
 
 FOLDER_PREFIX = "local-dir:"
-MAY_BE_SET = ("experiment", "data", "evaluation", "model.image_size_px", "model.context_length", "real_data_dir", "trainer.accelerator")
-"""Keys of the configuration, choices, and what they begin with."""
+MAY_BE_SET = (
+    "experiment",
+    "data",
+    "evaluation",
+    "trainer",
+    "trainer.accelerator",
+    "model.image_size_px",
+    "model.context_length",
+    "real_data_dir",
+)
+"""Keys of the configuration, and choices."""
 
 
 def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedModel:
@@ -72,10 +81,10 @@ def _ignored(overrides: Sequence[str]) -> list[str]:
     known = schema_options().keys() | groups().keys()
     keys = {word: word.lstrip("+~").partition("=")[0] for word in overrides}
     return [
-        f"{word}: a model of others has its own settings, and is not trained; leave it out. Options of data.*, evaluation.*, "
-        "model.image_size_px, model.context_length and trainer.accelerator may be set"
+        f"{word}: a model of others has its own settings, and is not trained; leave it out. What may be set: {', '.join(MAY_BE_SET)}, "
+        "data.*, evaluation.*"
         for word, key in keys.items()
-        if key in known and not key.startswith(MAY_BE_SET)
+        if key in known and key not in MAY_BE_SET and not key.startswith(("data.", "evaluation."))
     ]
 
 

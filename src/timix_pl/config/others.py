@@ -13,7 +13,7 @@ from timix_pl.config.folder import conf_dir, groups
 from timix_pl.config.options import nearest, schema_options
 from timix_pl.config.parts import prepare_data
 from timix_pl.config.schema import MixingKind
-from timix_pl.core.errors import ConfigError
+from timix_pl.core.errors import ConfigError, ModelError
 from timix_pl.evaluation.tasks import EvaluationError, run_tasks
 from timix_pl.models.dual_encoder import DualEncoder
 
@@ -46,7 +46,8 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
     own = {"weights": "", "out": ""}
     own |= {key: value for key, _, value in (word.partition("=") for word in words) if key in own}
     overrides = [word for word in words if word.partition("=")[0] not in own]
-    if found := [*_problems(architecture, own["weights"]), *_ignored(overrides)]:
+    out = Path(own["out"]) if own["out"] else None
+    if found := [*_problems(architecture, own["weights"]), *_ignored(overrides), *_out_problems(out)]:
         raise ConfigError(found)
     cfg = recompose(conf_dir() / "config.yaml", overrides)
     cfg.pta.enabled, cfg.mixing.kind = False, MixingKind.none
@@ -54,14 +55,18 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
         cfg.evaluation.tasks.remove("grounding")
         log.warning("evaluation.tasks: grounding is left out, because models of open_clip have no PTA head")
     prepare_data(cfg)
-    model = DualEncoder.create(
-        architecture,
-        pretrained=own["weights"] or None,
-        image_size_px=cfg.model.image_size_px,
-        context_length=cfg.model.context_length,
-        pta_block=1,
-        with_pta=False,
-    )
+    try:
+        model = DualEncoder.create(
+            architecture,
+            pretrained=own["weights"] or None,
+            image_size_px=cfg.model.image_size_px,
+            context_length=cfg.model.context_length,
+            pta_block=1,
+            with_pta=False,
+        )
+    except ModelError as raised:  # it names the keys of a run
+        message = str(raised).replace("model.architecture=", "checkpoint=open_clip:").replace("model.pretrained=", "weights=")
+        raise ModelError(message) from raised
     problems: dict[str, str] = {}
     evaluators = build_evaluators(cfg, model, problems)
     if not evaluators and not problems:
@@ -73,7 +78,6 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
             result, problems = raised.result, problems | raised.problems
     error = EvaluationError(problems, result) if problems else None
     done = [evaluator for evaluator in evaluators if evaluator.name not in problems]
-    out = Path(own["out"]) if own["out"] else None
     return EvaluatedModel(f"open_clip:{architecture}", own["weights"], out, about_evaluations(done, cfg, overrides), result, error)
 
 
@@ -88,6 +92,10 @@ def _ignored(overrides: Sequence[str]) -> list[str]:
     ]
 
 
+def _out_problems(out: Path | None) -> list[str]:
+    return [f"out={out}: is a file; name a folder"] if out and out.exists() and not out.is_dir() else []
+
+
 def _problems(architecture: str, weights: str) -> list[str]:
     if architecture.startswith(FOLDER_PREFIX):
         folder = Path(architecture.removeprefix(FOLDER_PREFIX))
@@ -96,6 +104,8 @@ def _problems(architecture: str, weights: str) -> list[str]:
         return [f"weights={weights}: the folder {folder} holds its own; leave it out"] if weights else []
     if architecture not in open_clip.list_models():
         return [f"checkpoint=open_clip:{architecture}: open_clip has no such architecture{nearest(architecture, open_clip.list_models())}"]
+    if Path(weights).suffix == ".ckpt":
+        return [f"weights={weights}: a checkpoint of timix-train is evaluated with checkpoint={weights}"]
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if Path(weights).is_file() or weights in tags:
         return []

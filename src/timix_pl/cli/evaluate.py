@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 HEAT_MAP = "heat_map"
 OPEN_CLIP = "open_clip:"
 NEEDED = {"image": "name a photo, e.g. image=dog.jpg", "text": "say what to look for, e.g. 'text=a dog'"}
+TAKEN_BY = dict.fromkeys(("image", "text"), f"evaluation={HEAT_MAP}") | {
+    "weights": f"checkpoint={OPEN_CLIP}NAME",
+    "out": f"evaluation={HEAT_MAP} or checkpoint={OPEN_CLIP}NAME",
+}
 ON_RANKS = "timix-evaluate works on the ranks that torchrun starts: torchrun --nproc-per-node N $(which timix-evaluate) checkpoint=..."
 DETAILS = """\
 what to evaluate:
@@ -108,7 +113,7 @@ def _split(words: Sequence[str]) -> tuple[Path, dict[str, str] | None, list[str]
     """The checkpoint; image, text and out of a heat map, if one is asked for; and the overrides of the run's configuration."""
     from timix_pl.config.compose import tasks_override
 
-    given, overrides = {"checkpoint": "", "image": "", "text": "", "out": ""}, []
+    given, overrides = {"checkpoint": "", "image": "", "text": "", "out": "", "weights": ""}, []
     for word in words:
         key, _, value = word.partition("=")
         if key == word:
@@ -127,13 +132,18 @@ def _split(words: Sequence[str]) -> tuple[Path, dict[str, str] | None, list[str]
         raise ConfigError([f"checkpoint={checkpoint}: there is no such run directory or checkpoint. {nearest_path(checkpoint)}"])
     tasks = [word for word in overrides if word.startswith("evaluation.tasks=")]
     if tasks[-1:] != [f"evaluation.tasks=[{HEAT_MAP}]"]:
-        if is_open_clip and (out := given.pop("out")):
-            overrides.append(f"out={out}")
-        if problems := [f"{key}={value}: only evaluation={HEAT_MAP} takes it; leave it out" for key, value in given.items() if value]:
+        if is_open_clip:
+            overrides = [f"{key}={value}" for key in ("weights", "out") if (value := given.pop(key))] + overrides
+        problems = [f"{key}={value}: only {TAKEN_BY[key]} takes it; leave it out" for key, value in given.items() if value]
+        if HEAT_MAP in re.split(r"[\W]+", "".join(tasks[-1:])):
+            problems = [f"{tasks[-1]}: a heat map is drawn by itself: evaluation={HEAT_MAP} image=FILE text=PHRASE"]
+        if problems:
             raise ConfigError(problems)
         return checkpoint, None, overrides
     if is_open_clip:
         raise ConfigError([f"checkpoint={named}, evaluation={HEAT_MAP}: heat maps need a PTA head, which models of others have not"])
+    if given["weights"]:
+        raise ConfigError([f"weights={given['weights']}: only {TAKEN_BY['weights']} takes it; leave it out"])
     if problems := [f"{key}= is missing: {meant}" for key, meant in NEEDED.items() if not given[key].strip()]:
         raise ConfigError(problems)
     return checkpoint, given, [word for word in overrides if word not in tasks]

@@ -8,6 +8,9 @@ from timix_pl import __version__
 from timix_pl.cli.errors import clean_exit
 from timix_pl.core.errors import ConfigError
 
+GENERATOR = b'<meta name="generator" content="timix-pl">'
+"""Near the beginning of each page, so that no other file is overwritten."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write a report for each run directory, name its path, and compare the runs where ``--out`` is given."""
@@ -27,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.out and (arguments.out.is_dir() or not arguments.out.parent.is_dir()):
             example = arguments.run_dirs[0].parent / "comparison.html"
             raise ConfigError([f"--out {arguments.out}: must be a file in a folder that exists, e.g. {example}"])
+        if arguments.out and arguments.out.exists() and GENERATOR not in arguments.out.read_bytes()[:4096]:
+            raise ConfigError([f"--out {arguments.out}: exists, and is no page of timix-report; choose another name, or remove it"])
         from timix_pl.reports.comparison import write_comparison
         from timix_pl.reports.page import write_report
 

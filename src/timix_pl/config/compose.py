@@ -17,7 +17,7 @@ from timix_pl.config.init import adopt_init
 from timix_pl.config.options import nearest, schema_options
 from timix_pl.config.schema import MixingKind, RootConfig
 from timix_pl.config.store import register_schema
-from timix_pl.config.validate import TASKS, problems, task_problems, unused_options
+from timix_pl.config.validate import TASKS, is_used, problems, task_problems, unused_options
 from timix_pl.core.errors import ConfigError, RunError
 
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError)
@@ -32,6 +32,15 @@ def compose(overrides: Sequence[str] = ()) -> RootConfig:
     words = [tasks_override(word) for word in overrides]
     typed = {_key(word) for word in words}
     return _checked(words, conf_dir(), lambda cfg: [*unused_options(cfg, typed), *adopt_init(cfg, typed), *problems(cfg)])
+
+
+def unused_words(overrides: Sequence[str]) -> set[str]:
+    """Overrides of options that play no part in what all of them make; none where they make nothing."""
+    try:
+        cfg = _compose([tasks_override(word) for word in overrides], conf_dir())
+    except REFUSALS:
+        return set()
+    return {word for word in overrides if not is_used(cfg, _key(word))}
 
 
 def tasks_override(word: str, *, choices: bool = True) -> str:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from timix_pl.config.build import read_run
@@ -22,6 +24,9 @@ from timix_pl.reports.pictures import heat_picture
 
 FOLDER = "heat_maps"
 """Of a run's folder."""
+
+MARK = ("Software", "timix-pl")
+"""In each PNG, so that no other file is overwritten."""
 
 
 class DrawnHeatMap(NamedTuple):
@@ -60,7 +65,7 @@ def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = N
     Raises:
         DataError: there is no such image, or it cannot be decoded.
         ModelError: the model has no PTA head.
-        RunError: there is no checkpoint, or ``out`` has no folder.
+        RunError: there is no checkpoint, ``out`` has no folder, or is a file that is no heat map.
     """
     cfg, path = read_run(checkpoint, overrides)
     if cfg.task is not Task.pretrain:
@@ -71,6 +76,8 @@ def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = N
         raise DataError(f"image={image}: there is no such image. {nearest_path(image)}")
     if out is not None and not out.parent.is_dir():
         raise RunError(f"out={out}: the folder {out.parent} does not exist; make it, or choose another")
+    if out is not None and out.exists() and not _is_heat_map(out):
+        raise RunError(f"out={out}: exists, and is no heat map of timix-evaluate; choose another name, or remove it")
     try:
         photo = open_image(image.read_bytes(), max_image_px=cfg.data.max_image_px)
     except DataError as error:
@@ -85,5 +92,19 @@ def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = N
         folder.mkdir(exist_ok=True)
         out = folder / f"{image.stem}-{re.sub(r'[^a-z0-9]+', '-', text.lower()).strip('-')[:60] or 'text'}.png"
     with atomic_path(out) as temporary:
-        heat_picture(pixels.permute(1, 2, 0).numpy(), probabilities.numpy()).save(temporary, "PNG")
+        heat_picture(pixels.permute(1, 2, 0).numpy(), probabilities.numpy()).save(temporary, "PNG", pnginfo=_mark())
     return DrawnHeatMap(out, path, step, probabilities, crop)
+
+
+def _mark() -> PngInfo:
+    mark = PngInfo()
+    mark.add_text(*MARK)
+    return mark
+
+
+def _is_heat_map(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.info.get(MARK[0]) == MARK[1]
+    except OSError:
+        return False

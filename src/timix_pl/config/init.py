@@ -53,13 +53,13 @@ def _saved(cfg: RootConfig) -> RootConfig | str:
     """The configuration of the run that init names, or why there is none. Where it is gone, a run that started from it knows it too."""
     assert cfg.init is not None
     path = Path(cfg.init)
-    own = _read(Path(cfg.run_dir) / "config.yaml")
+    own = read_config(Path(cfg.run_dir) / "config.yaml")
     if isinstance(own, RootConfig) and own.init == cfg.init and not path.exists():
         own.task = Task.pretrain
         return own
     if not path.exists():
         return f"init={cfg.init}: there is no such run directory or checkpoint. {nearest_path(path)}"
-    found = _read(run_dir_of(path) / "config.yaml")
+    found = read_config(run_dir_of(path) / "config.yaml")
     if isinstance(found, str):
         return (
             f"init={cfg.init}: {found}; name a run directory of timix-train or a checkpoint in one. Weights from elsewhere are "
@@ -68,9 +68,10 @@ def _saved(cfg: RootConfig) -> RootConfig | str:
     return found
 
 
-def _read(path: Path) -> RootConfig | str:
+def read_config(path: Path) -> RootConfig | str:
+    """A run's ``config.yaml``, or why there is none."""
     if not path.is_file():
-        return f"there is no {path}, so its model is unknown"
+        return f"there is no {path}"
     try:
         root: RootConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.load(path)))  # type: ignore[assignment]
     except (OmegaConfBaseException, YAMLError, ValueError) as error:

@@ -13,15 +13,24 @@ from timix_pl.config.folder import conf_dir, groups
 from timix_pl.config.options import nearest, schema_options
 from timix_pl.config.parts import prepare_data
 from timix_pl.config.schema import MixingKind
-from timix_pl.core.errors import ConfigError
+from timix_pl.core.errors import ConfigError, ModelError
 from timix_pl.evaluation.tasks import EvaluationError, run_tasks
 from timix_pl.models.dual_encoder import DualEncoder
 
 log = logging.getLogger(__name__)
 
 FOLDER_PREFIX = "local-dir:"
-MAY_BE_SET = ("experiment", "data", "evaluation", "model.image_size_px", "model.context_length", "real_data_dir", "trainer.accelerator")
-"""Keys of the configuration, choices, and what they begin with."""
+MAY_BE_SET = (
+    "experiment",
+    "data",
+    "evaluation",
+    "trainer",
+    "trainer.accelerator",
+    "model.image_size_px",
+    "model.context_length",
+    "real_data_dir",
+)
+"""Keys of the configuration, and choices."""
 
 
 def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedModel:
@@ -37,7 +46,8 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
     own = {"weights": "", "out": ""}
     own |= {key: value for key, _, value in (word.partition("=") for word in words) if key in own}
     overrides = [word for word in words if word.partition("=")[0] not in own]
-    if found := [*_problems(architecture, own["weights"]), *_ignored(overrides)]:
+    out = Path(own["out"]) if own["out"] else None
+    if found := [*_problems(architecture, own["weights"]), *_ignored(overrides), *_out_problems(out)]:
         raise ConfigError(found)
     cfg = recompose(conf_dir() / "config.yaml", overrides)
     cfg.pta.enabled, cfg.mixing.kind = False, MixingKind.none
@@ -45,14 +55,18 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
         cfg.evaluation.tasks.remove("grounding")
         log.warning("evaluation.tasks: grounding is left out, because models of open_clip have no PTA head")
     prepare_data(cfg)
-    model = DualEncoder.create(
-        architecture,
-        pretrained=own["weights"] or None,
-        image_size_px=cfg.model.image_size_px,
-        context_length=cfg.model.context_length,
-        pta_block=1,
-        with_pta=False,
-    )
+    try:
+        model = DualEncoder.create(
+            architecture,
+            pretrained=own["weights"] or None,
+            image_size_px=cfg.model.image_size_px,
+            context_length=cfg.model.context_length,
+            pta_block=1,
+            with_pta=False,
+        )
+    except ModelError as raised:  # it names the keys of a run
+        message = str(raised).replace("model.architecture=", "checkpoint=open_clip:").replace("model.pretrained=", "weights=")
+        raise ModelError(message) from raised
     problems: dict[str, str] = {}
     evaluators = build_evaluators(cfg, model, problems)
     if not evaluators and not problems:
@@ -64,7 +78,6 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
             result, problems = raised.result, problems | raised.problems
     error = EvaluationError(problems, result) if problems else None
     done = [evaluator for evaluator in evaluators if evaluator.name not in problems]
-    out = Path(own["out"]) if own["out"] else None
     return EvaluatedModel(f"open_clip:{architecture}", own["weights"], out, about_evaluations(done, cfg, overrides), result, error)
 
 
@@ -72,11 +85,15 @@ def _ignored(overrides: Sequence[str]) -> list[str]:
     known = schema_options().keys() | groups().keys()
     keys = {word: word.lstrip("+~").partition("=")[0] for word in overrides}
     return [
-        f"{word}: a model of others has its own settings, and is not trained; leave it out. Options of data.*, evaluation.*, "
-        "model.image_size_px, model.context_length and trainer.accelerator may be set"
+        f"{word}: a model of others has its own settings, and is not trained; leave it out. What may be set: {', '.join(MAY_BE_SET)}, "
+        "data.*, evaluation.*"
         for word, key in keys.items()
-        if key in known and not key.startswith(MAY_BE_SET)
+        if key in known and key not in MAY_BE_SET and not key.startswith(("data.", "evaluation."))
     ]
+
+
+def _out_problems(out: Path | None) -> list[str]:
+    return [f"out={out}: is a file; name a folder"] if out and out.exists() and not out.is_dir() else []
 
 
 def _problems(architecture: str, weights: str) -> list[str]:
@@ -87,6 +104,8 @@ def _problems(architecture: str, weights: str) -> list[str]:
         return [f"weights={weights}: the folder {folder} holds its own; leave it out"] if weights else []
     if architecture not in open_clip.list_models():
         return [f"checkpoint=open_clip:{architecture}: open_clip has no such architecture{nearest(architecture, open_clip.list_models())}"]
+    if Path(weights).suffix == ".ckpt":
+        return [f"weights={weights}: a checkpoint of timix-train is evaluated with checkpoint={weights}"]
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if Path(weights).is_file() or weights in tags:
         return []

@@ -3,7 +3,7 @@
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from timix_pl.config.init import run_dir_of
+from timix_pl.config.init import read_config, run_dir_of
 from timix_pl.config.options import as_typed
 from timix_pl.config.schema import RootConfig, Task
+from timix_pl.config.validate import is_used
 from timix_pl.core.errors import RunError
 from timix_pl.core.files import atomic_path, missing_folders, remove_empty
 from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint, step_checkpoints
@@ -28,6 +29,7 @@ MAY_CHANGE = (
     "data.zero_shot_shards", "data.grounding_shards", "data.noise_shards", "data.probe_train_shards",
     "data.train_shards", "data.region_shards",
     "trainer", "launcher",
+    "captioning.num_beams", "captioning.length_penalty", "captioning.no_repeat_ngram_size",
 )  # fmt: skip
 """Keys that another start of the same run may set differently. Shards are told apart by their fingerprint, not by their path."""
 
@@ -84,7 +86,10 @@ def claimed(cfg: RootConfig) -> Iterator[Path | None]:
                     raise RunError(
                         f"resume=never, but run_dir={folder} holds a run already; choose another run_dir, or resume=auto to go on"
                     )
-                if listed := _differing(cfg, folder, lambda key: not key.startswith(MAY_CHANGE)):
+                saved = read_config(folder / "config.yaml")
+                if isinstance(saved, str):
+                    raise RunError(f"run_dir={folder} has checkpoints, but {saved}; choose another run_dir")
+                if listed := _differing(cfg, saved):
                     raise RunError(
                         f"run_dir={folder} belongs to another configuration: {listed}. Choose another run_dir, or set these as they were"
                     )
@@ -118,21 +123,18 @@ def step_of(checkpoint: Path) -> int:
     return content["global_step"]
 
 
-def _differing(cfg: RootConfig, run_dir: Path, must_not: Callable[[str], bool]) -> str:
-    """What is set differently than in the run of ``run_dir``, of the keys of which ``must_not`` says that they must not."""
-    saved = run_dir / "config.yaml"
-    if not saved.exists():
-        raise RunError(f"{run_dir} has checkpoints but no config.yaml, so whose they are is unknown; choose another run_dir")
-    old = flat(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.load(saved))))  # type: ignore[arg-type]
-    new = flat(cfg)
-    differing = [key for key in new if must_not(key) and old.get(key) != new[key]]
-    return "; ".join(f"{key}={as_typed(new[key])} here, {as_typed(old.get(key))} there" for key in differing)
+def _differing(cfg: RootConfig, saved: RootConfig, begin_with: tuple[str, ...] = ("",)) -> str:
+    """What is set differently than in a run that goes on here and may not be, of the keys that begin so."""
+    old, new = flat(saved), flat(cfg)
+    differing = [
+        key for key in new if key.startswith(begin_with) and not key.startswith(MAY_CHANGE) and is_used(cfg, key) and old[key] != new[key]
+    ]
+    return "; ".join(f"{key}={as_typed(new[key])} here, {as_typed(old[key])} there" for key in differing)
 
 
 def _checkpoint(cfg: RootConfig, folder: Path) -> Path | None:
     if cfg.resume not in ("auto", "never"):
-        _check_task(cfg, run_dir_of(Path(cfg.resume)))
-        return _chosen(Path(cfg.resume), folder)
+        return _chosen(cfg, Path(cfg.resume), folder)
     checkpoint, broken = newest_whole_checkpoint(folder)
     if broken and checkpoint is None:
         raise RunError(
@@ -144,15 +146,14 @@ def _checkpoint(cfg: RootConfig, folder: Path) -> Path | None:
     return checkpoint
 
 
-def _check_task(cfg: RootConfig, other: Path) -> None:
-    if cfg.task is Task.pretrain and not (other / "config.yaml").exists():
-        return
-    if listed := _differing(cfg, other, lambda key: key.startswith(OF_A_TASK)):
-        raise RunError(f"resume={cfg.resume}: its run has another task or other options of it: {listed}; set these as they were")
-
-
-def _chosen(checkpoint: Path, folder: Path) -> Path:
+def _chosen(cfg: RootConfig, checkpoint: Path, folder: Path) -> Path:
     step = step_of(checkpoint)
+    saved = read_config(run_dir_of(checkpoint) / "config.yaml")
+    if isinstance(saved, RootConfig):
+        if listed := _differing(cfg, saved, OF_A_TASK):
+            raise RunError(f"resume={checkpoint}: its run has another task or other options of it: {listed}; set these as they were")
+    elif cfg.task is not Task.pretrain:
+        raise RunError(f"resume={checkpoint}: {saved}; name a checkpoint in the folder of its run")
     newer = [path.name for path in step_checkpoints(folder) if path.name > f"step-{step:08d}.ckpt"]
     if newer:
         raise RunError(

@@ -94,7 +94,7 @@ class DataConfig:
     shard_cache_gb: float = option(50.0, "Bound on the remote shards kept there, in GB (1e9 bytes); the least recently opened go first.")
     allow_pipe: bool = option(False, "data=stream: take pipe:COMMAND for shards, which runs COMMAND in a shell.")
     global_batch_size: int = option(
-        256, "Pairs (fine-tuning: images, 64 of them) per optimizer step over all ranks; divisible by the number of ranks."
+        256, "Pairs (task=vqa, captioning: images, 64 by default) per optimizer step over all ranks; divisible by the number of ranks."
     )
     num_workers: int = option(2, "Loader processes per rank; 0 loads in the training process.")
     prefetch_batches: int = option(4, "Batches prepared ahead by each worker.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
-from timix_pl.config.compose import compose
+from timix_pl.config.compose import compose, unused_words
 from timix_pl.config.options import schema_options
 from timix_pl.config.schema import LauncherKind, RootConfig
 from timix_pl.core.errors import ConfigError
@@ -41,6 +41,8 @@ def _quoted(text: str) -> str:
 def sweep_jobs(overrides: Sequence[str]) -> list[Job]:
     """Every job of a sweep, composed and checked; number N writes to ``run_dir/N``.
 
+    Where a job has no use for an option that all are given and others use, it starts without it.
+
     Raises:
         ConfigError: what is wrong with any of the jobs, each problem once; or jobs of one SLURM array that ask for different things.
     """
@@ -49,20 +51,30 @@ def sweep_jobs(overrides: Sequence[str]) -> list[Job]:
         for override in overrides
         if override.lstrip("+").startswith(("hydra/launcher=", "hydra/sweeper="))
     ]
-    made: list[Job] = []
-    for number, words in enumerate(jobs(overrides)):
-        try:
-            cfg = compose(words)
-        except ConfigError as error:
-            found += error.problems
-        else:
-            cfg.run_dir = f"{cfg.run_dir}/{number}"
-            cfg.logger.label = cfg.logger.label or " ".join(word for word in words if word not in overrides)
-            made.append(Job(words, cfg))
-    found += _array_problems([job.cfg for job in made])
+    words_of_jobs = jobs(overrides)
+    cfgs, problems = _composed(words_of_jobs)
+    if problems:
+        unused = [unused_words(words) & set(overrides) for words in words_of_jobs]
+        by_all = set.intersection(*unused)
+        words_of_jobs = [[word for word in words if word not in own - by_all] for words, own in zip(words_of_jobs, unused, strict=True)]
+        cfgs, problems = _composed(words_of_jobs)
+    found += [*problems, *_array_problems(cfgs)]
     if found:
         raise ConfigError(list(dict.fromkeys(found)))
-    return made
+    for number, (words, cfg) in enumerate(zip(words_of_jobs, cfgs, strict=True)):
+        cfg.run_dir = f"{cfg.run_dir}/{number}"
+        cfg.logger.label = cfg.logger.label or " ".join(word for word in words if word not in overrides)
+    return [Job(words, cfg) for words, cfg in zip(words_of_jobs, cfgs, strict=True)]
+
+
+def _composed(words_of_jobs: Sequence[Sequence[str]]) -> tuple[list[RootConfig], list[str]]:
+    cfgs, found = [], []
+    for words in words_of_jobs:
+        try:
+            cfgs.append(compose(words))
+        except ConfigError as error:
+            found += error.problems
+    return cfgs, found
 
 
 def _array_problems(cfgs: list[RootConfig]) -> list[str]:

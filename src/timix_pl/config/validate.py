@@ -88,6 +88,11 @@ def unused_options(cfg: RootConfig, typed: Set[str] = frozenset()) -> list[str]:
     return found
 
 
+def is_used(cfg: RootConfig, key: str) -> bool:
+    """Whether an option plays a part, as far as ``USED`` tells."""
+    return all(_value(cfg, decisive) in values for keys, decisive, values in USED if key.startswith(keys) and key != decisive)
+
+
 def shard_problems(cfg: RootConfig) -> list[str]:
     """Local shards that are not there. For a start alone: no file is looked at before that."""
     found = []

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -381,6 +382,8 @@ def create_open_clip(
             tokenizer = open_clip.get_tokenizer(architecture, context_length=context_length)
     except Exception as error:  # open_clip, transformers and torch raise many kinds, assertions among them
         reason = " ".join(f"{error or type(error).__name__}".split())[:_MAX_REASON]
+        if isinstance(error, pickle.UnpicklingError):  # its message advises to load what may run code
+            reason = "the weights are no file of PyTorch's tensors or safetensors"
         raise ModelError(
             f"model.architecture={architecture}{f', model.pretrained={pretrained}' if pretrained else ''}"
             f"{f', model.text_model={text_model}' if text_model else ''}: cannot be loaded: {reason}"

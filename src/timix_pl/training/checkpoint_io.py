@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,13 +99,19 @@ def plain_values(path: Path) -> dict[str, Any]:
     """
     try:
         if not path.is_dir():
-            return torch.load(path, map_location="meta", weights_only=True, mmap=True)
+            return _read_file(path, "meta")
         sizes = json.loads((path / MARKER).read_text())
         if differing := [name for name, size in sizes.items() if (path / name).stat().st_size != size]:
             raise RuntimeError(f"{', '.join(differing)}: not of the size that {MARKER} says")
         return torch.load(path / PLAIN_VALUES, weights_only=True)
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise RunError(f"{path}: not a whole checkpoint: {str(error).splitlines()[0]}") from error
+
+
+def _read_file(path: Path, map_location: Any) -> dict[str, Any]:
+    if path.is_file() and not zipfile.is_zipfile(path):  # PyTorch's message would be about its own options
+        raise RuntimeError("it ends early, or is no checkpoint of timix-train")
+    return torch.load(path, map_location=map_location, weights_only=True, mmap=True)
 
 
 def stored_tensors(path: Path) -> dict[str, Any]:
@@ -115,7 +122,7 @@ def stored_tensors(path: Path) -> dict[str, Any]:
 def read_checkpoint(path: Path, map_location: Any = "cpu", *, optimizers: bool = True) -> dict[str, Any]:
     """All of a checkpoint, file or folder, on this rank alone. ``optimizers=False``: of a folder, leave out their tensors."""
     if not path.is_dir():
-        return torch.load(path, map_location=map_location, weights_only=True, mmap=True)
+        return _read_file(path, map_location)
     checkpoint = plain_values(path) | {"state_dict": {}}
     for optimizer in checkpoint.get("optimizer_states", []):
         optimizer["state"] = {}

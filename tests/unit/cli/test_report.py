@@ -48,3 +48,12 @@ def test_a_folder_that_is_no_run_ends_with_one_clear_message(tmp_path, capsys):
 @pytest.mark.parametrize("arguments", [[], ["--unknown"], ["run", "--out", "a.html"]], ids=str)
 def test_wrong_arguments_exit_with_2(arguments):
     assert status_of(*arguments) == 2
+
+
+def test_a_comparison_takes_the_place_of_no_other_file(run_dir, tmp_path, capsys):
+    config = (run_dir / "config.yaml").read_bytes()
+    assert status_of(run_dir, run_dir, "--out", run_dir / "config.yaml") == 2
+    assert f"--out {run_dir / 'config.yaml'}: exists, and is no page of timix-report" in capsys.readouterr().err
+    assert (run_dir / "config.yaml").read_bytes() == config
+    for _ in range(2):
+        main([str(run_dir), str(run_dir), "--out", str(tmp_path / "comparison.html")])

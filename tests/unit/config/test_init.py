@@ -73,7 +73,7 @@ def test_what_cannot_be_started_from_is_told(pretrained, tmp_path):
         (config.read_text().replace("task: pretrain", "task: vqa"), "a run with task=vqa; a task starts from a pre-training run"),
         ("seed: [1", "cannot be read: "),
         ("sead: 1", "cannot be read: "),
-        (None, "config.yaml, so its model is unknown; name a run directory of timix-train"),
+        (None, "config.yaml; name a run directory of timix-train"),
     ):
         config.unlink() if content is None else config.write_text(content)
         (message,) = adopt_init(cfg, set())

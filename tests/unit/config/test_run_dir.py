@@ -3,9 +3,10 @@
 import fcntl
 
 import pytest
+import torch
 
 from timix_pl.config.run_dir import claimed, run_name, write_config
-from timix_pl.config.schema import RootConfig, Task, TuneConfig, VqaConfig, VqaKind
+from timix_pl.config.schema import CaptioningConfig, RootConfig, Task, TuneConfig, TunedTowers, VqaConfig, VqaKind
 from timix_pl.core.errors import RunError
 
 
@@ -33,10 +34,10 @@ def test_a_run_without_a_name_is_called_after_its_folder():
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """Of another run, with task=vqa; what it holds is not looked at before its run's configuration is."""
+    """Of another run, with task=vqa."""
     path = tmp_path / "other" / "checkpoints" / "step-00000001.ckpt"
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"")
+    torch.save({"timix": {}, "optimizer_states": [], "global_step": 1}, path)
     write_config(RootConfig(run_dir=str(tmp_path / "other"), task=Task.vqa, vqa=VqaConfig(kind=VqaKind.open)))
     return path
 
@@ -46,7 +47,7 @@ def checkpoint(tmp_path):
     [
         ({"vqa": VqaConfig()}, "vqa.kind=multiple_choice here, open there"),
         ({"vqa": VqaConfig(kind=VqaKind.open, num_answers=7)}, "vqa.num_answers=7 here, 3000 there"),
-        ({"tune": TuneConfig(lr_scale=1.0)}, "tune.lr_scale=1 here, 0.1 there"),
+        ({"tune": TuneConfig(towers=TunedTowers.all)}, "tune.towers=all here, frozen there"),
         ({"task": Task.pretrain}, "task=pretrain here, vqa there"),
     ],
 )
@@ -65,17 +66,46 @@ def test_a_folder_goes_on_with_its_task_alone(checkpoint):
         pass
 
 
-def test_the_task_of_a_checkpoint_must_be_known(checkpoint, tmp_path):
+@pytest.mark.parametrize(
+    ("written", "said"), [(None, "there is no"), ("vqa: {kindd: open}", "cannot be read"), ("vqa: [", "cannot be read")]
+)
+def test_the_task_of_a_checkpoint_must_be_known(checkpoint, tmp_path, written, said):
     (tmp_path / "other" / "config.yaml").unlink()
+    if written:
+        (tmp_path / "other" / "config.yaml").write_text(written)
+    cfg = RootConfig(task=Task.vqa, resume=str(checkpoint), run_dir=str(tmp_path))
+    with pytest.raises(RunError, match=rf"resume=.*{said}.*name a checkpoint in the folder of its run"), claimed(cfg):
+        pass
+
+
+def test_a_checkpoint_that_is_not_there_is_told_as_such(tmp_path):
+    cfg = RootConfig(task=Task.vqa, resume=str(tmp_path / "step-00000001.ckpt"), run_dir=str(tmp_path / "run"))
+    with pytest.raises(RunError, match=r"step-00000001\.ckpt: not a whole checkpoint: .*No such file"), claimed(cfg):
+        pass
+
+
+def test_options_that_have_no_effect_may_differ(tmp_path):
+    saved = RootConfig(run_dir=str(tmp_path), task=Task.vqa, tune=TuneConfig(lr_scale=0.2))
+    write_config(saved)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-00000001.ckpt").touch()
+    with pytest.raises(RunError, match="none of its checkpoints can be read"), claimed(RootConfig(run_dir=str(tmp_path), task=Task.vqa)):
+        pass
     with (
-        pytest.raises(RunError, match=r"no config\.yaml"),
-        claimed(RootConfig(task=Task.vqa, resume=str(checkpoint), run_dir=str(tmp_path))),
+        pytest.raises(RunError, match=r"tune\.towers=all here, frozen there; tune\.lr_scale"),
+        claimed(RootConfig(run_dir=str(tmp_path), task=Task.vqa, tune=TuneConfig(towers=TunedTowers.all))),
     ):
         pass
 
 
 def test_other_options_than_the_tasks_may_change(checkpoint, tmp_path):
-    """It is then looked at: it is no checkpoint."""
     cfg = RootConfig(seed=1, run_dir=str(tmp_path), task=Task.vqa, vqa=VqaConfig(kind=VqaKind.open), resume=str(checkpoint))
-    with pytest.raises(RunError, match="not a whole checkpoint"), claimed(cfg):
-        pass
+    with claimed(cfg) as found:
+        assert found == checkpoint
+
+
+def test_the_search_for_captions_may_change(checkpoint):
+    run_dir = str(checkpoint.parent.parent)
+    write_config(RootConfig(run_dir=run_dir, task=Task.captioning))
+    with claimed(RootConfig(run_dir=run_dir, task=Task.captioning, captioning=CaptioningConfig(num_beams=5))) as found:
+        assert found == checkpoint

@@ -62,6 +62,17 @@ def test_problems_of_any_job_are_told_once():
     assert sorted(problem.partition(":")[0] for problem in caught.value.problems) == ["mixing.ratio=2", "optim.lr=0"]
 
 
+def test_a_job_starts_without_the_options_that_it_has_no_use_for():
+    vqa = ["task=vqa", "init=null", "model=tiny", "data.train_shards=x", "trainer.max_steps=9"]
+    frozen, tuned = sweep_jobs([*vqa, "tune.towers=frozen,all", "tune.lr_scale=0.2"])
+    assert "tune.lr_scale=0.2" not in frozen.words and "tune.lr_scale=0.2" in tuned.words
+    assert [job.cfg.tune.lr_scale for job in (frozen, tuned)] == [0.1, 0.2]
+    with pytest.raises(ConfigError, match=r"tune\.last_blocks=1.*for tune\.towers=last alone"):
+        sweep_jobs([*vqa, "tune.towers=frozen,all", "tune.last_blocks=1"])
+    with pytest.raises(ConfigError, match=r"tune\.lr_scale=0\.2"):  # two jobs would be the same
+        sweep_jobs([*vqa, "tune.towers=frozen,all", "tune.lr_scale=0.2,0.3"])
+
+
 def test_an_override_that_cannot_be_read_is_named():
     with pytest.raises(ConfigError, match="expected KEY=VALUE"):
         sweep_jobs(["experiment=demo", "seed=0,1", "optim.lr"])

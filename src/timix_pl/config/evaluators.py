@@ -114,6 +114,11 @@ def _probe(kind: type[LinearProbe] | type[Knn]) -> Callable[[RootConfig, AnyMode
         train, test = labelled_set(cfg, "probe_train", model), labelled_set(cfg, "zero_shot", model)
         if train is None or test is None:
             return f"data.{'probe_train' if train is None else 'zero_shot'}_shards is not set"
+        if cfg.data.probe_train_shards == cfg.data.zero_shot_shards:
+            raise DataError(
+                f"data.probe_train_shards={cfg.data.probe_train_shards} is data.zero_shot_shards too: a test on what was learned from "
+                "says nothing; name another set"
+            )
         if isinstance(train, ImageFolder) and isinstance(test, ImageFolder) and train.class_folders != test.class_folders:
             differing = sorted(set(train.class_folders) ^ set(test.class_folders))
             raise DataError(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from timix_pl.reports.chart import Chart, line_chart
-from timix_pl.reports.figures import Unit, unit, value_text, words
+from timix_pl.reports.figures import Figure, Unit, unit, value_text, words
 from timix_pl.reports.run import Run
 
 
@@ -22,11 +22,11 @@ _MI = "mutual_information/"
 _LEARNING = (
     _Spec("Loss", ("train/loss/*",), "unweighted terms and their weighted sum"),
     _Spec("Retrieval, mean recall", ("retrieval/mean_recall",), unit=Unit.share),
-    _Spec("Retrieval, image to text", ("retrieval/image_to_text/recall_*",), unit=Unit.share),
-    _Spec("Retrieval, text to image", ("retrieval/text_to_image/recall_*",), unit=Unit.share),
-    _Spec("Retrieval, median rank", ("retrieval/*/median_rank",), "lower is better"),
+    _Spec("Retrieval, image to text", ("retrieval/image_to_text/recall_*", "retrieval/image_to_text/map_*"), unit=Unit.share),
+    _Spec("Retrieval, text to image", ("retrieval/text_to_image/recall_*", "retrieval/text_to_image/map_*"), unit=Unit.share),
+    _Spec("Retrieval, median and mean rank", ("retrieval/*_rank",), "lower is better"),
     _Spec("Zero-shot classification", ("zero_shot/*",), unit=Unit.share),
-    _Spec("Grounding, per phrase", ("grounding/pointing", "grounding/localisation"), unit=Unit.share),
+    _Spec("Grounding, per phrase", ("grounding/pointing*", "grounding/localisation"), unit=Unit.share),
     _Spec("Grounding, per patch", ("grounding/patch_*",), unit=Unit.share),
     _Spec(
         "Mutual information, clean pairs", (f"{_MI}held_out", f"{_MI}train"), "lower bound on held-out pairs, nats", ceiling=f"{_MI}ceiling"
@@ -74,8 +74,13 @@ _NOT_DRAWN |= {f"{_MI}ceiling", f"{_MI}ceiling_mixed", "vqa/open/reachable"}
 def charts(run: Run) -> tuple[list[Chart], list[Chart]]:
     """The charts of a run: what it learned, and how it ran. A column that no chart knows gets one of its own, named after it."""
     rest = [name for name in run.history if name not in _NOT_DRAWN and not any(_matches(spec, name) for spec in _LEARNING + _RUNNING)]
-    others = tuple(_Spec(name, (name,), unit=Unit.number if name.startswith("train/") else unit(name)) for name in rest)
-    return _drawn(run, _LEARNING), _drawn(run, _RUNNING + others)
+    running = tuple(_Spec(name, (name,)) for name in rest if name.startswith("train/"))
+    learning = tuple(
+        _Spec(f"{Figure(name, 0).group}, {Figure(name, 0).label}", (name,), unit=unit(name))
+        for name in rest
+        if not name.startswith("train/")
+    )
+    return _drawn(run, _LEARNING + learning), _drawn(run, _RUNNING + running)
 
 
 def _drawn(run: Run, specs: tuple[_Spec, ...]) -> list[Chart]:

@@ -126,3 +126,5 @@ def test_probes_need_both_sets_with_the_same_class_folders(tmp_path, task, caplo
     class_folders(test, "c")
     with pytest.raises(DataError, match=r"must have the same class folders, and 1 are in one alone, the first of them c\."):
         build_evaluators(config(shards=test, **words), MODEL)
+    with pytest.raises(DataError, match=r"probe_train_shards=.*train is data\.zero_shot_shards too.*name another set"):
+        build_evaluators(config(shards=train, **words), MODEL)

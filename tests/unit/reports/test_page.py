@@ -170,7 +170,7 @@ def test_an_unknown_metric_gets_a_row_and_a_chart(run_dir):
     (run_dir / "evaluation.json").write_text(json.dumps({"step": 5, "metrics": {"mine/accuracy": 0.5}, "chance": {}}))
     page = _report(run_dir)
     assert "Mine accuracy 50.0% -" in page.text
-    assert page.count("svg", **{"aria-label": "mine/accuracy over steps"}) == 1
+    assert page.count("svg", **{"aria-label": "Mine, accuracy over steps"}) == 1
 
 
 def test_an_earlier_better_evaluation_is_named(run_dir):

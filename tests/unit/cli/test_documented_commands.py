@@ -93,8 +93,10 @@ def test_a_documented_command_line_is_accepted(line, typed, tmp_path, monkeypatc
         for word in words:
             if word.startswith("init="):
                 write_run(Path(word.partition("=")[2]))
+        for name in ("describe_cost", "describe_fine_tuning"):  # no matter of the command line, and most of the time
+            monkeypatch.setattr(build, name, lambda *args: "built")
         train.main([*words, "dry_run=true"])
-        assert "Parameters" in capsys.readouterr().out
+        assert capsys.readouterr().out.endswith("built\n")
     elif command == "timix-evaluate" and any(word.startswith("checkpoint=open_clip:") for word in words):
         monkeypatch.setattr(others, "evaluate_open_clip", recompose_others)
         evaluate.main(words)

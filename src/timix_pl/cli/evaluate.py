@@ -135,7 +135,7 @@ def _split(words: Sequence[str]) -> tuple[Path, dict[str, str] | None, list[str]
         if is_open_clip:
             overrides = [f"{key}={value}" for key in ("weights", "out") if (value := given.pop(key))] + overrides
         problems = [f"{key}={value}: only {TAKEN_BY[key]} takes it; leave it out" for key, value in given.items() if value]
-        if HEAT_MAP in re.split(r"[\W]+", "".join(tasks[-1:])):
+        if HEAT_MAP in re.split(r"\W+", "".join(tasks[-1:])):
             problems = [f"{tasks[-1]}: a heat map is drawn by itself: evaluation={HEAT_MAP} image=FILE text=PHRASE"]
         if problems:
             raise ConfigError(problems)

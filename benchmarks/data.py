@@ -27,14 +27,14 @@ import numpy as np
 import open_clip
 import torch
 
-from timix_pl.data.augment import crop_fills, crop_image, random_crop
-from timix_pl.data.decode import EncodedImage
-from timix_pl.data.index import build_manifest
+from timix_pl.data.images.augment import crop_fills, crop_image, random_crop
+from timix_pl.data.images.decode import EncodedImage
 from timix_pl.data.loader import Loader
 from timix_pl.data.order import BlendedOrder, SourceOrder
-from timix_pl.data.reader import ShardReader
-from timix_pl.data.training_set import Augmentation, SampleStream, TrainingSet
-from timix_pl.data.writer import ShardWriter
+from timix_pl.data.sets.training_set import Augmentation, SampleStream, TrainingSet
+from timix_pl.data.shards.index import build_manifest
+from timix_pl.data.shards.reader import ShardReader
+from timix_pl.data.shards.writer import ShardWriter
 
 IMAGE_SIZE_PX = 224
 SCALES = ((0.9, 1.0), (0.4, 1.0))

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timix_pl.data.index import MANIFEST_NAME, build_manifest
 from timix_pl.data.order import SourceOrder
-from timix_pl.data.shards import resolve_shards
+from timix_pl.data.shards.index import MANIFEST_NAME, build_manifest
+from timix_pl.data.shards.sources import resolve_shards
 
 
 def write_folder(folder: Path, num_shards: int, samples_per_shard: int) -> None:

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessor
 
-from timix_pl.data.decode import upright_rgb
-from timix_pl.data.evaluation_set import centre_crop
+from timix_pl.data.images.decode import upright_rgb
+from timix_pl.data.sets.evaluation_set import centre_crop
 from timix_pl.models.dual_encoder import DualEncoder
 
 SIDE_PX = 224

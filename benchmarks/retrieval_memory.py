@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.model import encode_images, encode_texts
 from timix_pl.evaluation.sharing import shared_ranking
 

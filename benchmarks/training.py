@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.data import make_shards
 from benchmarks.ready_made import open_clip_step_s, step_s
-from timix_pl.models import architectures
+from timix_pl.core import architectures
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.training.objective import Objective
 

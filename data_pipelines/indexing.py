@@ -13,7 +13,7 @@ from data_pipelines.parallel import parallel_map
 from data_pipelines.repeated_keys import RepeatedKeys, hash_keys
 from timix_pl.core.errors import DataError
 from timix_pl.core.words import counted
-from timix_pl.data.index import (
+from timix_pl.data.shards.index import (
     MANIFEST_NAME,
     Manifest,
     ShardFacts,
@@ -25,7 +25,7 @@ from timix_pl.data.index import (
     save_manifest,
     scan_shard,
 )
-from timix_pl.data.shards import resolve_shards
+from timix_pl.data.shards.sources import resolve_shards
 
 _MAX_LINES = 100
 
@@ -46,7 +46,7 @@ def index_shards(specs: Iterable[str], *, jobs: int = 1, force: bool = False, ac
         specs: folders, tars or patterns.
         jobs: processes.
         force: scan the others too.
-        accept_truncated: see ``timix_pl.data.index.index_shard``.
+        accept_truncated: see ``timix_pl.data.shards.index.index_shard``.
     Yields:
         Lines for people: what each holds, what the scans left out, and keys that several shards have.
     Raises:

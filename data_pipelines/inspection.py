@@ -14,12 +14,12 @@ from PIL import Image, UnidentifiedImageError
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region, Sample
 from timix_pl.core.words import counted
-from timix_pl.data.augment import usable_regions
-from timix_pl.data.decode import check_size, open_image
-from timix_pl.data.index import Manifest, load_facts
-from timix_pl.data.reader import BadSampleError, ShardReader
-from timix_pl.data.remote import gather_manifest
-from timix_pl.data.shards import resolve_shards
+from timix_pl.data.images.augment import usable_regions
+from timix_pl.data.images.decode import check_size, open_image
+from timix_pl.data.remote.shard import gather_manifest
+from timix_pl.data.shards.index import Manifest, load_facts
+from timix_pl.data.shards.reader import BadSampleError, ShardReader
+from timix_pl.data.shards.sources import resolve_shards
 
 QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from timix_pl.data.index import load_index
+from timix_pl.data.shards.index import load_index
 
 _MAX_HASHES = 1 << 24  # of 40 bytes at the peak of the search
 

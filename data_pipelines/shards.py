@@ -13,7 +13,7 @@ from data_pipelines.rows import Problem, Row
 from data_pipelines.stages import clean, load_images, take_part
 from timix_pl.core.errors import DataError
 from timix_pl.core.words import counted
-from timix_pl.data.writer import ShardWriter
+from timix_pl.data.shards.writer import ShardWriter
 
 SKIPPED_NAME = "skipped.jsonl"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.tiny import encoded_image
-from timix_pl.data.writer import ShardWriter
+from timix_pl.data.shards.writer import ShardWriter
 
 COLORS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220), "yellow": (230, 220, 40)}
 

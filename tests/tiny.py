@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from timix_pl.core.types import Batch, Region, RegionBatch
-from timix_pl.data.writer import ShardWriter
+from timix_pl.data.shards.writer import ShardWriter
 from timix_pl.models.dual_encoder import DualEncoder
 
 open_clip.add_model_config(Path(__file__).parent / "architectures")

@@ -5,8 +5,8 @@ from torch import nn
 
 from tests.tiny import GRID, IMAGE_SIZE_PX, random_captions, tiny_model
 from timix_pl.core.types import TaskBatch
-from timix_pl.data.reader import BadSampleError
-from timix_pl.data.task_set import TaskSet
+from timix_pl.data.sets.task_set import TaskSet
+from timix_pl.data.shards.reader import BadSampleError
 from timix_pl.models.fine_tuned import FineTuned, token_dim
 
 

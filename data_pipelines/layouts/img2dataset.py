@@ -12,7 +12,7 @@ from data_pipelines.files import require_folder
 from data_pipelines.layouts.folder import Group, group_files
 from data_pipelines.rows import Row
 from timix_pl.core.errors import DataError
-from timix_pl.data.tar_scan import IMAGE, JSON, TEXT, scan_tar
+from timix_pl.data.shards.tar_scan import IMAGE, JSON, TEXT, scan_tar
 
 KEPT_FIELDS = ("url", "status")
 

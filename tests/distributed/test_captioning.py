@@ -15,10 +15,10 @@ from tests.unit.evaluation.fakes import Items, OracleModel, item
 from tests.unit.training.running import trainer_for, weights_of
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.core.errors import DataError
-from timix_pl.data.caption_items import CaptionItems
 from timix_pl.data.datamodule import TaskDataModule
-from timix_pl.data.training_set import SampleStream
-from timix_pl.data.writer import ShardWriter
+from timix_pl.data.sets.caption_items import CaptionItems
+from timix_pl.data.sets.training_set import SampleStream
+from timix_pl.data.shards.writer import ShardWriter
 from timix_pl.evaluation.captioning import Captioning
 from timix_pl.models.caption_decoder import small_decoder
 from timix_pl.models.caption_tokenizers import CaptionsToTokens

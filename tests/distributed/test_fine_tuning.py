@@ -13,9 +13,9 @@ from tests.tiny import GRID, IMAGE_SIZE_PX, tiny_model
 from tests.unit.training.running import Rows, same, weights_of
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.data.datamodule import TaskDataModule
-from timix_pl.data.evaluation_set import EvaluationSet
-from timix_pl.data.questions import QuestionItems
-from timix_pl.data.training_set import SampleStream
+from timix_pl.data.sets.evaluation_set import EvaluationSet
+from timix_pl.data.sets.questions import QuestionItems
+from timix_pl.data.sets.training_set import SampleStream
 from timix_pl.evaluation.tasks import run_tasks
 from timix_pl.evaluation.vqa import Vqa
 from timix_pl.metrics.vqa import soft_targets

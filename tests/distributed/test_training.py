@@ -15,7 +15,7 @@ from tests.unit.training.running import Rows, same, training_module, weights_of
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.core.types import LossOutput
 from timix_pl.data.datamodule import PretrainDataModule
-from timix_pl.data.training_set import Augmentation, SampleStream
+from timix_pl.data.sets.training_set import Augmentation, SampleStream
 from timix_pl.mixing.timix import TiMix
 from timix_pl.training.callbacks.checkpoints import CheckpointsCallback
 from timix_pl.training.callbacks.mixing import MixingCallback

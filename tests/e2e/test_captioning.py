@@ -10,7 +10,7 @@ from tests.tiny import encoded_image, random_captions, random_pixels, write_shar
 from tests.tiny_decoder import write_decoder
 from timix_pl.cli.evaluate import main as evaluate
 from timix_pl.cli.train import main as train
-from timix_pl.data.writer import ShardWriter
+from timix_pl.data.shards.writer import ShardWriter
 from timix_pl.reports.figures import figures
 
 QUIET = ["trainer=cpu", "trainer.progress_bar=false", "trainer.log_every_n_steps=1", "trainer.num_threads=1", "data.num_workers=1"]

@@ -37,10 +37,10 @@ def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SAYS_HOW_MANY = """\
-from timix_pl.config import build
+from timix_pl.runs import evaluate
 from timix_pl.core.distributed import world_size
-run_tasks = build.run_tasks
-build.run_tasks = lambda *given: print(f"one of {world_size()} ranks", file=sys.stderr) or run_tasks(*given)
+run_tasks = evaluate.run_tasks
+evaluate.run_tasks = lambda *given: print(f"one of {world_size()} ranks", file=sys.stderr) or run_tasks(*given)
 """
 
 

@@ -15,10 +15,10 @@ import yaml
 from PIL import Image
 
 from tests.tiny import write_shards
+from timix_pl.building import trainer
 from timix_pl.cli.evaluate import main as evaluate
 from timix_pl.cli.train import main as train
-from timix_pl.config import build
-from timix_pl.data.index import write_manifest
+from timix_pl.data.shards.index import write_manifest
 
 SMALL = [
     "model=tiny",
@@ -262,7 +262,7 @@ def test_a_model_whose_flops_cannot_be_counted_trains_without_mfu(
     def fails(*arguments: object) -> None:
         raise RuntimeError("not on shapes alone")
 
-    monkeypatch.setattr(build, "count_flops", fails)
+    monkeypatch.setattr(trainer, "count_flops", fails)
     train(arguments(shards, tmp_path / "run", "trainer.max_steps=2", "evaluation.tasks=[]", "trainer.peak_tflops=0.1"))
     assert "train/mfu is left out: the FLOPs of timix-tiny cannot be counted (not on shapes alone)" in caplog.text
     (*_, row) = rows(tmp_path / "run")

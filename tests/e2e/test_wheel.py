@@ -68,7 +68,7 @@ def test_a_run_is_composed_from_the_installed_choices_and_a_folder_of_ones_own(r
 
 
 def test_the_installed_package_is_the_one_that_ran(run):
-    code = "import timix_pl.config.folder as folder; print(folder.conf_dir())"
+    code = "import timix_pl.config.conf_dir as folder; print(folder.conf_dir())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=run.elsewhere, env=os.environ | {"PYTHONPATH": str(run.site)}, capture_output=True, text=True
     )

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.tiny import encoded_image, random_pixels
-from timix_pl.data.augment import crop_fills, random_crop
-from timix_pl.data.decode import EncodedImage
-from timix_pl.data.reader import BadSampleError
+from timix_pl.data.images.augment import crop_fills, random_crop
+from timix_pl.data.images.decode import EncodedImage
+from timix_pl.data.shards.reader import BadSampleError
 
 EXIF = Image.Exif()
 EXIF[0x0112] = 6

@@ -15,7 +15,7 @@ from timix_pl.core.files import nearest_path
 from timix_pl.core.launched import rank_at_start
 
 if TYPE_CHECKING:
-    from timix_pl.config.evaluated import Evaluated, EvaluatedModel
+    from timix_pl.runs.evaluate import Evaluated, EvaluatedModel
 
 HEAT_MAP = "heat_map"
 OPEN_CLIP = "open_clip:"
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         from timix_pl.cli.logs import show_logs
         from timix_pl.config.compose import recompose
-        from timix_pl.config.init import run_dir_of
+        from timix_pl.config.saved import run_dir_of
 
         if rank_at_start() == 0:
             show_logs()
@@ -78,13 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _evaluate(checkpoint: Path, overrides: Sequence[str]) -> None:
-    from timix_pl.config.build import evaluate
+    from timix_pl.runs.evaluate import evaluate
 
     _show(evaluate(checkpoint, overrides))
 
 
 def _evaluate_open_clip(name: str, words: Sequence[str]) -> None:
-    from timix_pl.config.others import evaluate_open_clip
+    from timix_pl.runs.evaluate_open_clip import evaluate_open_clip
 
     _show(evaluate_open_clip(name, words))
 
@@ -102,7 +102,7 @@ def _show(evaluated: Evaluated | EvaluatedModel) -> None:
 
 
 def _draw(checkpoint: Path, photo: dict[str, str], overrides: Sequence[str]) -> None:
-    from timix_pl.config.heat_map import draw_heat_map
+    from timix_pl.runs.heat_map import draw_heat_map
 
     out = Path(photo["out"]) if photo["out"] else None
     if rank_at_start() == 0:

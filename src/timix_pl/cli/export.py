@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         checkpoint, outs = _read(parsed.overrides)
 
         from timix_pl.cli.logs import show_logs
-        from timix_pl.config.trained import export_checkpoint
+        from timix_pl.runs.export import export_checkpoint
 
         show_logs()
         export_checkpoint(checkpoint, outs)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from timix_pl.cli.arguments import parse, parser
 from timix_pl.cli.errors import clean_exit
-from timix_pl.config.folder import groups
+from timix_pl.config.conf_dir import groups
 from timix_pl.config.options import schema_options
 from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError
 from timix_pl.core.launched import launched
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _start(jobs: list[Job], *, sweep: bool) -> None:
     """Run checked jobs: here, in processes of their own, or on a cluster."""
     from timix_pl.config.schema import LauncherKind
-    from timix_pl.config.validate import shard_problems
+    from timix_pl.runs.check_shards import shard_problems
 
     cfgs, first = [job.cfg for job in jobs], jobs[0].cfg
     training = [cfg for cfg in cfgs if not cfg.dry_run]
@@ -141,9 +141,10 @@ def _nothing_to_save() -> Iterator[None]:
 
 def _run(cfg: RootConfig) -> None:
     from timix_pl.cli.logs import show_logs
-    from timix_pl.config.build import dry_run, train
     from timix_pl.core.distributed import rank
     from timix_pl.reports.table import results_table
+    from timix_pl.runs.dry_run import dry_run
+    from timix_pl.runs.train import train
 
     show_logs()
     if cfg.dry_run:

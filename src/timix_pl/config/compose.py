@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
-from timix_pl.config.folder import conf_dir
-from timix_pl.config.init import adopt_init
+from timix_pl.config.conf_dir import conf_dir
 from timix_pl.config.options import nearest, schema_options
+from timix_pl.config.saved import adopt_init
 from timix_pl.config.schema import MixingKind, RootConfig
 from timix_pl.config.store import register_schema
 from timix_pl.config.validate import TASKS, is_used, problems, task_problems, unused_options

@@ -2,7 +2,7 @@
 
 from itertools import groupby
 
-from timix_pl.config.folder import groups
+from timix_pl.config.conf_dir import groups
 from timix_pl.config.options import Option, schema_options
 from timix_pl.config.ranges import RANGES
 

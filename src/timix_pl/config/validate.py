@@ -27,9 +27,7 @@ from timix_pl.config.schema import (
     TunedTowers,
     VqaKind,
 )
-from timix_pl.core.errors import DataError
-from timix_pl.data.shards import is_image_folder, resolve_shards
-from timix_pl.models.architectures import known_architectures
+from timix_pl.core.architectures import known_architectures
 
 TASKS = ("retrieval", "zero_shot", "grounding", "carry_over", "linear_probe", "knn", "noise", "mutual_information", "vqa", "captioning")
 SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards", "probe_train_shards", "noise_shards")
@@ -91,22 +89,6 @@ def unused_options(cfg: RootConfig, typed: Set[str] = frozenset()) -> list[str]:
 def is_used(cfg: RootConfig, key: str) -> bool:
     """Whether an option plays a part, as far as ``USED`` tells."""
     return all(_value(cfg, decisive) in values for keys, decisive, values in USED if key.startswith(keys) and key != decisive)
-
-
-def shard_problems(cfg: RootConfig) -> list[str]:
-    """Local shards that are not there. For a start alone: no file is looked at before that."""
-    found = []
-    for name in SHARDS:
-        spec = getattr(cfg.data, name)
-        if spec is None or cfg.data.prepare is not None or "://" in str(spec) or "pipe:" in str(spec):
-            continue
-        if name in LABELLED_SHARDS and is_image_folder(spec):
-            continue
-        try:
-            resolve_shards(spec, f"data.{name}")
-        except DataError as error:
-            found.append(str(error))
-    return found
 
 
 def task_problems(cfg: RootConfig) -> list[str]:

@@ -11,9 +11,9 @@ from torch.utils.data import Sampler
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.core.errors import RunError
 from timix_pl.data.loader import Loader
-from timix_pl.data.resampled import ResampledSet, ResampledShards
-from timix_pl.data.task_set import TaskItems, TaskSet
-from timix_pl.data.training_set import SampleStream, TrainingSet
+from timix_pl.data.sets.resampled import ResampledSet, ResampledShards
+from timix_pl.data.sets.task_set import TaskItems, TaskSet
+from timix_pl.data.sets.training_set import SampleStream, TrainingSet
 
 LOADING = {"global_batch_size", "max_steps", "seed", "num_workers", "prefetch_batches", "allow_changed"}
 """Options of every data module; the others are those of its data set."""
@@ -117,7 +117,7 @@ class PretrainDataModule(StepDataModule):
         pairs, regions: see :class:`StepDataModule`.
         tokenizer: captions to tokens.
         loading: the options of :class:`StepDataModule`.
-        options: see :class:`timix_pl.data.training_set.TrainingSet`.
+        options: see :class:`timix_pl.data.sets.training_set.TrainingSet`.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class TaskDataModule(StepDataModule):
     Args:
         samples: the stream of images.
         task_items: what is learnt of them.
-        options: of :class:`StepDataModule`, and of :class:`timix_pl.data.task_set.TaskSet`.
+        options: of :class:`StepDataModule`, and of :class:`timix_pl.data.sets.task_set.TaskSet`.
     """
 
     def __init__(self, samples: SampleStream, task_items: TaskItems, **options: Any):

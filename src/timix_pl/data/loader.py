@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from timix_pl.core.errors import TimixError
 from timix_pl.core.processes import end_with_parent
-from timix_pl.data.transport import used_here
+from timix_pl.data.remote.transport import used_here
 
 _PRELOADED = ["torch", "open_clip"]
 """What takes long to import; workers of a fork server find it imported."""

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import integer
 from timix_pl.core.types import EvaluationResult, Windows
-from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.batches import EvaluationBatch, map_batches, require_captions
 from timix_pl.evaluation.model import DualEncoderLike, evaluating
 from timix_pl.evaluation.results import named

@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import EvaluationResult
-from timix_pl.data.evaluation_set import EvaluationItem
-from timix_pl.data.patch_labels import boxes_by_phrase, patch_labels
+from timix_pl.data.sets.evaluation_set import EvaluationItem
+from timix_pl.data.sets.patch_labels import boxes_by_phrase, patch_labels
 from timix_pl.evaluation.batches import EvaluationBatch, map_batches
 from timix_pl.evaluation.model import DualEncoderLike, evaluating
 from timix_pl.evaluation.results import named

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
-from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.batches import EvaluationBatch
 from timix_pl.evaluation.model import DualEncoderLike, encode_images
 

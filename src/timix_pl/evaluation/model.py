@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from timix_pl.core.distributed import gather_rows
-from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.batches import EvaluationBatch, map_batches
 from timix_pl.evaluation.sharing import over_ranks
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from timix_pl.core.types import EvaluationResult
-from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.model import DualEncoderLike, evaluating
 from timix_pl.evaluation.pairs import EncodedPairs, encode_pairs
 from timix_pl.evaluation.results import named

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import EvaluationResult
-from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.model import DualEncoderLike, evaluating
 from timix_pl.evaluation.pairs import encode_pairs
 from timix_pl.evaluation.results import named

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import permutation, seed_of
-from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.batches import EvaluationBatch, map_batches
 from timix_pl.evaluation.model import DualEncoderLike
 from timix_pl.metrics.contrastive import pair_losses

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.data.sets.evaluation_set import EvaluationItem
 
 NUM_QUERIES = 8
 NUM_FOUND = 5

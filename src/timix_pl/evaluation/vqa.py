@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import EvaluationResult
-from timix_pl.data.evaluation_set import EvaluationItem
-from timix_pl.data.questions import Question, questions_of, shortened
-from timix_pl.data.reader import BadSampleError
+from timix_pl.data.sets.evaluation_set import EvaluationItem
+from timix_pl.data.sets.questions import Question, questions_of, shortened
+from timix_pl.data.shards.reader import BadSampleError
 from timix_pl.evaluation.batches import EvaluationBatch, map_batches
 from timix_pl.evaluation.model import evaluating
 from timix_pl.evaluation.results import named

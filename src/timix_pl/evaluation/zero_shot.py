@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import EvaluationResult
-from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.labels import label_reader
 from timix_pl.evaluation.model import DualEncoderLike, encode_images, encode_texts, evaluating
 from timix_pl.evaluation.results import named

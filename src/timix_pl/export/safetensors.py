@@ -12,7 +12,7 @@ from timix_pl.export.open_clip import write_architecture
 from timix_pl.export.trained_model import TrainedModel
 from timix_pl.export.writing import Written, save_tensors, write_json
 from timix_pl.models.dual_encoder import DualEncoder
-from timix_pl.models.towers import open_clip_config
+from timix_pl.models.open_clip import open_clip_config
 
 CONFIG, WEIGHTS, ARCHITECTURE = "config.json", "model.safetensors", "architecture"
 

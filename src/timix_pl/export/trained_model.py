@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from timix_pl.core.errors import ShapeError
-from timix_pl.data.decode import upright_rgb
-from timix_pl.data.evaluation_set import centre_crop
+from timix_pl.data.images.decode import upright_rgb
+from timix_pl.data.sets.evaluation_set import centre_crop
 from timix_pl.models.dual_encoder import DualEncoder
 
 Images = Image.Image | Sequence[Image.Image] | UInt8[Tensor, "B 3 H W"]

@@ -11,11 +11,11 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from timix_pl.config.resources import gpus_per_node
 from timix_pl.config.schema import LauncherConfig, RootConfig
 from timix_pl.config.sweep import Job, words_of_a_rank
 from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, RunError
 from timix_pl.core.files import missing_folders, remove_empty
+from timix_pl.runs.slurm_resources import gpus_per_node
 
 POLL_S = 5
 UNFINISHED = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "PREEMPTED", "REQUEUED", "RESIZING", "SUSPENDED", "STOPPED")

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from timix_pl.core.errors import ModelError
 from timix_pl.core.types import MixPlan, RegionBatch
+from timix_pl.models.image_tower import ImageTower
+from timix_pl.models.open_clip import create_open_clip
 from timix_pl.models.patch_dropout import PatchDropout
 from timix_pl.models.patch_text_alignment import PatchTextAlignment
-from timix_pl.models.towers import ImageTower, TextTower, create_open_clip
+from timix_pl.models.text_tower import TextTower
 
 
 class Mixing(Protocol):

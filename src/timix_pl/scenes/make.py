@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from timix_pl.core.errors import ConfigError, DataError
-from timix_pl.data.writer import ShardWriter
+from timix_pl.data.shards.writer import ShardWriter
 from timix_pl.scenes.render import encode_jpeg, render
 from timix_pl.scenes.samples import draw_sample
 from timix_pl.scenes.vocabulary import KINDS

@@ -16,9 +16,9 @@ from timix_pl import __version__
 from timix_pl.cli import evaluate, export, train
 from timix_pl.cli.errors import clean_exit
 from timix_pl.config.compose import compose
-from timix_pl.config.evaluated import EvaluatedModel
 from timix_pl.core.errors import ConfigError, DataError
 from timix_pl.core.types import EvaluationResult
+from timix_pl.runs.evaluate import EvaluatedModel
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ except SystemExit as ended: print(ended.code, sorted({{"torch", "open_clip", "li
 
 def test_several_formats_go_into_folders_of_their_own(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("timix_pl.config.trained.export_checkpoint", lambda checkpoint, outs: asked.append(outs))
+    monkeypatch.setattr("timix_pl.runs.export.export_checkpoint", lambda checkpoint, outs: asked.append(outs))
     export.main([f"checkpoint={tmp_path}", "format=[open_clip, hf]", "out=a"])
     export.main([f"checkpoint={tmp_path}", "out=a", "format=[onnx]"])
     assert asked == [{"open_clip": Path("a/open_clip"), "hf": Path("a/hf")}, {"onnx": Path("a")}]
@@ -230,7 +230,7 @@ def test_a_model_of_open_clip_goes_to_the_same_evaluations(tmp_path, monkeypatch
         result = EvaluationResult({"retrieval/mean_recall": 0.5}, {})
         return EvaluatedModel(f"open_clip:{name}", "w.pt", Path("out"), {"retrieval": {"num_samples": 7}}, result, None)
 
-    monkeypatch.setattr("timix_pl.config.others.evaluate_open_clip", evaluate_open_clip)
+    monkeypatch.setattr("timix_pl.runs.evaluate_open_clip.evaluate_open_clip", evaluate_open_clip)
     monkeypatch.chdir(tmp_path)
     evaluate.main(["checkpoint=open_clip:ViT-B-32", "weights=w.pt", "evaluation=retrieval", "data.val_shards=x"])
     assert asked == [("ViT-B-32", ["weights=w.pt", "evaluation.tasks=[retrieval]", "data.val_shards=x"])]

@@ -14,11 +14,13 @@ from omegaconf import OmegaConf
 
 from tests.commands import REPOSITORY, SCRIPTS
 from timix_pl.cli import evaluate, train
-from timix_pl.config import build, heat_map, others
 from timix_pl.config.compose import compose, recompose
-from timix_pl.config.evaluated import Evaluated, EvaluatedModel
-from timix_pl.config.folder import conf_dir
+from timix_pl.config.conf_dir import conf_dir
 from timix_pl.core.types import EvaluationResult
+from timix_pl.runs import dry_run as dry_run_module
+from timix_pl.runs import evaluate as evaluate_run
+from timix_pl.runs import evaluate_open_clip, heat_map
+from timix_pl.runs.evaluate import Evaluated, EvaluatedModel
 
 DOCUMENTS = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")]
 COMMAND = re.compile(rf"^(?:\w+=\S* )*(?:{'|'.join(SCRIPTS)})\b.*")
@@ -94,18 +96,18 @@ def test_a_documented_command_line_is_accepted(line, typed, tmp_path, monkeypatc
             if word.startswith("init="):
                 write_run(Path(word.partition("=")[2]))
         for name in ("describe_cost", "describe_fine_tuning"):  # no matter of the command line, and most of the time
-            monkeypatch.setattr(build, name, lambda *args: "built")
+            monkeypatch.setattr(dry_run_module, name, lambda *args: "built")
         train.main([*words, "dry_run=true"])
         assert capsys.readouterr().out.endswith("built\n")
     elif command == "timix-evaluate" and any(word.startswith("checkpoint=open_clip:") for word in words):
-        monkeypatch.setattr(others, "evaluate_open_clip", recompose_others)
+        monkeypatch.setattr(evaluate_open_clip, "evaluate_open_clip", recompose_others)
         evaluate.main(words)
     elif command == "timix-evaluate" and "--help" not in words:
         (checkpoint,) = [Path(word.partition("=")[2]) for word in words if word.startswith("checkpoint=")]
         write_run(checkpoint.parent.parent if checkpoint.suffix else checkpoint)
         if checkpoint.suffix:
             checkpoint.touch()
-        monkeypatch.setattr(build, "evaluate", recompose_only)
+        monkeypatch.setattr(evaluate_run, "evaluate", recompose_only)
         monkeypatch.setattr(heat_map, "draw_heat_map", draw_nothing)
         evaluate.main(words)
     else:

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from timix_pl.config.compose import compose, recompose, search_path_override, tasks_override
-from timix_pl.config.folder import conf_dir, groups
+from timix_pl.config.conf_dir import conf_dir, groups
 from timix_pl.core.errors import ConfigError, RunError
 
 DEMO = ["experiment=demo"]

@@ -8,9 +8,9 @@ import torch
 from tests.tiny import GRID, IMAGE_SIZE_PX, write_shards
 from timix_pl.core.errors import DataError, RunError
 from timix_pl.data.datamodule import PretrainDataModule
-from timix_pl.data.resampled import ResampledShards
-from timix_pl.data.training_set import SampleStream
-from timix_pl.data.writer import ShardWriter
+from timix_pl.data.sets.resampled import ResampledShards
+from timix_pl.data.sets.training_set import SampleStream
+from timix_pl.data.shards.writer import ShardWriter
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import tarfile
 import pytest
 
 from data_pipelines.cli import main
-from timix_pl.data.index import load_index
-from timix_pl.data.shards import resolve_shards
-from timix_pl.data.writer import ShardWriter
+from timix_pl.data.shards.index import load_index
+from timix_pl.data.shards.sources import resolve_shards
+from timix_pl.data.shards.writer import ShardWriter
 
 COMMANDS = ["flickr", "coco", "visual-genome", "table", "img2dataset", "folder", "index", "inspect"]
 

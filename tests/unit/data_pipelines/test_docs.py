@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipelines.cli import main
-from timix_pl.data.writer import ShardWriter
+from timix_pl.data.shards.writer import ShardWriter
 
 DOC = Path(__file__).parents[3] / "docs" / "your_own_data.md"
 BLOCKS = re.findall(r"```bash\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)

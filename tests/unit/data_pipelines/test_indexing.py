@@ -20,10 +20,10 @@ from data_pipelines.cli import main
 from data_pipelines.parallel import parallel_map
 from data_pipelines.repeated_keys import RepeatedKeys, hash_keys
 from timix_pl.core.errors import DataError
-from timix_pl.data import index as index_module
-from timix_pl.data.index import build_manifest, load_index
-from timix_pl.data.reader import ShardReader
-from timix_pl.data.shards import resolve_shards
+from timix_pl.data.shards import index as index_module
+from timix_pl.data.shards.index import build_manifest, load_index
+from timix_pl.data.shards.reader import ShardReader
+from timix_pl.data.shards.sources import resolve_shards
 
 
 def write_tar(path, *keys):

@@ -14,8 +14,8 @@ from PIL import Image
 from data_pipelines.cli import main
 from data_pipelines.inspection import inspect_shards
 from timix_pl.core.types import Region
-from timix_pl.data import index as index_module
-from timix_pl.data.writer import ShardWriter
+from timix_pl.data.shards import index as index_module
+from timix_pl.data.shards.writer import ShardWriter
 
 BOX = (0.25, 0.5, 0.75, 1.0)
 

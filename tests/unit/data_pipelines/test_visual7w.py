@@ -9,7 +9,7 @@ from data_pipelines.layouts.visual7w import read_visual7w
 from data_pipelines.layouts.vqa2 import read_vqa2
 from data_pipelines.shards import make_shards
 from timix_pl.core.errors import DataError
-from timix_pl.data.questions import Question, questions_of
+from timix_pl.data.sets.questions import Question, questions_of
 
 
 def pair(image_id, number):

@@ -6,7 +6,7 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.types import Region
-from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.data.sets.evaluation_set import EvaluationItem
 
 
 def item(number, captions=(), regions=(), **extra):

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.unit.evaluation.fakes import Items
 from timix_pl.core.types import MixPlan
-from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.mutual_information import MutualInformation
 from timix_pl.mixing.mixup import Mixup
 

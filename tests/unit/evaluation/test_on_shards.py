@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from timix_pl.data.evaluation_set import EvaluationSet
+from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.evaluation.grounding import Grounding
 from timix_pl.evaluation.retrieval import Retrieval
 from timix_pl.evaluation.tasks import run_tasks

@@ -11,7 +11,7 @@ from tests.unit.evaluation.fakes import Items
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import permutation
 from timix_pl.core.types import MixPlan
-from timix_pl.data.evaluation_set import EvaluationItem
+from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.mutual_information import MutualInformation
 from timix_pl.evaluation.noise import Noise
 from timix_pl.mixing.timix import TiMix

@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.unit.evaluation.fakes import Items, item
 from timix_pl.core.errors import DataError
-from timix_pl.data.reader import BadSampleError
+from timix_pl.data.shards.reader import BadSampleError
 from timix_pl.evaluation.vqa import Vqa
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from tests import tiny
 from timix_pl.export.model_card import Result, RunFacts
 from timix_pl.export.trained_model import TrainedModel
 from timix_pl.models.dual_encoder import DualEncoder
-from timix_pl.models.towers import open_clip_config
+from timix_pl.models.open_clip import open_clip_config
 
 open_clip.add_model_config(tiny.Path(tiny.__file__).parent / "architectures")
 

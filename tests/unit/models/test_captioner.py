@@ -6,7 +6,7 @@ import torch
 from tests.tiny import random_images, tiny_model
 from tests.unit.training.running import fit
 from timix_pl.core.types import TaskBatch
-from timix_pl.data.caption_items import CaptionItems
+from timix_pl.data.sets.caption_items import CaptionItems
 from timix_pl.models.caption_decoder import small_decoder
 from timix_pl.models.caption_tokenizers import CaptionsToTokens
 from timix_pl.models.captioner import Captioner

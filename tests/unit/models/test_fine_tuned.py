@@ -8,7 +8,7 @@ from tests.tiny import GRID, random_captions, random_images, tiny_model
 from tests.tiny_task import Lengths
 from timix_pl.core.errors import ModelError
 from timix_pl.models.fine_tuned import token_dim
-from timix_pl.models.towers import TextTower
+from timix_pl.models.text_tower import TextTower
 
 
 def trained(model):

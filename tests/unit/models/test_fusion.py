@@ -5,7 +5,7 @@ import torch
 
 from tests.tiny import random_images, tiny_model
 from timix_pl.core.types import TaskBatch
-from timix_pl.data.questions import Question, QuestionItems
+from timix_pl.data.sets.questions import Question, QuestionItems
 from timix_pl.metrics.vqa import soft_targets
 from timix_pl.models.fusion import VqaModel
 

@@ -11,7 +11,7 @@ from timix_pl.mixing.groups import mixed_rows
 from timix_pl.mixing.step import MixStep
 from timix_pl.mixing.timix import TiMix
 from timix_pl.models.dual_encoder import DualEncoder
-from timix_pl.models.towers import ImageTower
+from timix_pl.models.image_tower import ImageTower
 
 OPEN_CLIP = {
     "class token": {},

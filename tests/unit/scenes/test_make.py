@@ -11,8 +11,8 @@ import pytest
 
 from tests.unit.scenes.shards import FEW, all_bytes, make, read_split
 from timix_pl.core.errors import ConfigError, DataError
-from timix_pl.data.index import build_manifest
-from timix_pl.data.shards import resolve_shards
+from timix_pl.data.shards.index import build_manifest
+from timix_pl.data.shards.sources import resolve_shards
 from timix_pl.scenes import make as make_module
 from timix_pl.scenes.render import render
 from timix_pl.scenes.samples import draw_sample

@@ -14,7 +14,7 @@ from tests.unit.training.running import AtEachStep, fit, ready_batches, same, tr
 from timix_pl.core.errors import RunError
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.datamodule import PretrainDataModule
-from timix_pl.data.training_set import Augmentation, SampleStream
+from timix_pl.data.sets.training_set import Augmentation, SampleStream
 from timix_pl.mixing.timix import TiMix
 from timix_pl.training.callbacks.checkpoints import CheckpointsCallback, newest_whole_checkpoint
 from timix_pl.training.callbacks.evaluation import EvaluationCallback

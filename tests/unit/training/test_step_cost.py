@@ -6,8 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.tiny import GRID, random_images, random_pairs, random_regions, tiny_model
 from timix_pl.core.types import TaskBatch
-from timix_pl.data.caption_items import CaptionItems
-from timix_pl.data.questions import Question, QuestionItems
+from timix_pl.data.sets.caption_items import CaptionItems
+from timix_pl.data.sets.questions import Question, QuestionItems
 from timix_pl.metrics.vqa import soft_targets
 from timix_pl.mixing.cutmix import CutMix
 from timix_pl.mixing.mixgen import MixGen

@@ -14,8 +14,8 @@ from torch import Tensor
 from timix_pl.core.errors import TimixError
 from timix_pl.core.files import atomic_path
 from timix_pl.core.types import Batch
-from timix_pl.data.evaluation_set import EvaluationSet
-from timix_pl.data.patch_labels import boxes_by_phrase
+from timix_pl.data.sets.evaluation_set import EvaluationSet
+from timix_pl.data.sets.patch_labels import boxes_by_phrase
 from timix_pl.metrics.grounding import pointing_hits
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.module import MixNow, PretrainModule

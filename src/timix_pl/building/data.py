@@ -1,0 +1,169 @@
+"""From the configuration to data: what is prepared, streams, data modules and evaluation sets."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from timix_pl.config.schema import DataKind, Prepare, Remote, RootConfig
+from timix_pl.core.randomness import seed_of
+from timix_pl.data.datamodule import PretrainDataModule
+from timix_pl.data.remote.shard import RemoteAccess
+from timix_pl.data.sets.evaluation_set import EvaluationSet
+from timix_pl.data.sets.image_folder import ImageFolder
+from timix_pl.data.sets.resampled import ResampledShards
+from timix_pl.data.sets.training_set import Augmentation, SampleStream
+from timix_pl.data.shards.sources import is_image_folder
+from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.fine_tuned import AnyModel
+
+log = logging.getLogger(__name__)
+
+
+def prepare_data(cfg: RootConfig) -> None:
+    """Make what the configuration asks for (scenes, shards of published files) and set the shard keys that follow from it."""
+    data = cfg.data
+    if data.kind == DataKind.scenes:
+        from timix_pl.scenes.make import make_scenes
+
+        parameters: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(data.scenes))  # type: ignore[assignment]
+        folder = Path(data.cache_dir) / f"scenes-{seed_of(json.dumps(parameters, sort_keys=True)) & 0xFFFFFFFF:08x}"
+        make_scenes(folder, **parameters)
+        for key, split in (("train", "train"), ("val", "val"), ("region", "regions"), ("zero_shot", "zero_shot")):
+            if getattr(data, f"{key}_shards") is None:  # an evaluation may have been given other data
+                setattr(data, f"{key}_shards", str(folder / split))
+    elif data.prepare is not None:
+        from data_pipelines import prepare_flickr8k, prepare_visual7w
+
+        prepare = {Prepare.flickr8k: prepare_flickr8k, Prepare.visual7w: prepare_visual7w}[data.prepare]
+        prepare(cfg.real_data_dir, data.cache_dir)
+
+
+def remote_access(cfg: RootConfig) -> RemoteAccess:
+    """How shards at URLs are read."""
+    data = cfg.data
+    cache_dir = Path(data.shard_cache_dir) if data.shard_cache_dir is not None else Path(data.cache_dir) / "shards"
+    return RemoteAccess(cache_dir.absolute(), int(data.shard_cache_gb * 1e9), data.remote == Remote.cache)
+
+
+def build_stream(cfg: RootConfig, name: str) -> SampleStream:
+    """The stream of ``data.NAME_shards``; what its index leaves out is counted in the log."""
+    key = f"data.{name}_shards"
+    stream = SampleStream(
+        getattr(cfg.data, f"{name}_shards"),
+        key=key,
+        seed=cfg.seed,
+        name=name,
+        window_shards=cfg.data.shuffle_window_shards,
+        max_image_mb=cfg.data.max_image_mb,
+        access=remote_access(cfg),
+    )
+    if stream.num_problems:
+        log.warning(
+            "%s: %d things in the shards are left out (samples without an image, doubled members, tars cut off); "
+            "'timix-data index SHARDS' lists them",
+            key,
+            stream.num_problems,
+        )
+    return stream
+
+
+def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
+    """The data module, with the number of steps of the run.
+
+    Raises:
+        DataError: missing shards.
+    """
+    data, pta = cfg.data, cfg.pta
+    pairs: SampleStream | ResampledShards
+    pairs = (
+        ResampledShards(data.train_shards, key="data.train_shards", seed=cfg.seed, access=remote_access(cfg), allow_pipe=data.allow_pipe)
+        if data.kind == DataKind.stream
+        else build_stream(cfg, "train")
+    )
+    regions = build_stream(cfg, "region") if pta.enabled else None
+    return PretrainDataModule(
+        pairs,
+        regions,
+        model.tokenizer,
+        max_steps=num_steps(cfg, pairs.num_samples or 0),
+        region_batch_size=pta.batch_size,
+        region_every_n_steps=pta.every_n_steps,
+        max_phrases=data.max_phrases,
+        phrase_template=data.phrase_template,
+        min_cover=pta.min_cover,
+        negative_frac=pta.negative_frac,
+        caption_positive=pta.caption_positive,
+        **loading_options(cfg),
+        **image_options(cfg, model),
+    )
+
+
+def loading_options(cfg: RootConfig) -> dict[str, Any]:
+    """Options that all data modules have."""
+    data = cfg.data
+    return {
+        "global_batch_size": data.global_batch_size,
+        "seed": cfg.seed,
+        "num_workers": data.num_workers,
+        "prefetch_batches": data.prefetch_batches,
+        "allow_changed": data.allow_changed,
+    }
+
+
+def image_options(cfg: RootConfig, model: DualEncoder) -> dict[str, Any]:
+    """How training images become rows of a batch."""
+    augmentation = cfg.data.augmentation
+    return {
+        "image_size_px": model.image_size_px,
+        "patch_grid": model.patch_grid,
+        "augmentation": Augmentation(
+            tuple(augmentation.scale),  # type: ignore[arg-type]
+            tuple(augmentation.ratio),  # type: ignore[arg-type]
+            augmentation.flip,
+            tuple(augmentation.color_jitter),  # type: ignore[arg-type]
+            augmentation.color_jitter_prob,
+            augmentation.gray_prob,
+        ),
+        "max_image_px": cfg.data.max_image_px,
+    }
+
+
+def num_steps(cfg: RootConfig, num_pairs: int) -> int:
+    """Steps of the whole run; ``trainer.max_epochs`` counts passes over ``num_pairs``, or over ``data.epoch_samples``."""
+    epochs, epoch_samples = cfg.trainer.max_epochs or 0.0, cfg.data.epoch_samples or num_pairs
+    return cfg.trainer.max_steps or max(1, round(epochs * epoch_samples / cfg.data.global_batch_size))
+
+
+def evaluation_set(cfg: RootConfig, name: str, model: AnyModel) -> EvaluationSet | None:
+    """The samples of ``data.NAME_shards``, or None where that is not set. Grounding falls back to validation shards that have boxes."""
+    shards = getattr(cfg.data, f"{name}_shards")
+    if shards is None and name == "grounding":
+        found = evaluation_set(cfg, "val", model)
+        return found if found is not None and found.has_regions() else None
+    if shards is None:
+        return None
+    return EvaluationSet(
+        shards,
+        model.image_size_px,
+        key=f"data.{name}_shards",
+        max_image_px=cfg.data.max_image_px,
+        max_image_mb=cfg.data.max_image_mb,
+        access=remote_access(cfg),
+    )
+
+
+def labelled_set(cfg: RootConfig, name: str, model: AnyModel) -> EvaluationSet | ImageFolder | None:
+    """``evaluation_set`` of labelled images, which may also be a folder whose sub-folders are the classes."""
+    shards = getattr(cfg.data, f"{name}_shards")
+    if not is_image_folder(shards):
+        return evaluation_set(cfg, name, model)
+    return ImageFolder(
+        shards,
+        model.image_size_px,
+        key=f"data.{name}_shards",
+        max_image_px=cfg.data.max_image_px,
+        max_image_mb=cfg.data.max_image_mb,
+    )

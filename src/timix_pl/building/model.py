@@ -1,0 +1,92 @@
+"""From the configuration to the dual encoder, and what the model rules out."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from timix_pl.building.checkpoints import load_weights as load_checkpoint
+from timix_pl.config.schema import LossKind, MixingKind, RootConfig, Strategy
+from timix_pl.config.validate import mixing_level
+from timix_pl.core.errors import ConfigError
+from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.fine_tuned import AnyModel
+
+
+def build_model(cfg: RootConfig, device: str = "cpu", *, load_weights: bool = True) -> DualEncoder:
+    """The dual encoder with its PTA head; ``load_weights=False`` where a checkpoint's weights follow and pretrained ones are not needed."""
+    sigmoid = cfg.loss.kind == LossKind.siglip
+    return DualEncoder.create(
+        cfg.model.architecture,
+        pretrained=cfg.model.pretrained,
+        text_model=cfg.model.text_model,
+        text_pretrained=cfg.model.text_pretrained,
+        image_size_px=cfg.model.image_size_px,
+        context_length=cfg.model.context_length,
+        pta_block=cfg.pta.block,
+        pta_hidden_dim=cfg.pta.hidden_dim,
+        with_pta=cfg.pta.enabled,
+        pta_grad=cfg.pta.grad,
+        init_logit_scale=cfg.model.init_logit_scale or (10.0 if sigmoid else 1 / 0.07),
+        max_logit_scale=cfg.model.max_logit_scale,
+        init_logit_bias=-10.0 if sigmoid else None,
+        mixing_level=mixing_level(cfg.mixing.level) if cfg.mixing.kind != MixingKind.none else None,
+        patch_dropout=cfg.model.patch_dropout,
+        load_weights=load_weights,
+        device=device,
+    )
+
+
+def load_encoder(cfg: RootConfig, checkpoint: Path) -> tuple[DualEncoder, int]:
+    """The dual encoder of a pre-training run as a checkpoint holds it, and the step after which that was written.
+
+    Raises:
+        RunError: the checkpoint cannot be read, or belongs to another model.
+    """
+    encoder = build_model(cfg, load_weights=False)
+    return encoder, load_checkpoint(encoder, checkpoint)
+
+
+def save_memory_and_time(cfg: RootConfig, model: AnyModel) -> None:
+    """Gradient checkpointing and compilation of the blocks, as ``trainer`` asks for them; before the model is sharded.
+
+    Raises:
+        ConfigError: there is no compiler.
+        ModelError: a tower cannot checkpoint.
+    """
+    if cfg.trainer.gradient_checkpointing:
+        model.checkpoint_gradients()
+    if cfg.trainer.compile:
+        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+        if shutil.which(compiler) is None:
+            raise ConfigError(
+                [f"trainer.compile=true: there is no C++ compiler {compiler}; install it, name another in $CXX, or set false"]
+            )
+        model.compile_blocks()
+
+
+def check_model(cfg: RootConfig, model: torch.nn.Module, num_ranks: int) -> None:
+    """What the model rules out.
+
+    Raises:
+        ConfigError: batch normalisation, whose statistics are of what goes through at once; offloading without shards.
+    """
+    found = []
+    if normalises_over_the_batch(model):
+        size = cfg.trainer.micro_batch_size
+        why = f"model.architecture={cfg.model.architecture} normalises over the batch"
+        if size is not None and size < cfg.data.global_batch_size // num_ranks:
+            found.append(f"trainer.micro_batch_size={size}: {why}, so that chunks would learn something else; set it to null")
+        if cfg.trainer.strategy == Strategy.fsdp and num_ranks > 1:
+            found.append(f"trainer.strategy=fsdp: {why}, with statistics that would differ between ranks; choose trainer=ddp")
+    if cfg.trainer.cpu_offload and num_ranks == 1:
+        found.append("trainer.cpu_offload=true: a single process is not sharded, and nothing is offloaded; set it to false")
+    if found:
+        raise ConfigError(found)
+
+
+def normalises_over_the_batch(model: torch.nn.Module) -> bool:
+    """Whether what a model computes of a sample depends on those beside it."""
+    return any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())

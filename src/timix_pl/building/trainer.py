@@ -1,0 +1,134 @@
+"""From the configuration to Lightning's trainer and its callbacks."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+
+from timix_pl.building.data import evaluation_set
+from timix_pl.building.devices import build_strategy, cluster_environment, device_peak_flops, lightning_precision, num_devices, on_gpu
+from timix_pl.building.evaluators import build_evaluators
+from timix_pl.building.mixing import build_mixing
+from timix_pl.config.schema import RootConfig
+from timix_pl.config.validate import teaches_pta
+from timix_pl.config.values import plain, run_name
+from timix_pl.core.errors import ConfigError
+from timix_pl.data.datamodule import StepDataModule
+from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.fine_tuned import AnyModel
+from timix_pl.training.callbacks.audit import AuditCallback
+from timix_pl.training.callbacks.bad_samples import BadSamplesCallback
+from timix_pl.training.callbacks.checkpoints import CheckpointsCallback
+from timix_pl.training.callbacks.evaluation import EvaluationCallback
+from timix_pl.training.callbacks.mixing import MixingCallback
+from timix_pl.training.callbacks.pictures import PicturesCallback
+from timix_pl.training.callbacks.profile import ProfileCallback
+from timix_pl.training.callbacks.progress import StepProgressBar
+from timix_pl.training.callbacks.summary import SummaryCallback
+from timix_pl.training.callbacks.throughput import ThroughputCallback
+from timix_pl.training.checkpoint_io import AtomicCheckpointIO
+from timix_pl.training.step_cost import StepFlops, count_flops
+
+log = logging.getLogger(__name__)
+
+
+def build_trainer(cfg: RootConfig, model: AnyModel, data: StepDataModule, run_dir: Path) -> Trainer:
+    gpu = on_gpu(cfg)
+    if gpu and not torch.cuda.is_available():
+        raise ConfigError([f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; set trainer.accelerator=cpu, or auto"])
+    mixing = build_mixing(cfg, model.patch_grid)
+    peak_flops = device_peak_flops(cfg)
+    flops = _step_flops(cfg, model, mixing) if peak_flops and isinstance(model, DualEncoder) else None
+    evaluation = EvaluationCallback(build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, folder=run_dir)
+    audit = AuditCallback(
+        run_dir,
+        global_batch_size=cfg.data.global_batch_size,
+        region_batch_size=cfg.pta.batch_size,
+        region_every_n_steps=cfg.pta.every_n_steps,
+    )
+    regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if teaches_pta(cfg) else 0
+    callbacks = [
+        *([mixing] if mixing else []),
+        ThroughputCallback(peak_flops, flops) if flops else ThroughputCallback(),
+        BadSamplesCallback(
+            run_dir / "quarantine.jsonl", max_bad_frac=cfg.data.max_bad_frac, samples_per_step=cfg.data.global_batch_size + regions_per_step
+        ),
+        *([audit] if cfg.data.audit else []),
+        evaluation,
+        *([_pictures(cfg, model, mixing, run_dir)] if isinstance(model, DualEncoder) else []),
+        CheckpointsCallback(
+            run_dir / "checkpoints",
+            every_n_steps=cfg.checkpoint.every_n_steps,
+            every_n_minutes=cfg.checkpoint.every_n_minutes,
+            keep_last=cfg.checkpoint.keep_last,
+            evaluation=evaluation,
+            monitor=_monitor(cfg, evaluation),
+            mode=cfg.checkpoint.mode,
+        ),
+        SummaryCallback(
+            run_dir / "summary.json",
+            {"name": run_name(cfg), "num_train_samples": data.pairs.num_samples},
+            config=plain(cfg),
+            evaluation=evaluation,
+        ),
+        *([StepProgressBar()] if cfg.trainer.progress_bar else []),
+        *([ProfileCallback(run_dir / "profile", *cfg.profile)] if cfg.profile else []),
+    ]
+    devices = num_devices(cfg)
+    for of_no_use_here in (
+        "dataloader is not resumable",
+        "does not have many workers",
+        "command is available on your system but is not used",  # srun
+        "smaller than the logging interval",
+        "treespec, LeafSpec",
+        "returned a view tensor",
+        "in eval mode at the start of training",  # frozen towers
+    ):
+        warnings.filterwarnings("ignore", f".*{of_no_use_here}.*")
+    return Trainer(
+        default_root_dir=run_dir,
+        accelerator="gpu" if gpu else "cpu",
+        devices=devices,
+        num_nodes=cfg.trainer.num_nodes,
+        strategy=build_strategy(cfg, devices * cfg.trainer.num_nodes),
+        precision=lightning_precision(cfg, devices * cfg.trainer.num_nodes),  # type: ignore[arg-type]
+        max_steps=data.max_steps,
+        max_epochs=-1,
+        limit_val_batches=0,
+        logger=False,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO(), cluster_environment()],
+        log_every_n_steps=cfg.trainer.log_every_n_steps,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        enable_progress_bar=cfg.trainer.progress_bar,
+    )
+
+
+def _pictures(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None, run_dir: Path) -> PicturesCallback:
+    return PicturesCallback(
+        run_dir / "pictures",
+        mixing=mixing,
+        grounding=evaluation_set(cfg, "grounding", model) if cfg.pta.enabled else None,
+        num_mixed=cfg.pictures.num_mixed,
+        num_heat_maps=cfg.pictures.num_heat_maps,
+        phrase_template=cfg.data.phrase_template,
+    )
+
+
+def _step_flops(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None) -> StepFlops | None:
+    try:
+        return count_flops(model, mixing.mixer if mixing else None, cfg.mixing.compute)
+    except Exception as error:  # a tower may do on shapes alone what PyTorch cannot; that is no reason not to train it
+        log.warning("train/mfu is left out: the FLOPs of %s cannot be counted (%s)", cfg.model.architecture, error)
+        return None
+
+
+def _monitor(cfg: RootConfig, evaluation: EvaluationCallback) -> str | None:
+    monitor, names = cfg.checkpoint.monitor, [evaluator.name for evaluator in evaluation.evaluators]
+    if monitor is None or monitor.split("/")[0] in names:
+        return monitor
+    log.warning("checkpoint.monitor=%s is not evaluated (%s), so there will be no best.ckpt", monitor, ", ".join(names) or "nothing is")
+    return None

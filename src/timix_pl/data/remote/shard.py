@@ -1,0 +1,403 @@
+"""Shards in object stores and on web servers: found, indexed, and read whole through a local cache or in ranges.
+
+A shard is known by its URL, size and version (its ETag, or the digest in ``manifest.json``). All that is kept of it lies in one folder
+of the cache, named by a hash of these, so a shard that has changed is fetched anew. Processes of a machine share the cache: a lock per
+shard lets one of them fetch it, and the bound of the whole is held under another lock.
+"""
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import obstore
+from obstore.exceptions import NotSupportedError
+
+from timix_pl.core.errors import DataError
+from timix_pl.core.files import atomic_path
+from timix_pl.data.remote.cache import drop_oldest, folder_of, locked_file
+from timix_pl.data.remote.transport import ShortBodyError, get_optional, locate, retried
+from timix_pl.data.shards.index import (
+    MANIFEST_NAME,
+    Manifest,
+    ShardEntry,
+    ShardIndex,
+    build_manifest,
+    index_shard,
+    join_entries,
+    read_index_file,
+    scan_shard,
+)
+from timix_pl.data.shards.tar_scan import HEADER_BYTES, BrokenTarError, is_header_of
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+_CONNECTIONS = 16
+_CHUNK_BYTES = 1 << 20
+_EXIT_WAIT_S = 2.0
+_STALE_INDEX = f"Make the indexes and {MANIFEST_NAME} again with 'timix-data index' where the tars are local, and upload them."
+
+
+@dataclass(frozen=True)
+class RemoteAccess:
+    """How remote shards are read.
+
+    Args:
+        cache_dir: where whole shards and indexes are kept.
+        max_bytes: bound on the shards kept there; the least recently opened go first.
+        whole: read shards whole through the cache, or each sample in a range request.
+    """
+
+    cache_dir: Path = Path("data/shards")
+    max_bytes: int = 50_000_000_000
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class RemoteShard:
+    """A tar at a URL. ``key``: the configuration key it came from, for messages.
+
+    ``num_bytes`` and ``version`` tell it from what the URL held at other times; ``etag`` is what its store must answer with, and where it
+    is not known, the first answer's holds for those after it; ``num_samples`` and ``digest`` are those of ``manifest.json``.
+
+    Raises:
+        DataError: from every method: the source refuses, stays away after all tries, or has another size or version than it had.
+    """
+
+    url: str
+    key: str
+    access: RemoteAccess
+    num_bytes: int
+    version: str
+    etag: str | None = None
+    num_samples: int | None = None
+    digest: str | None = None
+    _first_etag: list[str] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The tar's file name."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def local(self) -> Path:
+        """Where the cache keeps it, if it does."""
+        return folder_of(self.access.cache_dir, self.url, self.num_bytes, self.version) / self.name
+
+    def entry(self) -> ShardEntry:
+        """What it holds: from the manifest, or from its index."""
+        if self.num_samples is not None and self.digest is not None:
+            return ShardEntry(self, self.num_samples, self.num_bytes, 0, 0, self.digest)
+        index = self.index()
+        return ShardEntry(self, len(index), self.num_bytes, 0, len(index.problems), index.digest)
+
+    def index(self) -> ShardIndex:
+        """Its index: the one beside it, or else made here from the whole shard; kept in the cache."""
+        index = self._kept_index()
+        if index is None:
+            with self._locked():
+                index = self._kept_index()
+                if index is None:
+                    index = self._fetch_index()
+        if self.digest not in (None, index.digest):
+            raise DataError(f"{self.key}: {self.url}: its index is not the one that {MANIFEST_NAME} lists. {self._advice}")
+        return index
+
+    def open(self) -> int:
+        """A file descriptor of the whole shard, which stays readable when the cache drops the file."""
+        try:
+            descriptor = os.open(self.local, os.O_RDONLY)
+        except FileNotFoundError:
+            with self._locked():
+                self._fetch()
+                descriptor = os.open(self.local, os.O_RDONLY)
+        os.utime(descriptor)
+        return descriptor
+
+    def read(self, size: int, offset: int) -> bytes:
+        """``size`` bytes from ``offset``, in one request."""
+        if size == 0:
+            return b""
+
+        def get() -> bytes:
+            got = obstore.get(*locate(self.url), options={"range": (offset, offset + size)})
+            self._check(got.meta)
+            data = bytes(got.bytes())
+            if len(data) != size:
+                raise ShortBodyError(f"{len(data)} of {size} bytes came")
+            return data
+
+        try:
+            return retried(get, self.url, self.key)
+        except NotSupportedError:
+            raise DataError(f"{self.key}: {self.url}: this server cannot send ranges. Set data.remote=cache.") from None
+
+    def read_members(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Members of the sample ``key`` at (offset, size), in one request; the headers before them must be theirs."""
+        start = min(offset for offset, _ in spans) - HEADER_BYTES
+        block = self.read(max(offset + size for offset, size in spans) - start, start)
+        for offset, size in spans:
+            if not is_header_of(block[offset - start - HEADER_BYTES : offset - start], key, size):
+                raise DataError(f"{self.key}: {self.url}: at byte {offset} there is no such member of {key}. {_STALE_INDEX}")
+        return [block[offset - start : offset - start + size] for offset, size in spans]
+
+    def prefetch(self) -> None:
+        """Fetch what reading it will need, if no other process is at it; one try, for reading tries again."""
+        try:
+            if not self._index_path.is_file():
+                self.index()
+            if self.access.whole and not self.local.is_file():
+                with self._locked(wait=False):
+                    self._fetch(pauses_s=())
+        except (DataError, BlockingIOError) as error:
+            log.debug("%s is not fetched ahead: %s", self.url, error)
+
+    @property
+    def _index_path(self) -> Path:
+        return self.local.with_name(self.name + ".index.npz")
+
+    @property
+    def _part_path(self) -> Path:
+        return self.local.with_name(self.name + ".part")
+
+    @property
+    def _advice(self) -> str:
+        return "The shards have changed: start again, and make their manifest again if they have one."
+
+    @contextmanager
+    def _locked(self, wait: bool = True) -> Iterator[None]:
+        with locked_file(self.local.with_name("lock"), wait):
+            yield
+
+    def _kept_index(self) -> ShardIndex | None:
+        """The index in the cache, if it is there and fits; another program, or an older version of this one, may have left any file."""
+        if not self._index_path.is_file():
+            return None
+        try:
+            return self._read_index(self._index_path)
+        except DataError as error:
+            log.debug("%s: its index in the cache is not used: %s", self.url, error)
+            return None
+
+    def _read_index(self, path: Path) -> ShardIndex:
+        index, num_bytes = read_index_file(path, self.local)
+        if num_bytes != self.num_bytes:
+            raise DataError(f"the tar has {self.num_bytes} bytes, and had {num_bytes} when it was indexed")
+        return index
+
+    def _scan(self, path: Path) -> ShardIndex:
+        with self._named():
+            return scan_shard(path, accept_truncated=True)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors of a broken tar speak of its URL, and not of the cache."""
+        try:
+            yield
+        except BrokenTarError as error:
+            raise DataError(
+                f"{self.key}: {self.url}: {error.reason}. Upload it again, whole and uncompressed, or leave it out. To take what is whole, "
+                "run 'timix-data index --accept-truncated' where the tars are local, and upload the indexes."
+            ) from error
+
+    def _fetch_index(self) -> ShardIndex:
+        """Bring the index into the cache, or make it there. The lock must be held."""
+        content = get_optional(f"{self.url}.index.npz", self.key, denied_is_absent=True)
+        if content is not None:
+            try:
+                with atomic_path(self._index_path) as temporary:
+                    temporary.write_bytes(content)
+                    index = self._read_index(temporary)
+                    if self.local.is_file() and self._scan(self.local).digest != index.digest:
+                        raise DataError("the tar in the cache is another")
+                return index
+            except DataError as error:
+                log.debug("%s.index.npz is not used: %s", self.url, error)
+        self._fetch()
+        with self._named():
+            return index_shard(self.local)
+
+    def _fetch(self, pauses_s: Sequence[float] | None = None) -> None:
+        """Bring the whole shard into the cache, unless it is there. The lock must be held."""
+        if self.local.is_file():
+            return
+        try:
+            self._part_path.unlink(missing_ok=True)
+            self._reserve()
+            with self._part_path.open("r+b") as file:
+                self._download(file, pauses_s)
+                file.flush()
+                os.fsync(file.fileno())
+            self._take_over()
+        except OSError as error:
+            raise DataError(
+                f"data.shard_cache_dir={self.access.cache_dir}: {self.url} cannot be kept there ({error}). "
+                "Free space, lower data.shard_cache_gb, or name another folder."
+            ) from error
+        finally:
+            self._part_path.unlink(missing_ok=True)
+
+    def _take_over(self) -> None:
+        """Make the download the shard of the cache, if it is what its manifest or index says. Tars are padded: the size does not tell."""
+        kept = self._kept_index()
+        listed = self.digest if self.digest is not None else kept.digest if kept is not None else None
+        fits = listed is None or self._scan(self._part_path).digest == listed
+        if not fits and self.digest is not None:
+            raise DataError(f"{self.key}: {self.url}: this is not the shard that {MANIFEST_NAME} lists. {_STALE_INDEX}")
+        os.replace(self._part_path, self.local)
+        if not fits:
+            self._index_path.unlink()  # the next start makes one
+            raise DataError(f"{self.key}: {self.url}: its index is of another tar. {_STALE_INDEX}")
+
+    def _download(self, file: Any, pauses_s: Sequence[float] | None) -> None:
+        farthest = done = 0
+
+        def get_the_rest() -> None:
+            nonlocal done, farthest
+            try:
+                got = obstore.get(*locate(self.url), options={"range": {"offset": done}} if done else None)
+            except NotSupportedError:
+                done = 0
+                raise ShortBodyError("the body was cut off, and the server cannot send the rest alone") from None
+            self._check(got.meta)
+            file.seek(done)
+            for chunk in got.stream(_CHUNK_BYTES):
+                if _exiting.is_set():
+                    raise DataError(f"{self.url}: given up at exit")
+                file.write(chunk)
+                done += len(chunk)
+                farthest = max(farthest, done)
+            if done > self.num_bytes:
+                raise DataError(f"{self.key}: {self.url}: {done} bytes came, and it has {self.num_bytes}. Ask those who run the server.")
+            if done != self.num_bytes:
+                raise ShortBodyError(f"{done} of {self.num_bytes} bytes came")
+
+        retried(get_the_rest, self.url, self.key, lambda: farthest, pauses_s)
+
+    def _check(self, meta: Any) -> None:
+        if meta["size"] != self.num_bytes:
+            raise DataError(f"{self.key}: {self.url} has {meta['size']} bytes, and had {self.num_bytes} when it was listed. {self._advice}")
+        etag = meta["e_tag"]
+        if etag is None:
+            return
+        if not self._first_etag:
+            self._first_etag.append(self.etag or etag)
+        if etag != self._first_etag[0]:
+            raise DataError(f"{self.key}: {self.url} has been replaced since the run started. {self._advice}")
+
+    def _reserve(self) -> None:
+        """An empty file of the shard's size in the cache, when there is room for it."""
+        access = self.access
+        if self.num_bytes > access.max_bytes:
+            raise DataError(
+                f"data.shard_cache_gb={access.max_bytes / 1e9:g}: {self.url} alone has {self.num_bytes / 1e9:.3g} GB. "
+                "Raise it, or set data.remote=range."
+            )
+        while True:
+            with locked_file(access.cache_dir / "lock"):
+                if drop_oldest(access.cache_dir, access.max_bytes - self.num_bytes):
+                    with self._part_path.open("wb") as file:
+                        file.truncate(self.num_bytes)
+                    return
+            time.sleep(0.1)
+
+
+class Prefetcher:
+    """Fetches shards in a thread of its own; when it is asked for others, it drops what it has not begun."""
+
+    def __init__(self) -> None:
+        self._asked: tuple[RemoteShard, ...] = ()
+        self._waiting: deque[RemoteShard] = deque()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def fetch(self, shards: Sequence[RemoteShard]) -> None:
+        """Have these fetched, in this order, as far as the cache holds them all."""
+        if tuple(shards) == self._asked:
+            return
+        self._asked = tuple(shards)
+        room = shards[0].access.max_bytes
+        with self._lock:
+            self._waiting.clear()
+            for shard in shards:
+                room -= shard.num_bytes
+                if room < 0 and shard.access.whole:
+                    break
+                self._waiting.append(shard)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="shard-prefetch", daemon=True)
+                self._thread.start()
+                _threads.add(self._thread)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting or _exiting.is_set():
+                    self._thread = None
+                    return
+                shard = self._waiting.popleft()
+            shard.prefetch()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Prefetcher, ()
+
+
+def gather_manifest(tars: Sequence[Path | RemoteShard]) -> Manifest:
+    """What a set of tars holds, wherever they are.
+
+    Raises:
+        DataError: no sample in any tar, a broken tar, a source that cannot be reached.
+    """
+    remote = [tar for tar in tars if isinstance(tar, RemoteShard)]
+    return (
+        join_entries(in_parallel(RemoteShard.entry, remote)) if remote else build_manifest([tar for tar in tars if isinstance(tar, Path)])
+    )
+
+
+def read_beside(tar: Path | RemoteShard, name: str) -> bytes:
+    """The file of that name in the folder of a tar.
+
+    Raises:
+        OSError: there is none. DataError: the source cannot be reached.
+    """
+    if isinstance(tar, Path):
+        return tar.with_name(name).read_bytes()
+    url = f"{tar.url.rpartition('/')[0]}/{name}"
+    content = get_optional(url, tar.key)
+    if content is None:
+        raise FileNotFoundError(f"there is no {url}")
+    return content
+
+
+def in_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """The results for all items, in their order; the first error ends it."""
+    with ThreadPoolExecutor(_CONNECTIONS) as pool:
+        return list(pool.map(function, items))
+
+
+_exiting = threading.Event()
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def _end_threads() -> None:
+    """Without this, a thread that comes back from the network while the interpreter ends would bring the process down."""
+    _exiting.set()
+    until = time.monotonic() + _EXIT_WAIT_S
+    for thread in list(_threads):
+        thread.join(max(0.0, until - time.monotonic()))
+
+
+atexit.register(_end_threads)

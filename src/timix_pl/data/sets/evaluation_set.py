@@ -1,0 +1,132 @@
+"""Samples for evaluation: every one once, in order, decoded exactly."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from timix_pl.core.errors import DataError
+from timix_pl.core.types import Region, Sample
+from timix_pl.data.images.augment import Crop, crop_regions, usable_regions
+from timix_pl.data.images.decode import open_image
+from timix_pl.data.remote.shard import RemoteAccess, gather_manifest
+from timix_pl.data.shards.reader import BadSampleError, ShardReader
+from timix_pl.data.shards.sources import resolve_shards
+
+_SHARDS_AHEAD = 3
+
+
+class EvaluationItem(NamedTuple):
+    """One sample; boxes are those of the centre crop."""
+
+    key: str
+    image: UInt8[Tensor, "3 H W"]
+    captions: tuple[str, ...]
+    regions: tuple[Region, ...]
+    extra: dict[str, Any]
+
+
+def centre_crop(image: Image.Image, size_px: tuple[int, int]) -> tuple[UInt8[Tensor, "3 H W"], Crop]:
+    """The shorter side of an RGB image resized by PIL (bicubic), the centre cut out; and where that lies in the image.
+
+    Rounded as by torchvision's ``Resize`` and ``CenterCrop``, which open_clip evaluates with.
+    """
+    height, width = size_px
+    if image.width * height > image.height * width:
+        size = image.width * height // image.height, height
+    else:
+        size = width, image.height * width // image.width
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    resized = image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
+    crop = Crop(left / size[0], top / size[1], (left + width) / size[0], (top + height) / size[1])
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous(), crop
+
+
+class EvaluationSet(Dataset[EvaluationItem]):
+    """Samples of shards: shorter side resized by PIL (bicubic), centre crop.
+
+    Args:
+        shards: a folder, a pattern, or a list; ``key``: the configuration key it came from, for messages.
+        image_size_px: height and width of the crop.
+        max_image_px, max_image_mb: larger images are refused, before they are decoded or read.
+        access: how remote shards are read.
+    Raises:
+        DataError: missing shards; a sample that cannot be read or decoded (it is named: evaluation leaves nothing out in silence).
+    """
+
+    def __init__(
+        self,
+        shards: Any,
+        image_size_px: tuple[int, int],
+        *,
+        key: str = "data.val_shards",
+        max_image_px: int = 100_000_000,
+        max_image_mb: float = 100.0,
+        access: RemoteAccess = RemoteAccess(),  # noqa: B008
+    ):
+        self.sources = resolve_shards(shards, key, access)
+        self._key = key
+        self._reader = ShardReader([gather_manifest(source.tars) for source in self.sources], max_image_mb=max_image_mb)
+        self._size, self._max_image_px = image_size_px, max_image_px
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, number: int) -> EvaluationItem:
+        self._reader.expect([], lambda: self._reader.shards_from(number, _SHARDS_AHEAD))
+        try:
+            sample = self._reader[number]
+            image = open_image(sample.image, max_image_px=self._max_image_px)
+        except BadSampleError as error:
+            raise self._unusable(number, error) from error
+        pixels, crop = centre_crop(image, self._size)
+        regions = tuple(crop_regions(usable_regions(sample.regions)[0], crop))
+        return EvaluationItem(sample.key, pixels, sample.captions, regions, sample.extra)
+
+    def has_regions(self) -> bool:
+        """Whether one of 64 samples spread evenly over the set has a usable region. No image is read.
+
+        It decides only whether ``data.val_shards`` serve for grounding; boxes that are rare may be missed.
+        """
+        return any(usable_regions(self._reader.regions(number))[0] for number in self._reader.some())
+
+    def check_captions(self, task: str) -> None:
+        """Find out before an evaluation that samples have no captions. No image is read, and of many samples 64 are looked at.
+
+        Args:
+            task: of ``evaluation.tasks``, for the message.
+        Raises:
+            DataError: one of them has none, or none that can be read.
+        """
+        for number in self._reader.some():
+            shard, key = self._reader.name(number)
+            if not self._without_image(number).captions:
+                raise DataError(
+                    f"{self._key}: {shard}: {key} has no captions, and {task} needs at least one for every image. Write them "
+                    f'into the shard ({key}.txt, or "captions" in {key}.json), or leave {task} out of evaluation.tasks'
+                )
+
+    def check_questions(self) -> None:
+        """Find out before an evaluation that no sample has questions. No image is read.
+
+        Raises:
+            DataError: so it is, or one that cannot be read was met.
+        """
+        if not any(self._without_image(number).extra.get("questions") for number in (*self._reader.some(), *range(len(self)))):
+            raise DataError(
+                f'{self._key}: none of the {len(self)} images has questions, and vqa asks them. Write "questions" into KEY.json, as '
+                "docs/your_own_data.md describes, name other shards, or leave vqa out of evaluation.tasks"
+            )
+
+    def _without_image(self, number: int) -> Sample:
+        try:
+            return self._reader.without_image(number)
+        except BadSampleError as error:
+            raise self._unusable(number, error) from error
+
+    def _unusable(self, number: int, error: BadSampleError) -> BadSampleError:
+        return BadSampleError(f"{': '.join(self._reader.name(number))}: {error}; mend or remove it, evaluation leaves nothing out")

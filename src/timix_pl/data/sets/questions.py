@@ -1,0 +1,166 @@
+"""Questions about images, as shards hold them, and as a training step takes them."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from timix_pl.core.errors import DataError
+from timix_pl.core.types import Sample
+from timix_pl.data.shards.reader import BadSampleError, ShardReader
+
+KINDS = ("multiple_choice", "open")
+"""How a question can be asked: with choices, one of which is right, or without."""
+
+_SHARDS_AHEAD = 3
+_MAX_TARGETS = 10
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question and its answers, one or one of each of several people; ``wrong`` are the other choices, where there are any."""
+
+    question: str
+    answers: tuple[str, ...]
+    wrong: tuple[str, ...] = ()
+    type: str | None = None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The right one first; none where the question has no wrong ones."""
+        return (self.answers[0], *self.wrong) if self.wrong else ()
+
+
+def questions_of(extra: Mapping[str, Any]) -> tuple[Question, ...]:
+    """The ``questions`` of a sample's JSON.
+
+    Raises:
+        BadSampleError: they are not in the form that docs/your_own_data.md describes.
+    """
+    entries = extra.get("questions", [])
+    if not isinstance(entries, list):
+        raise BadSampleError("'questions' in the JSON must be a list")
+    return tuple(_question(entry) for entry in entries)
+
+
+def _question(entry: Any) -> Question:
+    try:
+        texts, wrong, kind = [entry["question"], *entry["answers"]], entry.get("multiple_choices") or [], entry.get("type")
+    except (LookupError, TypeError, AttributeError) as error:
+        raise BadSampleError(f"a question needs 'question' and 'answers', but is {entry}") from error
+    named = [*texts, *wrong, *([kind] if kind is not None else [])]
+    if isinstance(entry["answers"], str) or len(texts) < 2 or not all(isinstance(text, str) and text.strip() for text in named):
+        raise BadSampleError(f"'answers' and 'multiple_choices' must be lists of texts, at least one answer, but the question is {entry}")
+    return Question(texts[0], tuple(texts[1:]), tuple(wrong), kind)
+
+
+def usable_questions(sample: Sample, kinds: Sequence[str]) -> list[Question]:
+    """The questions of a sample; with choices, where only these are learnt.
+
+    Raises:
+        BadSampleError: there are none.
+    """
+    questions = questions_of(sample.extra)
+    if not questions:
+        raise BadSampleError('the sample has no questions ("questions" in its JSON)')
+    usable = [question for question in questions if "open" in kinds or question.choices]
+    if not usable:
+        raise BadSampleError("none of the sample's questions has multiple_choices; set vqa.kind=open to learn without them")
+    return usable
+
+
+class QuestionItems:
+    """Items of :class:`timix_pl.data.sets.task_set.TaskSet` that are questions.
+
+    A question can be learnt in one or both ways: by its choices, where it has any, and by its answers, where one of them is known. One
+    without a known answer stays, and teaches nothing.
+
+    Args:
+        tokenizer: texts to tokens.
+        kinds: of :data:`KINDS`, those that are learnt.
+        answers: those known, in their order.
+        targets: what each of a question's answers is worth, in the form that ``answers`` have.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Callable[[list[str]], Tensor],
+        kinds: Sequence[str],
+        answers: Sequence[str],
+        targets: Callable[[Iterable[str]], Mapping[str, float]],
+    ):
+        self.tokenizer, self.kinds, self._targets = tokenizer, tuple(kinds), targets
+        self._number_of = {answer: number for number, answer in enumerate(answers)}
+
+    def of(self, sample: Sample) -> list[Question]:
+        """See :func:`usable_questions`."""
+        return usable_questions(sample, self.kinds)
+
+    def collate(self, items: Sequence[Question]) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """``question`` (N T), and what the kinds ask for.
+
+        Of multiple choice, ``choices`` (N C T), the right one first, and ``num_choices`` (N), 0 where there are none. Of open answers,
+        ``answers`` (N K), the numbers of those known, and ``shares`` (N K), what each is worth of 1, all 0 where none is known.
+        """
+        tensors, num_items = {"question": shortened(self.tokenizer([item.question for item in items]))}, {}
+        if "multiple_choice" in self.kinds:
+            most = max(2, *(len(item.choices) for item in items))
+            texts = [text for item in items for text in (*item.choices, *[""] * (most - len(item.choices)))]
+            tensors["choices"] = shortened(self.tokenizer(texts)).unflatten(0, (len(items), most))
+            tensors["num_choices"] = torch.tensor([len(item.choices) for item in items])
+            num_items["multiple_choice"] = sum(bool(item.choices) for item in items)
+        if "open" in self.kinds:
+            known = [self._known(item) for item in items]
+            tensors["answers"], tensors["shares"] = (
+                torch.zeros(len(items), _MAX_TARGETS, dtype=torch.long),
+                torch.zeros(len(items), _MAX_TARGETS),
+            )
+            for row, targets in enumerate(known):
+                tensors["answers"][row, : len(targets)] = torch.tensor(list(targets), dtype=torch.long)
+                tensors["shares"][row, : len(targets)] = torch.tensor(list(targets.values()))
+            num_items["open"] = sum(bool(targets) for targets in known)
+        return tensors, num_items
+
+    def _known(self, item: Question) -> dict[int, float]:
+        """Numbers of the known answers, and their shares of 1; the ten that are worth most."""
+        worth = {self._number_of[answer]: value for answer, value in self._targets(item.answers).items() if answer in self._number_of}
+        most = dict(sorted(worth.items(), key=lambda pair: -pair[1])[:_MAX_TARGETS])
+        return {number: value / sum(most.values()) for number, value in most.items()}
+
+
+def shortened(tokens: Int[Tensor, "N T"]) -> Int[Tensor, "N _"]:
+    """Without the columns at the end in which every row repeats its last token: padding, which need not be computed on."""
+    differs, length = (tokens != tokens[:, -1:]).any(0).nonzero(), tokens.shape[1]
+    used = int(differs[-1]) + 1 if len(differs) else 1
+    return tokens if used == length - 1 else tokens[:, :used]  # a row may be full, and repeat nothing
+
+
+def frequent_answers(reader: ShardReader, count: int, normalise: Callable[[str], str], key: str) -> list[str]:
+    """The most frequent answers of all samples, in the form that ``normalise`` gives them; no image is read.
+
+    Args:
+        count: at most so many; of equally frequent ones those that come first in the alphabet.
+        key: the configuration key of the shards, for messages.
+    Raises:
+        DataError: no sample has a question with an answer.
+    """
+    found: Counter[str] = Counter()
+    for number in range(len(reader)):
+        reader.expect([], partial(reader.shards_from, number, _SHARDS_AHEAD))
+        try:
+            questions = questions_of(reader.extra(number))
+        except BadSampleError:
+            continue  # training meets it too, and reports it
+        found.update(normalise(answer) for question in questions for answer in question.answers)
+    found.pop("", None)
+    if not found:
+        raise DataError(
+            f'{key}: none of the {len(reader)} samples has questions with answers, and task=vqa learns from them. Write "questions" '
+            "into KEY.json, as docs/your_own_data.md describes."
+        )
+    return [answer for answer, _ in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:count]]

@@ -1,0 +1,289 @@
+"""What a run will cost, before it starts: parameters, FLOPs, memory and time."""
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from timix_pl.building.data import num_steps
+from timix_pl.building.devices import device_peak_flops, num_devices, on_gpu, precision_of
+from timix_pl.building.model import normalises_over_the_batch
+from timix_pl.config.schema import DataKind, LauncherKind, Precision, RootConfig, Strategy
+from timix_pl.config.validate import micro_batch_sizes
+from timix_pl.core.errors import TimixError
+from timix_pl.data.shards.index import read_manifest
+from timix_pl.data.shards.sources import shard_items
+from timix_pl.mixing.groups import num_mixed_rows
+from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.fine_tuned import FineTuned
+from timix_pl.reports.header import duration
+from timix_pl.runs.slurm_resources import describe_resources
+from timix_pl.training.callbacks.mixing import MixingCallback
+from timix_pl.training.step_cost import (
+    StepFlops,
+    StepShape,
+    TaskFlops,
+    TaskShape,
+    count_flops,
+    count_kept,
+    count_task_flops,
+    count_task_kept,
+)
+
+GPU_SHARE, CPU_SHARE = (0.15, 0.4), (0.15, 0.6)
+"""How near steps are assumed to come to a GPU's peak, and to a CPU's product of large matrices."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What a step holds and costs, in pre-training and fine-tuning alike.
+
+    ``sample``: a pair or an image. ``shape`` is that of a rank's part, of so many ranks, and counts samples first; ``average`` that of the
+    whole step, in the mean over steps. ``parts`` names what is in them. ``flops`` counts what one of each costs, ``kept`` the bytes
+    kept of a shape, with autocast or without. Chunks are multiples of ``group``.
+    """
+
+    sample: str
+    parts: Sequence[str]
+    shape: Callable[[int], Any]
+    average: StepShape | TaskShape
+    flops: Callable[[], StepFlops | TaskFlops]
+    kept: Callable[[Any, bool], int]
+    group: int = 1
+
+
+def describe_cost(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None) -> str:
+    """The cost of a run as lines of text; what is assumed or left out is said in them.
+
+    Args:
+        model: on the meta device.
+    """
+    mixer, compute, whole = mixing.mixer if mixing else None, cfg.mixing.compute, _step_shape(cfg, 1)
+    work = _Work(
+        sample="pair",
+        parts=("image and caption", "mixed images", "region images up to pta.block", "phrases, at most"),
+        shape=lambda num_ranks: _step_shape(cfg, num_ranks),
+        average=whole._replace(
+            num_region_images=whole.num_region_images / cfg.pta.every_n_steps, num_phrases=whole.num_phrases / cfg.pta.every_n_steps
+        ),
+        flops=lambda: count_flops(model, mixer, compute),
+        kept=lambda shape, autocast: count_kept(model, mixer, compute, shape, autocast=autocast),
+        group=cfg.mixing.group_size if mixing else 1,
+    )
+    return _described(cfg, model, work)
+
+
+def describe_task_cost(cfg: RootConfig, model: FineTuned, items: str, item: dict[str, Tensor]) -> str:
+    """The same of a fine-tuning run.
+
+    Args:
+        model: on the meta device.
+        items: what an image brings, in words; ``item``: the tensors of a batch of one of them.
+    """
+
+    def shape(num_ranks: int) -> TaskShape:
+        num_images = math.ceil(cfg.data.global_batch_size / num_ranks)
+        return TaskShape(num_images, num_images * cfg.tune.items_per_image)
+
+    work = _Work(
+        sample="image",
+        parts=("image", items),
+        shape=shape,
+        average=shape(1),
+        flops=lambda: count_task_flops(model, item),
+        kept=lambda shape, autocast: count_task_kept(model, item, shape, autocast=autocast),
+    )
+    return _described(cfg, model, work)
+
+
+def _described(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work) -> str:
+    num_pairs = _num_pairs(cfg)
+    try:
+        cost = list(_estimates(cfg, model, work, num_pairs))
+    except TimixError:
+        raise
+    except Exception as error:  # a tower may do on shapes alone what PyTorch cannot
+        why = str(error).partition("\n")[0] or type(error).__name__
+        cost = [
+            f"FLOPs, memory and speed are not estimated: PyTorch cannot count them for {cfg.model.architecture} ({why})",
+            "Length",
+            _length(cfg, work, num_pairs),
+        ]
+    slurm = [describe_resources(cfg)] if cfg.launcher.kind == LauncherKind.slurm else []
+    return "\n".join([*_parameters(model), *cost, *slurm])
+
+
+def _estimates(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work, num_pairs: int | None) -> Iterator[str]:
+    num_ranks = num_devices(cfg) * cfg.trainer.num_nodes
+    flops, per_rank = work.flops(), work.shape(num_ranks)
+    on_device, offloaded = _memory(cfg, model, work, num_ranks)
+    of_a_sample = {name: part * count / work.average[0] / 1e9 for name, part, count in zip(work.parts, flops, work.average, strict=True)}
+    yield f"FLOPs of one {work.sample} in a training step, forward and backward"
+    yield from _rows("GFLOP", of_a_sample)
+    split = _precision_and_split(cfg, num_ranks)
+    yield f"Memory of a device, estimated: {split}, {per_rank[0]:,} {work.sample}s a step (GB: 10^9 bytes)"
+    yield from _rows("GB", on_device)
+    loss = "" if isinstance(model, FineTuned) else "the loss's features and tiles, "
+    yield f"  not counted: {loss}what exists for a moment (with fsdp, all weights in evaluations), the allocator"
+    yield from _way_to_fit(cfg, model, work, num_ranks, sum(on_device.values()))
+    if offloaded:
+        yield "CPU memory of a rank, trainer.cpu_offload"
+        yield from _rows("GB", offloaded)
+    yield "Time, estimated"
+    yield _length(cfg, work, num_pairs)
+    step_flops = _recomputed(cfg, per_rank[0]) * flops.of(work.average)  # type: ignore[arg-type]
+    yield from _speed(cfg, step_flops, num_ranks, _num_steps(cfg, num_pairs))
+
+
+def _precision_and_split(cfg: RootConfig, num_ranks: int) -> str:
+    known = " (auto: without a GPU here)" if cfg.trainer.precision == Precision.auto and not torch.cuda.is_available() else ""
+    split = f", {cfg.trainer.strategy} on {num_ranks} devices" if num_ranks > 1 else ""
+    return f"{precision_of(cfg)}{known}{split}"
+
+
+def _recomputed(cfg: RootConfig, num_samples: int) -> float:
+    """Work of a step, of what it would be if nothing were computed twice: forward passes are a third of it."""
+    again = cfg.trainer.gradient_checkpointing + ((cfg.trainer.micro_batch_size or num_samples) < num_samples)
+    return (3 + again) / 3
+
+
+def _step_shape(cfg: RootConfig, num_ranks: int) -> StepShape:
+    """A rank's part of a step with a region batch, at full strength of mixing."""
+    num_pairs = math.ceil(cfg.data.global_batch_size / num_ranks)
+    num_mixed = num_pairs * num_mixed_rows(cfg.mixing.group_size, cfg.mixing.ratio) // cfg.mixing.group_size
+    num_regions = math.ceil(cfg.pta.batch_size / num_ranks) if cfg.pta.enabled else 0
+    return StepShape(num_pairs, num_mixed, num_regions, num_regions * cfg.data.max_phrases)
+
+
+def _parameters(model: DualEncoder | FineTuned) -> Iterator[str]:
+    yield "Parameters"
+    parts = {"image": "image tower", "text": "text tower", "pta": "PTA head"} | (
+        {"head": "the task's head"} if isinstance(model, FineTuned) else {}
+    )
+    for name, said in parts.items():
+        module = model.parts().get(name)
+        yield f"  {said:<42}{sum(p.numel() for p in module.parameters()) if module is not None else 0:>16,}"
+    if isinstance(model, FineTuned):
+        yield f"  {'trained among them':<42}{sum(p.numel() for p in model.parameters() if p.requires_grad):>16,}"
+    yield f"Patch grid {model.patch_grid[0]} x {model.patch_grid[1]}, images of {model.image_size_px[0]} x {model.image_size_px[1]} pixels"
+
+
+def _rows(unit: str, values: Mapping[str, float]) -> list[str]:
+    known = {name: value for name, value in values.items() if value}
+    return [f"  {name:<42}{value:>16,.3f} {unit}" for name, value in (*known.items(), ("together", sum(known.values())))]
+
+
+def _memory(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work, num_ranks: int) -> tuple[dict[str, float], dict[str, float]]:
+    """GB that a rank needs on its device, and in CPU memory on account of ``trainer.cpu_offload``."""
+    precision, shape = precision_of(cfg), work.shape(num_ranks)
+    if precision == Precision.bf16_pure:
+        model = model.to(torch.bfloat16)
+    if cfg.trainer.gradient_checkpointing:
+        model.checkpoint_gradients()
+    shards = num_ranks if cfg.trainer.strategy == Strategy.fsdp else 1
+    weights, trained = (
+        sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad or not tuned) / 1e9 / shards
+        for tuned in (False, True)
+    )
+    state = {"weights": weights, "gradients": trained, "AdamW's moments": 2 * trained}
+    share = min(1.0, (cfg.trainer.micro_batch_size or shape[0]) / shape[0])
+    at_once = shape._replace(**{name: round(share * getattr(shape, name)) for name in shape._fields[:2]})
+    activations = {"activations kept for the backward pass": work.kept(at_once, precision == Precision.bf16_mixed) / 1e9}
+    return (activations, state) if cfg.trainer.cpu_offload and num_ranks > 1 else (state | activations, {})
+
+
+def _way_to_fit(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work, num_ranks: int, needed_gb: float) -> Iterator[str]:
+    """What to set where a device has less memory than ``needed_gb``; nothing where it is not known."""
+    device_gb = _device_gb(cfg)
+    if device_gb is None or needed_gb <= device_gb:
+        return
+    begin = f"  more than the {device_gb:.1f} GB that a device has here; "
+    elsewhere = "try trainer.gradient_checkpointing=true, trainer=fsdp on more devices, or a smaller model"
+    if normalises_over_the_batch(model):
+        yield f"{begin}{elsewhere} or data.global_batch_size"
+        return
+    num_samples = work.shape(num_ranks)[0]
+    now = cfg.trainer.micro_batch_size or num_samples
+    for size in reversed(micro_batch_sizes(num_samples, work.group)):
+        if size < now:
+            chunked = dataclasses.replace(cfg, trainer=dataclasses.replace(cfg.trainer, micro_batch_size=size))
+            takes_gb = sum(_memory(chunked, model, work, num_ranks)[0].values())
+            if takes_gb <= device_gb:
+                yield f"{begin}set trainer.micro_batch_size={size}, for {takes_gb:.1f} GB"
+                return
+    yield f"{begin}no trainer.micro_batch_size is small enough; {elsewhere}"
+
+
+def _device_gb(cfg: RootConfig) -> float | None:
+    """Memory of one device, where the run is to start on this machine; on CPUs a rank's share."""
+    if cfg.launcher.kind == LauncherKind.slurm or (on_gpu(cfg) and not torch.cuda.is_available()):
+        return None
+    if on_gpu(cfg):
+        return torch.cuda.get_device_properties(0).total_memory / 1e9
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / num_devices(cfg) / 1e9
+
+
+def _speed(cfg: RootConfig, step_flops: float, num_ranks: int, steps: int | None) -> Iterator[str]:
+    size, peak, shares = cfg.data.global_batch_size, device_peak_flops(cfg), GPU_SHARE
+    if peak is not None:
+        source = f"the {peak / 1e12:,.0f} TFLOP/s that a device has at best"
+    elif on_gpu(cfg):
+        yield "  how fast is not known: give trainer.peak_tflops, what the data sheet says of the GPU in the precision used"
+        return
+    else:
+        peak, shares = _cpu_flops(cfg.trainer.num_threads), CPU_SHARE
+        source = f"the {peak / 1e9:,.0f} GFLOP/s that this CPU just reached in multiplying large matrices"
+    slow, fast = (share * peak * num_ranks / step_flops for share in shares)  # steps per second
+    yield f"  if a step reaches {shares[0]:.0%} to {shares[1]:.0%} of {source} (assumed; nothing of the run was tried):"
+    yield f"  {_two_digits(slow * size)} to {_two_digits(fast * size)} samples/s without waiting for data"
+    if steps is not None:
+        yield f"  {duration(steps / fast)} to {duration(steps / slow)} in all, evaluations and checkpoints left out"
+
+
+def _length(cfg: RootConfig, work: _Work, num_pairs: int | None) -> str:
+    size, steps = cfg.data.global_batch_size, _num_steps(cfg, num_pairs)
+    if steps is None:
+        return "  how many steps is known once the shards have a manifest.json (timix-data index) on a local disk"
+    epochs = f", {steps * size / num_pairs:.3g} epochs of {num_pairs:,} {work.sample}s" if num_pairs else ""
+    return f"  {steps:,} steps of {size:,} {work.sample}s{epochs}"
+
+
+def _num_steps(cfg: RootConfig, num_pairs: int | None) -> int | None:
+    """Of the run, where that is known."""
+    return num_steps(cfg, num_pairs or 0) if cfg.trainer.max_steps or num_pairs or cfg.data.epoch_samples else None
+
+
+def _num_pairs(cfg: RootConfig) -> int | None:
+    """Training pairs, where that is known without looking at a shard."""
+    if cfg.data.kind == DataKind.scenes:
+        return cfg.data.scenes.num_train
+    if cfg.data.kind == DataKind.stream:
+        return None
+    items = [item["path"] if isinstance(item, Mapping) else item for item in shard_items(cfg.data.train_shards)]
+    listings = [read_manifest(Path(str(item)).expanduser()) for item in items]
+    known = [int(listing.sizes.sum()) for listing in listings if listing is not None]
+    return sum(known) if len(known) == len(items) else None
+
+
+def _cpu_flops(num_threads: int | None, *, size: int = 1024, seconds: float = 0.2) -> float:
+    """FLOP/s of fp32 matrix products of ``size`` rows and columns."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads or before)
+    a = torch.ones(size, size)
+    a @ a
+    started_s, count = time.perf_counter(), 0
+    while (passed_s := time.perf_counter() - started_s) < seconds:
+        a @ a
+        count += 1
+    torch.set_num_threads(before)
+    return 2 * size**3 * count / passed_s
+
+
+def _two_digits(value: float) -> str:
+    return f"{round(value, 1 - math.floor(math.log10(value))):,.0f}" if value >= 1 else f"{value:.2g}"

@@ -1,0 +1,165 @@
+"""What ``timix-evaluate`` does with a run: evaluate a checkpoint, and leave the results in the run's folder."""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch.utils.data import Dataset
+
+from timix_pl.building.checkpoints import find_checkpoint
+from timix_pl.building.data import prepare_data
+from timix_pl.building.evaluators import build_evaluators
+from timix_pl.building.tasks import build_task_model
+from timix_pl.config.compose import recompose
+from timix_pl.config.saved import run_dir_of
+from timix_pl.config.schema import RootConfig
+from timix_pl.core.errors import ConfigError
+from timix_pl.core.types import EvaluationResult
+from timix_pl.evaluation.results import write_result
+from timix_pl.evaluation.tasks import EvaluationError, Evaluator, run_tasks
+from timix_pl.reports.figures import count_text
+from timix_pl.reports.page import write_report
+from timix_pl.runs.ranks import joined_ranks
+
+FOLDER = "evaluate"
+"""Of a run's folder: what was evaluated after the training."""
+
+
+class Evaluated(NamedTuple):
+    """What was evaluated and what came out; ``about`` tells of each evaluation its number of samples, its data and the overrides.
+
+    ``error``: some evaluations failed; ``result`` is what the others found.
+    """
+
+    run_dir: Path
+    checkpoint: Path
+    step: int
+    about: dict[str, dict[str, Any]]
+    result: EvaluationResult
+    error: EvaluationError | None
+
+    def told(self) -> str:
+        """Which weights were evaluated, on how many samples."""
+        return f"Checkpoint: {self.checkpoint}, step {self.step:,}\n{told_samples(self.about)}"
+
+    def write(self) -> list[str]:
+        """Join ``RUN_DIR/evaluate`` and write the report anew; what was found of the same step before stays, of another step it goes.
+
+        Returns:
+            Where ``evaluation.json`` and the report are.
+        """
+        folder = self.run_dir / FOLDER
+        folder.mkdir(exist_ok=True)
+        path = folder / "evaluation.json"
+        with (folder / ".lock").open("w") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX)  # several evaluations of one run may end at the same time
+            before = _of_step(path, self.step)
+            kept = {name: about for name, about in before.get("evaluations", {}).items() if name not in self.about}
+            metrics, chance = (
+                {name: value for name, value in before.get(key, {}).items() if name.split("/")[0] in kept} | found
+                for key, found in (("metrics", self.result.metrics), ("chance", self.result.chance))
+            )
+            result = EvaluationResult(metrics, chance, self.result.examples)
+            write_result(folder, result, step=self.step, checkpoint=self.checkpoint.name, evaluations=kept | self.about)
+        return [f"Results: {path}", f"Report: {write_report(self.run_dir)}"]
+
+
+class EvaluatedModel(NamedTuple):
+    """As ``Evaluated``, of a model of others; ``out``: a folder for the results, if they are to be kept."""
+
+    model: str
+    weights: str
+    out: Path | None
+    about: dict[str, dict[str, Any]]
+    result: EvaluationResult
+    error: EvaluationError | None
+
+    def told(self) -> str:
+        """Which weights were evaluated, on how many samples."""
+        return f"Model: {self.model}{f', weights {self.weights}' if self.weights else ''}\n{told_samples(self.about)}"
+
+    def write(self) -> list[str]:
+        """``evaluation.json`` and examples.
+
+        Returns:
+            Where it is; nothing where no results are kept.
+        """
+        if self.out is None:
+            return []
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_result(self.out, self.result, model=self.model, weights=self.weights, evaluations=self.about)
+        return [f"Results: {self.out / 'evaluation.json'}"]
+
+
+def told_samples(about: dict[str, dict[str, Any]]) -> str:
+    """On how many samples each evaluation ran."""
+    counts = ", ".join(f"{name} {count_text(of['num_samples'])}" for name, of in about.items())
+    return f"Samples: {counts or 'none, no evaluation has what it needs'}"
+
+
+def _of_step(path: Path, step: int) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content if content["step"] == step else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def forget_evaluations(run_dir: Path) -> None:
+    """Remove what was evaluated of weights that no longer are this run's."""
+    (run_dir / "evaluation.json").unlink(missing_ok=True)
+    for folder in ("examples", FOLDER):
+        shutil.rmtree(run_dir / folder, ignore_errors=True)
+
+
+def about_evaluations(evaluators: Sequence[Evaluator], cfg: RootConfig, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Of each evaluation the number of samples, by set where it may have several, and where all data lies."""
+    shards = {name: value for name, value in vars(cfg.data).items() if name.endswith("_shards") and isinstance(value, str | list)}
+    given = [word for word in overrides if not word.startswith("evaluation.tasks=")]
+    about = {}
+    for evaluator in evaluators:
+        sizes = {name: len(part) for name, part in vars(evaluator).items() if isinstance(part, Dataset)}  # type: ignore[arg-type]
+        about[evaluator.name] = {"num_samples": sizes.get("dataset", sizes), "data": shards, "overrides": given}
+    return about
+
+
+def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
+    """Evaluate a checkpoint with its run's configuration, on all ranks that were started together.
+
+    Args:
+        checkpoint: a run directory (its newest checkpoint is taken), or a checkpoint inside one.
+        overrides: of the run's configuration, as on the command line.
+    Raises:
+        RunError: there is no checkpoint.
+    """
+    cfg, path = read_run(checkpoint, overrides)
+    prepare_data(cfg)
+    model, step = build_task_model(cfg, path)
+    problems: dict[str, str] = {}
+    with joined_ranks(cfg, path) as device:
+        evaluators = build_evaluators(cfg, model, problems)
+        if not evaluators and not problems:
+            tasks = ", ".join(cfg.evaluation.tasks) or "nothing"
+            raise ConfigError(
+                [f"evaluation.tasks: {tasks} was asked for, and nothing of it can run here; set what is missing, or ask for others"]
+            )
+        try:
+            result = run_tasks(evaluators, model.to(device), device)
+        except EvaluationError as raised:
+            result, problems = raised.result, problems | raised.problems
+    error = EvaluationError(problems, result) if problems else None
+    done = [evaluator for evaluator in evaluators if evaluator.name not in problems]
+    return Evaluated(path.parent.parent, path, step, about_evaluations(done, cfg, overrides), result, error)
+
+
+def read_run(checkpoint: Path, overrides: Sequence[str] = ()) -> tuple[RootConfig, Path]:
+    """The configuration of a run, and the checkpoint: that named, or of a run directory the newest that is whole.
+
+    Raises:
+        RunError: there is no configuration or no checkpoint.
+        ConfigError: wrong overrides.
+    """
+    return recompose(run_dir_of(checkpoint) / "config.yaml", overrides), find_checkpoint(checkpoint)

@@ -1,0 +1,115 @@
+"""Models that others trained, measured by the same evaluations."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import open_clip
+
+from timix_pl.building.data import prepare_data
+from timix_pl.building.evaluators import build_evaluators
+from timix_pl.config.compose import recompose
+from timix_pl.config.conf_dir import conf_dir, groups
+from timix_pl.config.options import nearest, schema_options
+from timix_pl.config.schema import MixingKind
+from timix_pl.core.errors import ConfigError, ModelError
+from timix_pl.evaluation.tasks import EvaluationError, run_tasks
+from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.runs.evaluate import EvaluatedModel, about_evaluations
+from timix_pl.runs.ranks import joined_ranks
+
+log = logging.getLogger(__name__)
+
+FOLDER_PREFIX = "local-dir:"
+MAY_BE_SET = (
+    "experiment",
+    "data",
+    "evaluation",
+    "trainer",
+    "trainer.accelerator",
+    "model.image_size_px",
+    "model.context_length",
+    "real_data_dir",
+)
+"""Keys of the configuration, and choices."""
+
+
+def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedModel:
+    """Evaluate a model of open_clip. It has no PTA head, so that grounding is left out.
+
+    Args:
+        architecture: of open_clip, or ``local-dir:FOLDER``, which holds its own weights.
+        words: ``weights=`` (a file, or a pretrained tag), ``out=`` (a folder for ``evaluation.json``), and overrides of the configuration.
+    Raises:
+        ConfigError: no such architecture or weights, wrong overrides, or nothing to evaluate on.
+        ModelError: the weights cannot be loaded.
+    """
+    own = {"weights": "", "out": ""}
+    own |= {key: value for key, _, value in (word.partition("=") for word in words) if key in own}
+    overrides = [word for word in words if word.partition("=")[0] not in own]
+    out = Path(own["out"]) if own["out"] else None
+    if found := [*_problems(architecture, own["weights"]), *_ignored(overrides), *_out_problems(out)]:
+        raise ConfigError(found)
+    cfg = recompose(conf_dir() / "config.yaml", overrides)
+    cfg.pta.enabled, cfg.mixing.kind = False, MixingKind.none
+    if "grounding" in cfg.evaluation.tasks:
+        cfg.evaluation.tasks.remove("grounding")
+        log.warning("evaluation.tasks: grounding is left out, because models of open_clip have no PTA head")
+    prepare_data(cfg)
+    try:
+        model = DualEncoder.create(
+            architecture,
+            pretrained=own["weights"] or None,
+            image_size_px=cfg.model.image_size_px,
+            context_length=cfg.model.context_length,
+            pta_block=1,
+            with_pta=False,
+        )
+    except ModelError as raised:  # it names the keys of a run
+        message = str(raised).replace("model.architecture=", "checkpoint=open_clip:").replace("model.pretrained=", "weights=")
+        raise ModelError(message) from raised
+    problems: dict[str, str] = {}
+    evaluators = build_evaluators(cfg, model, problems)
+    if not evaluators and not problems:
+        raise ConfigError(["there is nothing to evaluate on: set data.val_shards or data.zero_shot_shards, or data=scenes"])
+    with joined_ranks(cfg, Path(own["weights"])) as device:
+        try:
+            result = run_tasks(evaluators, model.to(device), device)
+        except EvaluationError as raised:
+            result, problems = raised.result, problems | raised.problems
+    error = EvaluationError(problems, result) if problems else None
+    done = [evaluator for evaluator in evaluators if evaluator.name not in problems]
+    return EvaluatedModel(f"open_clip:{architecture}", own["weights"], out, about_evaluations(done, cfg, overrides), result, error)
+
+
+def _ignored(overrides: Sequence[str]) -> list[str]:
+    known = schema_options().keys() | groups().keys()
+    keys = {word: word.lstrip("+~").partition("=")[0] for word in overrides}
+    return [
+        f"{word}: a model of others has its own settings, and is not trained; leave it out. What may be set: {', '.join(MAY_BE_SET)}, "
+        "data.*, evaluation.*"
+        for word, key in keys.items()
+        if key in known and key not in MAY_BE_SET and not key.startswith(("data.", "evaluation."))
+    ]
+
+
+def _out_problems(out: Path | None) -> list[str]:
+    return [f"out={out}: is a file; name a folder"] if out and out.exists() and not out.is_dir() else []
+
+
+def _problems(architecture: str, weights: str) -> list[str]:
+    if architecture.startswith(FOLDER_PREFIX):
+        folder = Path(architecture.removeprefix(FOLDER_PREFIX))
+        if not (folder / "open_clip_config.json").is_file():
+            return [f"checkpoint=open_clip:{architecture}: there is no open_clip_config.json; name a folder that holds one and the weights"]
+        return [f"weights={weights}: the folder {folder} holds its own; leave it out"] if weights else []
+    if architecture not in open_clip.list_models():
+        return [f"checkpoint=open_clip:{architecture}: open_clip has no such architecture{nearest(architecture, open_clip.list_models())}"]
+    if Path(weights).suffix == ".ckpt":
+        return [f"weights={weights}: a checkpoint of timix-train is evaluated with checkpoint={weights}"]
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if Path(weights).is_file() or weights in tags:
+        return []
+    said = f"weights={weights}: there is no such file" if weights else "weights= is missing"
+    downloaded = f", or a tag that is downloaded: {', '.join(tags)}" if tags else ""
+    return [f"{said}; name a weights file{downloaded}"]

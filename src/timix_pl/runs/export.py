@@ -1,0 +1,155 @@
+"""What ``timix-export`` does: a checkpoint in forms that others load, and what its model card says."""
+
+import json
+import logging
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from timix_pl.config.options import as_typed
+from timix_pl.config.schema import DataKind, RootConfig
+from timix_pl.config.values import flat, run_name
+from timix_pl.core.errors import TimixError
+from timix_pl.export.formats import export
+from timix_pl.export.model_card import Result, RunFacts
+from timix_pl.export.writing import check_out
+from timix_pl.reports.figures import figures
+from timix_pl.runs.evaluate import FOLDER, read_run
+from timix_pl.runs.load import load_run
+from timix_pl.training.checkpoint_io import plain_values
+
+log = logging.getLogger(__name__)
+
+
+CARD_KEYS = (
+    "model.architecture", "model.pretrained", "model.text_model", "data.train_shards", "data.region_shards", "data.val_shards",
+    "data.global_batch_size", "mixing.kind", "mixing.ratio", "mixing.compute", "loss.kind", "pta.enabled", "pta.block", "optim.lr",
+    "optim.weight_decay", "seed",
+)  # fmt: skip
+
+
+SCENES = "scenes (generated)"
+
+
+SHARDS_OF = {"grounding": "grounding_shards", "noise": "noise_shards"} | dict.fromkeys(
+    ("zero_shot", "linear_probe", "knn"), "zero_shot_shards"
+)
+"""Of ``data``, what an evaluation is done on, if not ``val_shards``."""
+
+
+OF_SETS = ("noise", "mutual_information", "linear_probe", "knn")
+"""Evaluations that need a set of training samples too."""
+
+
+_LOCAL = r"(?:(?i:file):(?://[^/\s]*)?|~[^/\s]*)?"
+"""What may stand before an absolute path."""
+
+
+def export_checkpoint(checkpoint: Path, outs: dict[str, Path]) -> None:
+    """Export a checkpoint into a folder for each format. What can be written is.
+
+    Args:
+        checkpoint: a run directory or a checkpoint inside one.
+        outs: format to folder.
+    Raises:
+        RunError: there is no checkpoint, or it belongs to another model.
+        TimixError: after the others were written, when a format failed.
+    """
+    for out in outs.values():
+        check_out(out)
+    cfg, path = read_run(checkpoint)
+    model = load_run(cfg, path)
+    facts = run_facts(cfg, path)
+    problems = []
+    for format, out in outs.items():
+        try:
+            export(model, facts, format, out)
+        except TimixError as error:
+            problems.append(error)
+        else:
+            log.info("%s: format=%s; its README.md says how to load it", out, format)
+    if problems:
+        raise problems[0] if len(problems) == 1 else TimixError("\n".join(str(problem) for problem in problems))
+
+
+def run_facts(cfg: RootConfig, checkpoint: Path) -> RunFacts:
+    """What the model card says of the run."""
+    step, values = plain_values(checkpoint)["global_step"], flat(cfg)
+    settings = {key: _shown(values[key]) for key in CARD_KEYS if values[key] is not None}
+    if cfg.data.kind == DataKind.scenes:
+        settings = {"data": f"{SCENES}: {cfg.data.scenes.num_train} pairs"} | settings
+    run_dir = checkpoint.parent.parent
+    return RunFacts(run_name(cfg, run_dir), step, step * cfg.data.global_batch_size, settings, _results(cfg, run_dir))
+
+
+def _results(cfg: RootConfig, run_dir: Path) -> list[Result]:
+    """By metric, those of ``timix-evaluate`` before those of the training's last evaluation."""
+    found: dict[str, list[Result]] = {}
+    for path in (run_dir / FOLDER / "evaluation.json", run_dir / "evaluation.json"):
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        for figure in figures(content.get("metrics", {}), content.get("chance", {})):
+            about = content.get("evaluations", {}).get(figure.name.split("/")[0])
+            data = "; ".join(_data_name(cfg, figure.name, of_set, about) for of_set in _sets(figure.name, content["metrics"]))
+            found.setdefault(figure.name, []).append(Result(figure.name, figure.value_text, figure.chance_text, content["step"], data))
+    return [result for results in found.values() for result in results]
+
+
+def _sets(metric: str, metrics: Collection[str]) -> list[str]:
+    """Those that a metric is of, under the evaluator's names for them."""
+    task, of = metric.split("/")[:2]
+    if task not in ("noise", "mutual_information"):
+        return ["test"]
+    both = ["held_out", "train"]
+    return [name for name in both if of.startswith(name)] or [name for name in both if f"{task}/{name}" in metrics]
+
+
+def _data_name(cfg: RootConfig, metric: str, of_set: str, about: Mapping[str, Any] | None) -> str:
+    """And how many samples it has, where that is known of this set alone."""
+    task, about = metric.split("/")[0], about or {"data": vars(cfg.data), "overrides": [], "num_samples": {}}
+    key = "train_shards" if of_set == "train" else SHARDS_OF.get(task, "val_shards")
+    if task == "grounding" and not about["data"].get(key):
+        key = "val_shards"
+    words = [word.lstrip("+") for word in about["overrides"]]
+    if cfg.data.kind == DataKind.scenes and not any(word.startswith(("data=", "data.kind=", f"data.{key}=")) for word in words):
+        name = ", ".join([SCENES, *(word for word in words if word.startswith("data.scenes"))])
+    else:
+        name = _shown(about["data"].get(key))
+    counts = about["num_samples"]
+    if isinstance(counts, int):  # earlier versions gave the sum of all sets
+        counts = {} if task in OF_SETS else {of_set: counts}
+    return f"{name}, {counts[of_set]:,} samples" if of_set in counts else name
+
+
+def _shown(value: Any) -> str:
+    """As typed, in one cell of a table, without this machine's folders and without what may be secret in a URL."""
+    text = re.sub(r"://[^/@\s]*@", "://", as_typed(_without_folders(value)))
+    return re.sub(r"(://[^\s?,'\"]*)\?[^\s,'\"\]}]*", r"\1", text).replace("|", "\\|").replace("\n", " ")
+
+
+def _without_folders(value: Any) -> Any:
+    """With the name alone of each absolute path on this machine."""
+    if isinstance(value, list):
+        return [_without_folders(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _without_folders(part) for key, part in value.items()}
+    if not isinstance(value, str):
+        return value
+    if value.startswith("pipe:"):
+        path = rf"(?<![\w/:.~*?\])}}-])(-\w+)?{_LOCAL}(/+[^/\s]\S*)"
+        return "pipe:" + re.sub(path, lambda found: (found[1] or "") + _last_part(found[2]), value.removeprefix("pipe:"))
+    if found := re.fullmatch(rf"(local-dir:)?{_LOCAL}(/+[^/].*)", value, re.DOTALL):
+        return (found[1] or "") + _last_part(found[2])
+    return re.sub(rf"(?<=[{{,]){_LOCAL}/(?:[^{{}},]*/)?", "", value) if value.startswith("{") else value
+
+
+def _last_part(path: str) -> str:
+    """Behind the last slash outside braces; of somebody's home ``~``."""
+    if re.fullmatch(r"/(home|Users)/[^/]+/*", path):
+        return "~"
+    path, start, depth = path.rstrip("/"), 0, 0
+    for position, character in enumerate(path, start=1):
+        depth += (character == "{") - (character == "}")
+        if character == "/" and depth <= 0:
+            start = position
+    return path[start:]

@@ -1,0 +1,46 @@
+"""A trained model from disk, to use in Python."""
+
+from pathlib import Path
+
+import torch
+
+from timix_pl.building.model import load_encoder
+from timix_pl.config.saved import pretrained_run_of
+from timix_pl.config.schema import RootConfig, Task
+from timix_pl.core.errors import RunError
+from timix_pl.core.files import nearest_path
+from timix_pl.export import safetensors
+from timix_pl.export.trained_model import TrainedModel
+from timix_pl.models.open_clip import open_clip_config
+from timix_pl.runs.evaluate import read_run
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
+    """A trained model, ready to use.
+
+    Args:
+        path: a run directory (its newest whole checkpoint is taken), a checkpoint inside one, or a folder of ``timix-export
+            format=safetensors``.
+    Raises:
+        RunError: there is no checkpoint, or it belongs to another model.
+        ModelError: the export is not whole.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise RunError(f"{path}: there is no such run directory, checkpoint or export. {nearest_path(path)}")
+    return safetensors.load(path, device) if safetensors.is_export(path) else load_run(*read_run(path), device)
+
+
+def load_run(cfg: RootConfig, checkpoint: Path, device: str | torch.device = "cpu") -> TrainedModel:
+    if cfg.task is not Task.pretrain:
+        raise RunError(
+            f"{checkpoint}: a run with task={cfg.task}; only pre-training runs can be loaded and exported; give {pretrained_run_of(cfg)}"
+        )
+    encoder, _ = load_encoder(cfg, checkpoint)
+    config = open_clip_config(
+        cfg.model.architecture,
+        text_model=cfg.model.text_model,
+        image_size_px=cfg.model.image_size_px,
+        context_length=cfg.model.context_length,
+    )
+    return TrainedModel(encoder, config, device)

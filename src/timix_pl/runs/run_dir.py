@@ -1,0 +1,149 @@
+"""A run's folder: whose it is, and where a run in it goes on."""
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
+
+from timix_pl.config.options import as_typed
+from timix_pl.config.saved import read_config, run_dir_of
+from timix_pl.config.schema import RootConfig, Task
+from timix_pl.config.validate import is_used
+from timix_pl.config.values import flat
+from timix_pl.core.errors import RunError
+from timix_pl.core.files import atomic_path, missing_folders, remove_empty
+from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint, step_checkpoints
+from timix_pl.training.checkpoint_io import plain_values, tidy
+
+log = logging.getLogger(__name__)
+
+
+MAY_CHANGE = (
+    "run_dir", "resume", "dry_run", "profile", "real_data_dir", "checkpoint", "evaluation", "logger", "pictures",
+    "data.num_workers", "data.prefetch_batches", "data.cache_dir",
+    "data.remote", "data.shard_cache_dir", "data.shard_cache_gb", "data.allow_pipe",
+    "data.allow_changed", "data.max_bad_frac", "data.val_shards",
+    "data.audit", "data.epoch_samples",
+    "data.zero_shot_shards", "data.grounding_shards", "data.noise_shards", "data.probe_train_shards",
+    "data.train_shards", "data.region_shards",
+    "trainer", "launcher",
+    "captioning.num_beams", "captioning.length_penalty", "captioning.no_repeat_ngram_size",
+)  # fmt: skip
+"""Keys that another start of the same run may set differently. Shards are told apart by their fingerprint, not by their path."""
+
+
+OF_A_TASK = ("task", "tune", "vqa", "captioning")
+"""Keys that stay also where a run goes on in another folder: the model and the optimizer's groups are made of them."""
+
+
+@contextmanager
+def claimed(cfg: RootConfig) -> Iterator[Path | None]:
+    """Hold the run's folder for this run alone, and find the checkpoint to go on from. Rank 0 checks and holds it; it starts first.
+
+    A folder belongs to a configuration once it has a checkpoint; before that, nothing of the run is worth keeping. A start that is refused
+    before ``write_config`` leaves nothing behind.
+
+    Yields:
+        The checkpoint, or None for a run that starts from the beginning.
+    Raises:
+        RunError: the folder belongs to another configuration, is in use, or holds a run and ``resume=never``.
+    """
+    folder = Path(cfg.run_dir)
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        yield _checkpoint(cfg, folder / "checkpoints")
+        return
+    made = missing_folders(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes, which outlive a killed run, would hold it
+            if os.fstat(lock.fileno()).st_nlink == 0:
+                raise BlockingIOError("a start that was refused has just removed it")
+        except (BlockingIOError, PermissionError):
+            raise RunError(f"run_dir={folder}: another process is training there; wait for it, or choose another run_dir") from None
+        try:
+            if step_checkpoints(folder / "checkpoints"):
+                if cfg.resume == "never":
+                    raise RunError(
+                        f"resume=never, but run_dir={folder} holds a run already; choose another run_dir, or resume=auto to go on"
+                    )
+                saved = read_config(folder / "config.yaml")
+                if isinstance(saved, str):
+                    raise RunError(f"run_dir={folder} has checkpoints, but {saved}; choose another run_dir")
+                if listed := _differing(cfg, saved):
+                    raise RunError(
+                        f"run_dir={folder} belongs to another configuration: {listed}. Choose another run_dir, or set these as they were"
+                    )
+            tidy(folder / "checkpoints")
+            yield _checkpoint(cfg, folder / "checkpoints")
+        finally:
+            if not (folder / "config.yaml").exists():
+                for name in (".lock", ".answers.lock", "answers.json"):
+                    (folder / name).unlink(missing_ok=True)
+                remove_empty(made)
+
+
+def write_config(cfg: RootConfig) -> None:
+    """``config.yaml``: from here on the folder is this run's."""
+    with atomic_path(Path(cfg.run_dir) / "config.yaml") as temporary:
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(cfg)))
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written.
+
+    Raises:
+        RunError: it cannot be read, or holds no training state.
+    """
+    content = plain_values(checkpoint)
+    if "timix" not in content or "optimizer_states" not in content:
+        raise RunError(
+            f"resume={checkpoint}: not a training checkpoint of timix-train (best.ckpt holds weights alone); "
+            "give a step-*.ckpt file, or start from weights with model.pretrained"
+        )
+    return content["global_step"]
+
+
+def _differing(cfg: RootConfig, saved: RootConfig, begin_with: tuple[str, ...] = ("",)) -> str:
+    """What is set differently than in a run that goes on here and may not be, of the keys that begin so."""
+    old, new = flat(saved), flat(cfg)
+    differing = [
+        key for key in new if key.startswith(begin_with) and not key.startswith(MAY_CHANGE) and is_used(cfg, key) and old[key] != new[key]
+    ]
+    return "; ".join(f"{key}={as_typed(new[key])} here, {as_typed(old[key])} there" for key in differing)
+
+
+def _checkpoint(cfg: RootConfig, folder: Path) -> Path | None:
+    if cfg.resume not in ("auto", "never"):
+        return _chosen(cfg, Path(cfg.resume), folder)
+    checkpoint, broken = newest_whole_checkpoint(folder)
+    if broken and checkpoint is None:
+        raise RunError(
+            f"run_dir={folder.parent}: none of its checkpoints can be read whole ({', '.join(path.name for path in broken)}); restore one, "
+            "or choose another run_dir to start from the beginning"
+        )
+    for path in broken:
+        log.warning("%s cannot be read whole and is passed over; the run goes on from %s", path, checkpoint)
+    return checkpoint
+
+
+def _chosen(cfg: RootConfig, checkpoint: Path, folder: Path) -> Path:
+    step = step_of(checkpoint)
+    saved = read_config(run_dir_of(checkpoint) / "config.yaml")
+    if isinstance(saved, RootConfig):
+        if listed := _differing(cfg, saved, OF_A_TASK):
+            raise RunError(f"resume={checkpoint}: its run has another task or other options of it: {listed}; set these as they were")
+    elif cfg.task is not Task.pretrain:
+        raise RunError(f"resume={checkpoint}: {saved}; name a checkpoint in the folder of its run")
+    newer = [path.name for path in step_checkpoints(folder) if path.name > f"step-{step:08d}.ckpt"]
+    if newer:
+        raise RunError(
+            f"resume={checkpoint}: run_dir has newer checkpoints ({', '.join(newer)}), which the run would lose or mix up with its own; "
+            "set resume=auto to go on from these, or choose another run_dir"
+        )
+    return checkpoint

@@ -1,0 +1,237 @@
+"""Train, or go on training: what ``timix-train`` does with a checked configuration."""
+
+import atexit
+import copy
+import json
+import logging
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+from omegaconf import OmegaConf
+
+from timix_pl.building.data import build_data, prepare_data
+from timix_pl.building.devices import (
+    check_batches,
+)
+from timix_pl.building.loggers import open_loggers
+from timix_pl.building.mixing import check_mixing_happens
+from timix_pl.building.model import build_model, check_model, save_memory_and_time
+from timix_pl.building.objective import build_objective
+from timix_pl.building.tasks import build_fine_tuning
+from timix_pl.building.trainer import build_trainer
+from timix_pl.config.schema import RootConfig, Task
+from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, LostRankError, StoppedBySignal
+from timix_pl.core.launched import launched
+from timix_pl.core.types import EvaluationResult
+from timix_pl.data.datamodule import StepDataModule
+from timix_pl.reports.page import write_report
+from timix_pl.runs.evaluate import forget_evaluations
+from timix_pl.runs.run_dir import claimed, step_of, write_config
+from timix_pl.training.fine_tuning import FineTuneModule
+from timix_pl.training.module import PretrainModule
+from timix_pl.training.signals import StopSignals, silence_lightning
+from timix_pl.training.step_module import OptimSettings, StepModule
+
+log = logging.getLogger(__name__)
+
+
+HEARD_S = 15
+"""How long a rank that lost another one leaves it the word."""
+
+
+KILLED_S = 0.5
+"""How long a killed process may take to be known as such."""
+
+
+def train(cfg: RootConfig) -> EvaluationResult:
+    """Train, or go on training, in ``cfg.run_dir``; leave checkpoints, metrics, pictures and ``report.html`` there.
+
+    Returns:
+        The last evaluation; no metrics where nothing was evaluated.
+    Raises:
+        TimixError: what the user can mend: data, model, run directory, a non-finite loss.
+        KeyboardInterrupt: Ctrl-C.
+        SystemExit: with status 75, where another signal stopped the run.
+    """
+    match_launcher(cfg)
+    with StopSignals(alone=_is_alone(cfg)) as signals, claimed(cfg) as checkpoint:
+        return _train(cfg, checkpoint, signals)
+
+
+def match_launcher(cfg: RootConfig) -> None:
+    """Where torchrun or srun started this process beside others, take the numbers of machines and processes from them.
+
+    Raises:
+        ConfigError: the configuration names other numbers, or several machines of which nobody starts the others.
+    """
+    trainer, started = cfg.trainer, launched()
+    if started is None:
+        if trainer.num_nodes > 1:
+            raise ConfigError(
+                [
+                    f"trainer.num_nodes={trainer.num_nodes}, launcher.kind=local: only this machine's processes would be started; "
+                    "set launcher=torchrun on each machine or launcher=slurm, or start it with torchrun or srun"
+                ]
+            )
+        return
+    devices, uneven = divmod(started.num_ranks, started.num_nodes)
+    if uneven:
+        raise ConfigError([f"{started.by} started {started.num_ranks} processes on {started.num_nodes} machines; start as many on each"])
+    found = []
+    if trainer.devices not in (None, devices):
+        found.append(f"trainer.devices={trainer.devices}: {started.by} started {devices} on each machine; set it to that, or to null")
+    if trainer.num_nodes not in (1, started.num_nodes):
+        found.append(f"trainer.num_nodes={trainer.num_nodes}: {started.by} uses {started.num_nodes} machines; leave it out")
+    if found:
+        raise ConfigError(found)
+    trainer.devices, trainer.num_nodes = devices, started.num_nodes
+
+
+def _is_alone(cfg: RootConfig) -> bool:
+    """Whether the run has one process, as far as is known before anything is built."""
+    devices = cfg.trainer.devices or (torch.cuda.device_count() if cfg.trainer.accelerator != "cpu" else 1)
+    return max(devices, 1) * cfg.trainer.num_nodes == 1
+
+
+def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> EvaluationResult:
+    run_dir = Path(cfg.run_dir)
+    prepared = copy.deepcopy(cfg)
+    prepare_data(prepared)
+    if cfg.trainer.num_threads is not None:
+        torch.set_num_threads(cfg.trainer.num_threads)
+    torch.manual_seed(cfg.seed)
+    module, data = _build_module(cfg, prepared, checkpoint, lambda: signals.heard != 0)
+    check_mixing_happens(cfg, data.max_steps)
+    trainer = build_trainer(prepared, module.model, data, run_dir)
+    save_memory_and_time(cfg, module.model)
+    check_batches(cfg, trainer.world_size)
+    check_model(cfg, module.model, trainer.world_size)
+    if trainer.is_global_zero:
+        _announce(cfg, data, checkpoint)
+        write_config(cfg)
+        if checkpoint is None:
+            forget_evaluations(run_dir)
+    with open_loggers(cfg, step_of(checkpoint) if checkpoint else 0) as trainer.loggers:
+        _fit(trainer, module, data, checkpoint, signals)
+    if trainer.is_global_zero:
+        write_report(run_dir)
+    return _last_evaluation(run_dir)
+
+
+def _build_module(
+    cfg: RootConfig, prepared: RootConfig, checkpoint: Path | None, told_to_stop: Callable[[], bool]
+) -> tuple[StepModule, StepDataModule]:
+    """What the task trains, and its data."""
+    options = {
+        "global_batch_size": cfg.data.global_batch_size,
+        "seed": cfg.seed,
+        "non_finite": cfg.trainer.non_finite,
+        "log_every_n_steps": cfg.trainer.log_every_n_steps,
+        "micro_batch_size": cfg.trainer.micro_batch_size,
+        "told_to_stop": told_to_stop,
+    }
+    optim = OptimSettings(**OmegaConf.to_container(OmegaConf.structured(cfg.optim), enum_to_str=True))  # type: ignore[arg-type]
+    if cfg.task is Task.pretrain:
+        encoder = build_model(cfg)
+        data: StepDataModule = build_data(prepared, encoder)
+        planned = data.max_steps * cfg.data.global_batch_size
+        return PretrainModule(encoder, build_objective(cfg), optim, planned_samples=planned, **options), data
+    model, data, facts = build_fine_tuning(prepared, checkpoint)
+    planned = data.max_steps * cfg.data.global_batch_size
+    return FineTuneModule(model, optim, lr_scale=cfg.tune.lr_scale, facts=facts, planned_samples=planned, **options), data
+
+
+def _fit(trainer: Trainer, module: StepModule, data: StepDataModule, checkpoint: Path | None, signals: StopSignals) -> None:
+    silence_lightning(trainer)
+    signals.training = True
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except StoppedBySignal as stopped:
+        if trainer.is_global_zero:
+            log.warning("stopped after step %d; the same command goes on from there", stopped.step)
+        if _the_status_is_of_rank_0(trainer):
+            sys.exit(0)
+        if signals.heard == signal.SIGINT:
+            raise KeyboardInterrupt from stopped
+        sys.exit(STATUS_OF_A_STOPPED_RUN)
+    except SystemExit as error:  # what Lightning makes of KeyboardInterrupt
+        raise KeyboardInterrupt from error
+    except Exception as error:
+        if trainer.world_size > 1:
+            _leave_the_word_to_the_first(trainer, error)
+        raise
+    signals.training = False
+
+
+def _announce(cfg: RootConfig, data: StepDataModule, checkpoint: Path | None) -> None:
+    """What is about to happen."""
+    num_pairs, size = data.pairs.num_samples, cfg.data.global_batch_size
+    things, thing = ("pairs", "a pair") if cfg.task is Task.pretrain else ("images", "an image")
+    epochs = f", {data.max_steps * size / num_pairs:.3g} epochs of {num_pairs} {things}" if num_pairs else ""
+    log.info("%d steps of %d %s%s, in %s", data.max_steps, size, things, epochs, cfg.run_dir)
+    if num_pairs and num_pairs < size:
+        log.warning(
+            "data.global_batch_size=%d: the %d training %s are fewer, so that a step holds %s several times", size, num_pairs, things, thing
+        )
+    if checkpoint is not None and step_of(checkpoint) >= data.max_steps:
+        log.info("finished already, at %s; raise trainer.max_steps to train on", checkpoint)
+    elif checkpoint is not None:
+        log.info("going on from %s", checkpoint)
+
+
+def _the_status_is_of_rank_0(trainer: Trainer) -> bool:
+    """Whether this rank was started, by Lightning or srun, beside a rank 0 whose status counts; its own would have the rest killed."""
+    started = launched()
+    return not trainer.is_global_zero and (started is None or started.by == "srun")
+
+
+def _leave_the_word_to_the_first(trainer: Trainer, error: Exception) -> None:
+    """After an error of one of several ranks: all end, and only the one that failed first tells why.
+
+    Raises:
+        LostRankError: the error is that another rank is gone.
+        SystemExit: likewise, in a process that Lightning started.
+    """
+    lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+    children = getattr(trainer.strategy.launcher, "procs", [])
+    if children:
+        atexit.register(_end, children, HEARD_S if lost else 1)
+    if not lost:
+        return
+    if launched() is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(HEARD_S)  # the launcher ends this process meanwhile
+    elif not children:
+        sys.exit(0)
+    time.sleep(KILLED_S)
+    for number, child in enumerate(children, 1):
+        if (status := child.poll() or 0) < 0:
+            name, why = signal.Signals(-status).name, ", often for want of memory" if status == -signal.SIGKILL else ""
+            raise LostRankError(
+                f"rank {number} was ended by {name}{why}; the run goes on from its last checkpoint", 128 - status
+            ) from error
+    raise LostRankError("another rank is gone; it tells why, here or in its own log") from error
+
+
+def _end(processes: list[subprocess.Popen[bytes]], patience_s: float) -> None:
+    """Ranks may hang in an exchange with one that is gone."""
+    until = time.monotonic() + patience_s
+    for process in processes:
+        try:
+            process.wait(max(until - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _last_evaluation(run_dir: Path) -> EvaluationResult:
+    path = run_dir / "evaluation.json"
+    if not path.exists():
+        return EvaluationResult({}, {})
+    content = json.loads(path.read_text())
+    return EvaluationResult(content["metrics"], content["chance"])

@@ -1,0 +1,91 @@
+"""What a fine-tuning run takes of the run that it starts from, and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from timix_pl.config.saved import adopt_init, pretrained_run_of, run_dir_of
+from timix_pl.config.schema import LossConfig, LossKind, ModelConfig, OptimConfig, PtaConfig, RootConfig, Task
+from timix_pl.runs.run_dir import write_config
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    """The configuration of a pre-training run that differs from the defaults in all that matters."""
+    folder = tmp_path / "pretrained"
+    folder.mkdir()
+    cfg = RootConfig(
+        run_dir=str(folder),
+        model=ModelConfig(architecture="timix-tiny", image_size_px=96, patch_dropout=0.3),
+        pta=PtaConfig(block=2, weight=3.0),
+        loss=LossConfig(kind=LossKind.siglip, tile_rows=8),
+        optim=OptimConfig(lr=1.0),
+    )
+    write_config(cfg)
+    return cfg
+
+
+def task(init, folder: Path, **options) -> RootConfig:
+    return RootConfig(task=Task.vqa, init=str(init), run_dir=str(folder / "run"), **options)
+
+
+@pytest.mark.parametrize("checkpoint", ["", "checkpoints/last.ckpt"])
+def test_the_model_comes_along_and_nothing_else_does(pretrained, tmp_path, checkpoint):
+    (tmp_path / "pretrained/checkpoints").mkdir()
+    (tmp_path / "pretrained/checkpoints/last.ckpt").touch()
+    cfg = task(Path(pretrained.run_dir) / checkpoint, tmp_path)
+    assert adopt_init(cfg, set()) == []
+    assert (cfg.model, cfg.pta, cfg.loss.kind) == (pretrained.model, pretrained.pta, LossKind.siglip)
+    assert (cfg.optim.lr, cfg.loss.tile_rows, cfg.task) == (OptimConfig().lr, None, Task.vqa)
+
+
+def test_what_is_typed_must_say_the_same(pretrained, tmp_path):
+    """Of what the model is; what pre-training alone uses is another check's."""
+    cfg = task(pretrained.run_dir, tmp_path, model=ModelConfig(image_size_px=96, context_length=8), pta=PtaConfig(block=2, weight=1.0))
+    found = adopt_init(cfg, {"model", "model.image_size_px", "model.context_length", "pta.block", "pta.weight", "model.patch_dropout"})
+    assert [message.partition(":")[0] for message in found] == ["model.architecture=ViT-B-32", "model.context_length=8"]
+    assert f"of the model of init={pretrained.run_dir} it is timix-tiny; leave it out" in found[0]
+    assert "it is null; leave it out" in found[1]
+
+
+def test_pretraining_takes_nothing(pretrained):
+    cfg = RootConfig(init=pretrained.run_dir)
+    assert adopt_init(cfg, set()) == [] and cfg.model == ModelConfig()
+
+
+def test_a_run_goes_on_when_the_other_is_gone(pretrained, tmp_path):
+    cfg = task(pretrained.run_dir, tmp_path)
+    adopt_init(cfg, set())
+    (tmp_path / "run").mkdir()
+    write_config(cfg)
+    (tmp_path / "pretrained/config.yaml").unlink()
+    (tmp_path / "pretrained").rmdir()
+    again = task(pretrained.run_dir, tmp_path)
+    assert adopt_init(again, set()) == [] and again == cfg
+    (said,) = adopt_init(task("elsewhere", tmp_path), set())
+    assert said.startswith("init=elsewhere: there is no such run directory or checkpoint")
+
+
+def test_what_cannot_be_started_from_is_told(pretrained, tmp_path):
+    cfg = task(pretrained.run_dir, tmp_path)
+    config = tmp_path / "pretrained/config.yaml"
+    for content, said in (
+        (config.read_text().replace("task: pretrain", "task: vqa"), "a run with task=vqa; a task starts from a pre-training run"),
+        ("seed: [1", "cannot be read: "),
+        ("sead: 1", "cannot be read: "),
+        (None, "config.yaml; name a run directory of timix-train"),
+    ):
+        config.unlink() if content is None else config.write_text(content)
+        (message,) = adopt_init(cfg, set())
+        assert message.startswith(f"init={pretrained.run_dir}: ") and said in message
+
+
+def test_the_run_directory_of_a_checkpoint(tmp_path):
+    sharded = tmp_path / "run/checkpoints/step-00000001.ckpt"
+    sharded.mkdir(parents=True)
+    assert run_dir_of(sharded) == run_dir_of(tmp_path / "run/checkpoints/gone.ckpt") == run_dir_of(tmp_path / "run") == tmp_path / "run"
+
+
+def test_a_fine_tuned_run_names_the_one_it_started_from():
+    assert pretrained_run_of(RootConfig(init="runs/mine")) == "the run that it started from, init=runs/mine"
+    assert pretrained_run_of(RootConfig()) == "a pre-training run"

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.ready_made import PHRASES_PER_IMAGE, open_clip_step_s, step_s
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.callbacks.throughput import peak_memory_bytes

@@ -22,9 +22,9 @@ from open_clip.loss import ClipLoss, SigLipLoss
 from torch import Tensor
 
 from benchmarks.untiled import untiled_loss
-from timix_pl.losses.info_nce import info_nce
+from timix_pl.losses.contrastive.info_nce import info_nce
+from timix_pl.losses.contrastive.siglip import siglip
 from timix_pl.losses.pairs import Pairs
-from timix_pl.losses.siglip import siglip
 
 LOSSES = {"info_nce": "InfoNCE", "siglip": "SigLIP", "mixed": "mixed images, self targets"}
 NUM_DIMS, WARM_UP_BATCH = 512, 256

@@ -12,8 +12,9 @@ import torch
 
 from timix_pl.core.types import Batch, RegionBatch
 from timix_pl.mixing.groups import mixed_rows
+from timix_pl.mixing.mixer import MixRows
 from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.patch_dropout import PatchDropout
 from timix_pl.optim.groups import parameter_groups
@@ -51,7 +52,8 @@ class Bench:
         """The step as it is trained, PTA included."""
         size = len(self.batch.images)
         rows, partners = mixed_rows(size, size, ratio, seed=0, step=0, first=0)
-        mix = MixStep(TiMix(self.block_grid), compute, rows, partners, 0, 0, 0)
+        chosen = MixRows(rows=rows, partners=partners, seed=0, step=0, first=0, device=self.batch.images.device)
+        mix = MixStep(mixer=TiMix(self.block_grid), compute=compute, chosen=chosen)
         self.model.mixing_level = level
         dropout = PatchDropout(patch_dropout, 0, 0, 0) if patch_dropout else None
         encoded = self.model(self.batch.images, self.batch.tokens, mix=mix, regions=self.regions, dropout=dropout)

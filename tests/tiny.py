@@ -8,8 +8,10 @@ import open_clip
 import torch
 from PIL import Image
 
-from timix_pl.core.types import Batch, Region, RegionBatch
+from timix_pl.core.types import Batch, MixPlan, Region, RegionBatch
 from timix_pl.data.shards.writer import ShardWriter
+from timix_pl.mixing.mixer import Mixer, MixRows
+from timix_pl.mixing.step import MixStep
 from timix_pl.models.dual_encoder import DualEncoder
 
 open_clip.add_model_config(Path(__file__).parent / "architectures")
@@ -31,6 +33,25 @@ def random_images(num_images: int, seed: int) -> torch.Tensor:
 def random_captions(num_captions: int, seed: int) -> list[str]:
     rng = np.random.default_rng(seed)
     return [" ".join(rng.choice(WORDS, 6)) for _ in range(num_captions)]
+
+
+def mix_rows(rows: torch.Tensor, partners: torch.Tensor, seed: int, step: int, first: int) -> MixRows:
+    return MixRows(rows=rows, partners=partners, seed=seed, step=step, first=first, device=torch.device("cpu"))
+
+
+def mix_step(
+    mixer: Mixer,
+    compute: str,
+    rows: torch.Tensor,
+    partners: torch.Tensor,
+    seed: int,
+    step: int,
+    first: int,
+    joined_tokens: torch.Tensor | None = None,
+    planned: MixPlan | None = None,
+) -> MixStep:
+    chosen = mix_rows(rows, partners, seed, step, first)
+    return MixStep(mixer=mixer, compute=compute, chosen=chosen, joined_tokens=joined_tokens, planned=planned)
 
 
 def random_pairs(model: DualEncoder, num_pairs: int, seed: int, *, first: int = 0) -> Batch:

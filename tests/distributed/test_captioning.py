@@ -10,6 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from tests.distributed.spawn import run_on_ranks
+from tests.optim import optim_settings
 from tests.tiny import GRID, IMAGE_SIZE_PX, WORDS, encoded_image, random_captions, random_pixels, tiny_model
 from tests.unit.evaluation.fakes import Items, OracleModel, item
 from tests.unit.training.running import trainer_for, weights_of
@@ -19,12 +20,11 @@ from timix_pl.data.datamodule import TaskDataModule
 from timix_pl.data.sets.caption_items import CaptionItems
 from timix_pl.data.sets.training_set import SampleStream
 from timix_pl.data.shards.writer import ShardWriter
-from timix_pl.evaluation.captioning import Captioning
+from timix_pl.evaluation.evaluators.captioning import Captioning
 from timix_pl.models.caption_decoder import small_decoder
 from timix_pl.models.caption_tokenizers import CaptionsToTokens
 from timix_pl.models.captioner import Captioner
 from timix_pl.training.fine_tuning import FineTuneModule
-from timix_pl.training.step_module import OptimSettings
 
 CPU = torch.device("cpu")
 
@@ -106,7 +106,7 @@ def learn(folder, towers="all"):
     decoder = small_decoder(encoder.image.patch_dim, vocab_size=600, dim=16, layers=1, heads=2, dropout=0.0, max_length=60)
     model = Captioner(encoder, decoder, label_smoothing=0.1, generation={}, towers=towers)
     # so large an eps that AdamW moves by the gradient, not by its sign: rounding stays rounding
-    optim = OptimSettings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.0)
+    optim = optim_settings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.0)
     module = FineTuneModule(model, optim, global_batch_size=8, planned_samples=24, seed=0, log_every_n_steps=1)
     data = TaskDataModule(
         SampleStream(str(folder), key="train", seed=0, name="train", window_shards=2),

@@ -8,13 +8,13 @@ from torch import nn
 
 from tests.distributed.spawn import run_on_ranks
 from tests.unit.evaluation.fakes import Items, item
-from timix_pl.evaluation.carry_over import CarryOver
-from timix_pl.evaluation.grounding import Grounding
-from timix_pl.evaluation.knn import Knn
-from timix_pl.evaluation.linear_probe import LinearProbe
-from timix_pl.evaluation.retrieval import Retrieval
-from timix_pl.evaluation.tasks import EvaluationError, run_tasks
-from timix_pl.evaluation.zero_shot import ZeroShot
+from timix_pl.evaluation.evaluator import EvaluationError, run_tasks
+from timix_pl.evaluation.evaluators.carry_over import CarryOver
+from timix_pl.evaluation.evaluators.grounding import Grounding
+from timix_pl.evaluation.evaluators.knn import Knn
+from timix_pl.evaluation.evaluators.linear_probe import LinearProbe
+from timix_pl.evaluation.evaluators.retrieval import Retrieval
+from timix_pl.evaluation.evaluators.zero_shot import ZeroShot
 
 CPU = torch.device("cpu")
 CLASSES = [f"class {n}" for n in range(6)]

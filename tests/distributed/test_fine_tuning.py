@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
 from tests.distributed.spawn import run_on_ranks
+from tests.optim import optim_settings
 from tests.questions import write_question_shards
 from tests.tiny import GRID, IMAGE_SIZE_PX, tiny_model
 from tests.unit.training.running import Rows, same, weights_of
@@ -16,12 +17,11 @@ from timix_pl.data.datamodule import TaskDataModule
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.sets.questions import QuestionItems
 from timix_pl.data.sets.training_set import SampleStream
-from timix_pl.evaluation.tasks import run_tasks
-from timix_pl.evaluation.vqa import Vqa
+from timix_pl.evaluation.evaluator import run_tasks
+from timix_pl.evaluation.evaluators.vqa import Vqa
 from timix_pl.metrics.vqa import soft_targets
 from timix_pl.models.fusion import VqaModel
 from timix_pl.training.fine_tuning import FineTuneModule
-from timix_pl.training.step_module import OptimSettings
 
 NUM_STEPS = 3
 KINDS, ANSWERS = ("multiple_choice", "open"), ["nowhere", "blue", "red"]
@@ -37,7 +37,7 @@ def train(folder, micro_batch_size=None):
     """Weights, rows and an evaluation after a run in which the first rank has questions that the second lacks."""
     trained = model()
     # so large an eps that AdamW moves by the gradient, not by its sign: rounding stays rounding
-    optim = OptimSettings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.0, schedule="constant")
+    optim = optim_settings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.0, schedule="constant")
     options = {"global_batch_size": 6, "planned_samples": 6 * NUM_STEPS, "seed": 0, "log_every_n_steps": 1}
     module = FineTuneModule(trained, optim, lr_scale=0.5, micro_batch_size=micro_batch_size, **options)
     data = TaskDataModule(

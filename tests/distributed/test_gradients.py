@@ -12,12 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.distributed.spawn import run_on_ranks
 from tests.distributed.test_objective import MIXERS, averaged, share_of_pairs, share_of_regions
-from tests.tiny import random_pairs, random_regions, tiny_model
+from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
 from tests.unit.training.test_accumulation import CASES as STEPS
+from timix_pl.core.choices import LOSSES
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.mixgen import MixGen
-from timix_pl.mixing.step import MixStep
+from timix_pl.mixing.strategies.mixgen import MixGen
 from timix_pl.training.accumulation import Chunk, accumulate, split
 from timix_pl.training.objective import Objective
 from timix_pl.training.sharding import ShardedStrategy
@@ -32,7 +32,7 @@ def gradients(step, strategy, num_chunks, *, spare_memory):
     model = tiny_model(seed=1, init_logit_bias=-2.0 if loss == "siglip" else None)
     if spare_memory:
         model.checkpoint_gradients()
-    objective = Objective(loss=loss, targets=targets, pta_weight=0.5, tile_rows=3 if spare_memory else None)
+    objective = Objective(loss=LOSSES[loss](), targets=targets, pta_weight=0.5, tile_rows=3 if spare_memory else None)
     local, local_images = G // world_size(), NUM_IMAGES // world_size()
     pairs = share_of_pairs(random_pairs(model, G, seed=2), rank() * local, local)
     regions = share_of_regions(random_regions(model, NUM_IMAGES, NUM_PHRASES, seed=3), rank() * local_images, local_images)
@@ -71,8 +71,8 @@ def mix(model, name, compute, pairs):
     if name == "none":
         return None
     rows, partners = mixed_rows(len(pairs.images), GROUP, 1.0, seed=4, step=5, first=pairs.first)
-    joined = model.tokenizer(MixGen.join(pairs.captions, rows, partners)) if name == "mixgen" else None
-    return MixStep(MIXERS[name], compute, rows, partners, 4, 5, pairs.first, joined)
+    joined = model.tokenizer(MixGen(GRID).join(pairs.captions, rows, partners)) if name == "mixgen" else None
+    return mix_step(MIXERS[name], compute, rows, partners, 4, 5, pairs.first, joined)
 
 
 def all_cases():

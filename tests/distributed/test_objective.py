@@ -6,21 +6,27 @@ import torch.distributed as dist
 from open_clip.loss import ClipLoss, SigLipLoss
 
 from tests.distributed.spawn import run_on_ranks
-from tests.tiny import GRID, random_pairs, random_regions, tiny_model
+from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
+from timix_pl.core.choices import LOSSES
 from timix_pl.core.distributed import gather, gather_objects, rank, sum_over_ranks, world_size
 from timix_pl.core.types import Batch, RegionBatch
-from timix_pl.losses.info_nce import info_nce
-from timix_pl.losses.siglip import siglip
-from timix_pl.mixing.cutmix import CutMix
+from timix_pl.losses.contrastive.info_nce import info_nce
+from timix_pl.losses.contrastive.siglip import siglip
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.mixgen import MixGen
-from timix_pl.mixing.mixup import Mixup
-from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.cutmix import CutMix
+from timix_pl.mixing.strategies.mixgen import MixGen
+from timix_pl.mixing.strategies.mixup import Mixup
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.training.objective import Objective
 
 G, GROUP, RATIO, NUM_IMAGES, NUM_PHRASES = 8, 4, 0.75, 4, 7
-MIXERS = {"timix": TiMix(GRID), "relevance": TiMix(GRID, lam="relevance"), "cutmix": CutMix(GRID), "mixup": Mixup(), "mixgen": MixGen()}
+MIXERS = {
+    "timix": TiMix(GRID),
+    "relevance": TiMix(GRID, lam="relevance"),
+    "cutmix": CutMix(GRID),
+    "mixup": Mixup(GRID),
+    "mixgen": MixGen(GRID),
+}
 CASES = [("none", "extra", "one_hot")]
 CASES += [("timix", "extra", "self"), ("timix", "extra", "one_hot"), ("timix", "replace", "one_hot")]
 CASES += [("relevance", "extra", "self"), ("relevance", "replace", "one_hot"), ("cutmix", "extra", "self"), ("mixup", "replace", "one_hot")]
@@ -56,11 +62,11 @@ def loss_and_gradients(name, compute, targets, loss, *, tile_rows=UNTILED, own_r
     step = None
     if name != "none":
         rows, partners = mixed_rows(local, GROUP, RATIO, seed=4, step=5, first=pairs.first)
-        joined = model.tokenizer(MixGen.join(pairs.captions, rows, partners)) if name == "mixgen" else None
-        step = MixStep(MIXERS[name], compute, rows, partners, 4, 5, pairs.first, joined)
+        joined = model.tokenizer(MixGen(GRID).join(pairs.captions, rows, partners)) if name == "mixgen" else None
+        step = mix_step(MIXERS[name], compute, rows, partners, 4, 5, pairs.first, joined)
     encoded = model(pairs.images, pairs.tokens, mix=step, regions=regions)
     negatives = "own_rank" if own_rank else "all_ranks"
-    objective = Objective(loss=loss, negatives=negatives, targets=targets, pta_weight=0.5, tile_rows=tile_rows)
+    objective = Objective(loss=LOSSES[loss](), negatives=negatives, targets=targets, pta_weight=0.5, tile_rows=tile_rows)
     output = objective(encoded, regions, first=pairs.first, gamma=0.7)
     output.loss.backward()
     terms = {"total": output.loss, **output.terms}

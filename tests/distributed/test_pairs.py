@@ -5,10 +5,10 @@ import torch
 from tests.distributed.spawn import run_on_ranks
 from tests.tiny import tiny_model
 from tests.unit.evaluation.test_pairs import is_wrong, pairs
-from timix_pl.evaluation.mutual_information import MutualInformation
-from timix_pl.evaluation.noise import Noise
-from timix_pl.evaluation.tasks import run_tasks
-from timix_pl.mixing.timix import TiMix
+from timix_pl.evaluation.evaluator import run_tasks
+from timix_pl.evaluation.evaluators.mutual_information import MutualInformation
+from timix_pl.evaluation.evaluators.noise import Noise
+from timix_pl.mixing.strategies.timix import TiMix
 
 
 def evaluate():

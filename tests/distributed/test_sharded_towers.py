@@ -7,11 +7,10 @@ import torch
 from torch.distributed.fsdp import fully_shard
 
 from tests.distributed.spawn import run_on_ranks
-from tests.tiny import GRID, random_captions, random_images, random_regions, tiny_model
+from tests.tiny import GRID, mix_step, random_captions, random_images, random_regions, tiny_model
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.patch_dropout import PatchDropout
 
 NUM_PAIRS, NUM_STEPS = 8, 3
@@ -29,7 +28,7 @@ def loss_of(model, number, step, compute):
     part = slice(number * size, (number + 1) * size)
     images, tokens = random_images(NUM_PAIRS, seed=step)[part], model.tokenizer(random_captions(NUM_PAIRS, seed=step)[part])
     rows, partners = mixed_rows(size, size, (2 + step) / size, seed=0, step=step, first=part.start)
-    mix = MixStep(TiMix(GRID), compute, rows, partners, 0, step, part.start)
+    mix = mix_step(TiMix(GRID), compute, rows, partners, 0, step, part.start)
     dropout = PatchDropout(model.patch_dropout, 0, step, part.start) if model.patch_dropout else None
     encoded = model(images, tokens, mix=mix, regions=random_regions(model, 2, 4 + step, seed=step + number), dropout=dropout)
     weights = torch.randn(16, generator=torch.Generator().manual_seed(1))

@@ -10,17 +10,17 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.tensor import DTensor
 
 from tests.distributed.spawn import run_on_ranks
+from tests.optim import optim_settings
 from tests.tiny import GRID, IMAGE_SIZE_PX, tiny_model, write_shards
 from tests.unit.training.running import Rows, same, training_module, weights_of
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.core.types import LossOutput
 from timix_pl.data.datamodule import PretrainDataModule
 from timix_pl.data.sets.training_set import Augmentation, SampleStream
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.training.callbacks.checkpoints import CheckpointsCallback
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.checkpoint_io import AtomicCheckpointIO
-from timix_pl.training.module import OptimSettings
 from timix_pl.training.objective import Objective
 
 NUM_STEPS = 4
@@ -45,7 +45,7 @@ def train(
     """Weights and rows after a run with TiMix, and regions in every second step."""
     model = tiny_model(**model_options)
     # so large an eps that AdamW moves by the gradient, not by its sign: rounding stays rounding
-    optim = OptimSettings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.25)
+    optim = optim_settings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.25)
     module = training_module(
         model, num_steps=NUM_STEPS, objective=objective or Objective(), optim=optim, non_finite="skip", micro_batch_size=micro_batch_size
     )

@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.loss import draw, forget_peak, peak_bytes
 from tests.gpu.devices import DEVICES
-from timix_pl.losses.info_nce import info_nce
+from timix_pl.losses.contrastive.info_nce import info_nce
 from timix_pl.losses.pairs import Pairs
 
 

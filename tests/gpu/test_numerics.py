@@ -8,12 +8,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from tests.gpu.devices import DEVICES, moved
-from tests.tiny import GRID, random_pairs, random_regions, tiny_model
+from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
 from tests.unit.training.running import fit, ready_batches, training_module
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.mixup import Mixup
-from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.mixup import Mixup
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.objective import Objective
 from timix_pl.training.sharding import ShardedStrategy
@@ -27,7 +26,7 @@ def test_bf16_has_the_loss_of_fp32_and_gradients_of_the_same_direction(device, c
     model = tiny_model().to(device)
     pairs, regions = moved(random_pairs(model, BATCH_SIZE, 0), device), moved(random_regions(model, 4, 6, 0), device)
     objective = Objective(targets="self" if compute == "extra" else "one_hot")
-    mix = MixStep(TiMix(GRID), compute, *mixed_rows(BATCH_SIZE, BATCH_SIZE, 0.5, seed=0, step=0, first=0), 0, 0, 0)
+    mix = mix_step(TiMix(GRID), compute, *mixed_rows(BATCH_SIZE, BATCH_SIZE, 0.5, seed=0, step=0, first=0), 0, 0, 0)
 
     def loss_and_gradients(mix, *, bf16):
         model.zero_grad()
@@ -71,7 +70,7 @@ def test_shards_that_compute_in_bf16_follow_fp32(device):
     rows = []
     for strategy in ("auto", ShardedStrategy(1, sharded_checkpoints=False, param_dtype=torch.bfloat16)):
         model = tiny_model()
-        callbacks = [MixingCallback(Mixup(), ratio=0.5, group_size=4)]
+        callbacks = [MixingCallback(Mixup(GRID), ratio=0.5, group_size=4)]
         try:
             rows.append(fit(training_module(model), ready_batches(model, 3), callbacks=callbacks, accelerator=device, strategy=strategy))
         finally:

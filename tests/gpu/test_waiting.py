@@ -7,14 +7,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.gpu.devices import DEVICES, moved
-from tests.tiny import GRID, random_pairs, random_regions, tiny_model
+from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
 from tests.unit.training.running import GLOBAL_BATCH_SIZE, AtEachStep, fit, ready_batches, training_module
-from timix_pl.mixing.cutmix import CutMix
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.mixgen import MixGen
-from timix_pl.mixing.mixup import Mixup
-from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.cutmix import CutMix
+from timix_pl.mixing.strategies.mixgen import MixGen
+from timix_pl.mixing.strategies.mixup import Mixup
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.patch_dropout import PatchDropout
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.objective import Objective
@@ -28,8 +27,8 @@ KINDS = {  # mixer, compute, options of the model
     "timix of tokens in place": (TiMix(GRID), "replace", {"mixing_level": 1}),
     "timix with patch dropout": (TiMix(GRID), "extra", {"patch_dropout": 0.5}),
     "cutmix": (CutMix(GRID), "extra", {}),
-    "mixup": (Mixup(), "extra", {}),
-    "mixgen": (MixGen(), "extra", {}),
+    "mixup": (Mixup(GRID), "extra", {}),
+    "mixgen": (MixGen(GRID), "extra", {}),
 }
 
 
@@ -85,7 +84,7 @@ def test_nothing_asks_for_a_value_on_the_device(kind, monkeypatch):
     mix = None
     if mixer is not None:
         rows, partners = mixed_rows(GLOBAL_BATCH_SIZE, 4, 0.5, seed=0, step=0, first=0)
-        mix = MixStep(mixer, compute, rows, partners, 0, 0, 0, pairs.tokens[: len(rows)] if mixer.joins_captions else None)
+        mix = mix_step(mixer, compute, rows, partners, 0, 0, 0, pairs.tokens[: len(rows)] if mixer.joins_captions else None)
     dropout = PatchDropout(model.patch_dropout, 0, 0, 0) if model.patch_dropout else None
     with NoBlockingCopies():
         encoded = model(pairs.images, pairs.tokens, mix=mix, regions=regions, dropout=dropout)

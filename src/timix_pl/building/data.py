@@ -138,11 +138,8 @@ def num_steps(cfg: RootConfig, num_pairs: int) -> int:
 
 
 def evaluation_set(cfg: RootConfig, name: str, model: AnyModel) -> EvaluationSet | None:
-    """The samples of ``data.NAME_shards``, or None where that is not set. Grounding falls back to validation shards that have boxes."""
+    """The samples of ``data.NAME_shards``, or None if that is not set."""
     shards = getattr(cfg.data, f"{name}_shards")
-    if shards is None and name == "grounding":
-        found = evaluation_set(cfg, "val", model)
-        return found if found is not None and found.has_regions() else None
     if shards is None:
         return None
     return EvaluationSet(

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from timix_pl.building.checkpoints import load_weights as load_checkpoint
-from timix_pl.config.schema import LossKind, MixingKind, RootConfig, Strategy
-from timix_pl.config.validate import mixing_level
+from timix_pl.config.schema import RootConfig, Strategy
+from timix_pl.config.validate import mixes, mixing_level
+from timix_pl.core.choices import LOSSES
 from timix_pl.core.errors import ConfigError
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.fine_tuned import AnyModel
@@ -17,7 +18,7 @@ from timix_pl.models.fine_tuned import AnyModel
 
 def build_model(cfg: RootConfig, device: str = "cpu", *, load_weights: bool = True) -> DualEncoder:
     """The dual encoder with its PTA head; ``load_weights=False`` where a checkpoint's weights follow and pretrained ones are not needed."""
-    sigmoid = cfg.loss.kind == LossKind.siglip
+    loss = LOSSES[cfg.loss.kind]
     return DualEncoder.create(
         cfg.model.architecture,
         pretrained=cfg.model.pretrained,
@@ -29,10 +30,10 @@ def build_model(cfg: RootConfig, device: str = "cpu", *, load_weights: bool = Tr
         pta_hidden_dim=cfg.pta.hidden_dim,
         with_pta=cfg.pta.enabled,
         pta_grad=cfg.pta.grad,
-        init_logit_scale=cfg.model.init_logit_scale or (10.0 if sigmoid else 1 / 0.07),
+        init_logit_scale=cfg.model.init_logit_scale or loss.init_logit_scale,
         max_logit_scale=cfg.model.max_logit_scale,
-        init_logit_bias=-10.0 if sigmoid else None,
-        mixing_level=mixing_level(cfg.mixing.level) if cfg.mixing.kind != MixingKind.none else None,
+        init_logit_bias=loss.init_logit_bias,
+        mixing_level=mixing_level(cfg.mixing.level) if mixes(cfg) else None,
         patch_dropout=cfg.model.patch_dropout,
         load_weights=load_weights,
         device=device,

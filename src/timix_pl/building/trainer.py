@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 
-from timix_pl.building.data import evaluation_set
 from timix_pl.building.devices import build_strategy, cluster_environment, device_peak_flops, lightning_precision, num_devices, on_gpu
-from timix_pl.building.evaluators import build_evaluators
+from timix_pl.building.evaluators import build_evaluators, grounding_set
 from timix_pl.building.mixing import build_mixing
 from timix_pl.config.schema import RootConfig
 from timix_pl.config.validate import teaches_pta
@@ -111,7 +110,7 @@ def _pictures(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None
     return PicturesCallback(
         run_dir / "pictures",
         mixing=mixing,
-        grounding=evaluation_set(cfg, "grounding", model) if cfg.pta.enabled else None,
+        grounding=grounding_set(cfg, model),
         num_mixed=cfg.pictures.num_mixed,
         num_heat_maps=cfg.pictures.num_heat_maps,
         phrase_template=cfg.data.phrase_template,

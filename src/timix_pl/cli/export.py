@@ -5,10 +5,9 @@ from pathlib import Path
 
 from timix_pl.cli.arguments import parse, parser
 from timix_pl.cli.errors import clean_exit
-from timix_pl.config.options import nearest
+from timix_pl.core.choices import EXPORT_FORMATS
 from timix_pl.core.errors import ConfigError
 from timix_pl.core.files import nearest_path
-from timix_pl.export import FORMATS
 
 DETAILS = """\
 options:
@@ -53,9 +52,10 @@ def _read(words: Sequence[str]) -> tuple[Path, dict[str, Path]]:
             values[key] = value
     formats = [name.strip() for name in values["format"].strip("[]").split(",")]
     for name in formats:
-        if name not in FORMATS:
-            wrong = f"format={name}: no such format{nearest(name, FORMATS)}" if name else "format= is missing"
-            found.append(f"{wrong}; choose from {', '.join(FORMATS)}")
+        if not name:
+            found.append(f"format= is missing; choose from {', '.join(EXPORT_FORMATS.names())}")
+        elif name not in EXPORT_FORMATS:
+            found.append(EXPORT_FORMATS.unknown(name))
     checkpoint, out = Path(values["checkpoint"]), Path(values["out"])
     if not values["checkpoint"]:
         found.append("checkpoint= is missing: name a run directory or a checkpoint, e.g. checkpoint=runs/demo")

@@ -42,20 +42,6 @@ examples:
       64 GPUs of a SLURM cluster; docs/launching.md shows all ways to start
 """
 
-FREQUENT = (
-    "data.train_shards",
-    "data.region_shards",
-    "data.val_shards",
-    "data.global_batch_size",
-    "mixing.ratio",
-    "optim.lr",
-    "trainer.max_steps",
-    "trainer.max_epochs",
-    "run_dir",
-    "resume",
-    "seed",
-)
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with ``arguments`` (of the process, by default)."""
@@ -159,8 +145,8 @@ def _run(cfg: RootConfig) -> None:
 
 def _details() -> str:
     choices = "\n".join(f"  {group + '=':<12} {', '.join(names)}" for group, names in groups().items())
-    options = schema_options()
-    frequent = "\n".join(f"  {key + '=':<24} {options[key].help} [{options[key].default_text}]" for key in FREQUENT)
+    options = [option for option in schema_options().values() if option.facts.frequent]
+    frequent = "\n".join(f"  {option.key + '=':<24} {option.facts.help} [{option.default_text}]" for option in options)
     return (
         f"{EXAMPLES}\nchoices, each a file in conf/:\n{choices}\n\noptions most used, [default]:\n{frequent}\n\n"
         "All options: docs/configuration.md. Pre-training leaves its checkpoints, metrics.csv and report.html in run_dir."

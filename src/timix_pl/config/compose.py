@@ -2,25 +2,32 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
 from timix_pl.config.conf_dir import conf_dir
-from timix_pl.config.options import nearest, schema_options
+from timix_pl.config.options import schema_options
 from timix_pl.config.saved import adopt_init
-from timix_pl.config.schema import MixingKind, RootConfig
-from timix_pl.config.store import register_schema
-from timix_pl.config.validate import TASKS, is_used, problems, task_problems, unused_options
+from timix_pl.config.schema import RootConfig
+from timix_pl.config.validate import evaluation_problems, is_used, problems, unused_options
+from timix_pl.core.choices import EVALUATORS, LOGGERS, LOSSES, MIXERS, OPTIMIZERS
 from timix_pl.core.errors import ConfigError, RunError
+from timix_pl.core.plugins import load_plugins
+from timix_pl.core.words import nearest
 
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError)
+
+GROUPS = {"mixing": MIXERS, "loss": LOSSES, "optim": OPTIMIZERS, "logger": LOGGERS}
+"""Groups of choices that plugins add to."""
 
 
 def compose(overrides: Sequence[str] = ()) -> RootConfig:
@@ -29,25 +36,32 @@ def compose(overrides: Sequence[str] = ()) -> RootConfig:
     Raises:
         ConfigError: with all problems: overrides that cannot be read or do not fit the schema, values out of range, contradictions.
     """
-    words = [tasks_override(word) for word in overrides]
+    words = _understood(overrides, conf_dir())
     typed = {_key(word) for word in words}
-    return _checked(words, conf_dir(), lambda cfg: [*unused_options(cfg, typed), *adopt_init(cfg, typed), *problems(cfg)])
+
+    def check(cfg: RootConfig) -> list[str]:
+        found = [*unused_options(cfg, typed, lambda: _of_files(words)), *adopt_init(cfg, typed)]
+        take_ratio_0_as_plain_clip(cfg)
+        return found + problems(cfg)
+
+    return _checked(words, conf_dir(), check)
 
 
 def unused_words(overrides: Sequence[str]) -> set[str]:
-    """Overrides of options that play no part in what all of them make; none where they make nothing."""
+    """Overrides of options that have no effect in what all of them make; none where they make nothing."""
+    words = _understood(overrides, conf_dir())
     try:
-        cfg = _compose([tasks_override(word) for word in overrides], conf_dir())
+        cfg = _compose(words, conf_dir())
     except REFUSALS:
         return set()
-    return {word for word in overrides if not is_used(cfg, _key(word))}
+    return {given for given, word in zip(overrides, words, strict=True) if not is_used(cfg, _key(word))}
 
 
 def tasks_override(word: str, *, choices: bool = True) -> str:
     """``evaluation=[retrieval,grounding]`` as ``evaluation.tasks=...``; other words as they are, and where there are ``choices``, these."""
     key, _, value = word.partition("=")
     names = [name.strip() for name in value.strip("[]").split(",")]
-    is_list = key == "evaluation" and (not choices or value.startswith("[") or set(names) <= set(TASKS))
+    is_list = key == "evaluation" and (not choices or value.startswith("[") or set(names) <= set(EVALUATORS.names()))
     return f"evaluation.tasks=[{','.join(names)}]" if is_list else word
 
 
@@ -56,7 +70,8 @@ def recompose(saved: Path, overrides: Sequence[str] = ()) -> RootConfig:
 
     Raises:
         RunError: there is no such file.
-        ConfigError: overrides that cannot be read or do not fit the schema, unknown evaluation tasks.
+        ConfigError: overrides that cannot be read or do not fit the schema, that play no part in an evaluation, or that have no effect;
+            unknown evaluation tasks; plugins that are missing.
     """
     if not saved.is_file():
         raise RunError(f"{saved} does not exist, so the run's configuration is unknown; name a run directory or a checkpoint inside one")
@@ -64,7 +79,48 @@ def recompose(saved: Path, overrides: Sequence[str] = ()) -> RootConfig:
         stored = OmegaConf.load(saved)
     except (*REFUSALS, ValueError) as error:
         raise RunError(f"{saved} cannot be read: {str(error).splitlines()[0]}; put back the file that the run wrote") from error
-    return _checked([_adding(stored, override) for override in overrides], saved.parent, task_problems)
+    load_plugins(OmegaConf.select(stored, "plugins") or (), f"{saved}: plugins")
+    words = _understood(overrides, saved.parent)
+    typed = {_key(word) for word in words}
+
+    def check(cfg: RootConfig) -> list[str]:
+        effectless = [] if _of_training(words) else unused_options(cfg, typed, lambda: cfg)
+        return [*_of_training(words), *effectless, *evaluation_problems(cfg)]
+
+    return _checked([_adding(stored, word) for word in words], saved.parent, check)
+
+
+def _of_training(words: Sequence[str]) -> list[str]:
+    """What is wrong with words that set options of training only."""
+    options = {word: schema_options().get(_key(word)) for word in words}
+    return [
+        f"{word}: plays no part in an evaluation; leave it out"
+        for word, option in options.items()
+        if option is not None and not option.facts.in_evaluation
+    ]
+
+
+def _understood(overrides: Sequence[str], folder: Path) -> list[str]:
+    """The overrides as Hydra takes them, after the plugins that they name have been imported.
+
+    Raises:
+        ConfigError: a plugin cannot be imported.
+    """
+    naming = [word for word in overrides if _key(word) in ("plugins", "experiment", "hydra.searchpath")]
+    if any(_key(word) != "experiment" for word in naming):
+        with suppress(*REFUSALS):  # what is wrong with these words is told when all of them are composed
+            load_plugins(_compose(naming, folder).plugins)
+    return [_option_override(tasks_override(word)) for word in overrides]
+
+
+def _option_override(word: str) -> str:
+    """``mixing.options.NAME=...`` adds a key to a dictionary, which Hydra writes with ``++``."""
+    return f"++{word}" if re.match(r"\w+\.options\.", word) else word
+
+
+def _of_files(words: Sequence[str]) -> RootConfig:
+    """The configuration that the files make without the other words."""
+    return _compose([word for word in words if _key(word) in ("experiment", "hydra.searchpath")], conf_dir())
 
 
 def _adding(stored: Any, override: str) -> str:
@@ -75,15 +131,16 @@ def _adding(stored: Any, override: str) -> str:
 
 
 def to_root(cfg: DictConfig) -> RootConfig:
-    """A composed configuration as the schema's dataclasses, interpolations resolved; keys that the schema lacks raise.
-
-    ``mixing.ratio=0`` becomes ``mixing=none``: plain CLIP.
-    """
+    """A composed configuration as the schema's dataclasses, interpolations resolved; keys that the schema lacks raise."""
     checked = OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.to_container(cfg, resolve=True))
     root: RootConfig = OmegaConf.to_object(checked)  # type: ignore[assignment]
-    if root.mixing.kind is not MixingKind.none and root.mixing.ratio == 0:
-        root.mixing.kind, root.pta.enabled = MixingKind.none, False
     return root
+
+
+def take_ratio_0_as_plain_clip(cfg: RootConfig) -> None:
+    """``mixing.ratio=0`` becomes ``mixing=none``."""
+    if cfg.mixing.kind != "none" and cfg.mixing.ratio == 0:
+        cfg.mixing.kind, cfg.pta.enabled = "none", False
 
 
 def search_path_override(config_dir: str) -> str:
@@ -109,9 +166,26 @@ def _checked(overrides: Sequence[str], folder: Path, check: Callable[[RootConfig
 
 
 def _compose(overrides: Iterable[str], folder: Path) -> RootConfig:
-    register_schema()
+    ConfigStore.instance().store(name="schema", node=RootConfig)  # conf/config.yaml starts from it
+    overrides = list(overrides)
     with initialize_config_dir(config_dir=str(folder.resolve()), version_base="1.3"):
-        return to_root(hydra_compose("config", list(overrides)))
+        try:
+            return to_root(hydra_compose("config", overrides))
+        except MissingConfigException:
+            of_plugins = [part for word in overrides for part in _plugin_choice(word)]
+            if of_plugins == overrides:
+                raise
+            return to_root(hydra_compose("config", of_plugins))
+
+
+def _plugin_choice(word: str) -> list[str]:
+    """``mixing=NAME`` of a plugin, which has no YAML file: what the file of another strategy would set."""
+    group, _, name = word.partition("=")
+    registry = GROUPS.get(group)
+    if registry is None or name not in registry or registry.plugin_of(name) is None:
+        return [word]
+    without_pta = group == "mixing" and not registry[name].needs_scores
+    return [f"{registry.key}={name}", *(["pta.enabled=false"] if without_pta else [])]
 
 
 def _all_problems(overrides: Sequence[str], folder: Path, check: Callable[[RootConfig], list[str]]) -> list[str]:
@@ -159,7 +233,7 @@ def _section(key: str) -> str:
 
 def _message(override: str, error: Exception) -> str:
     key, value = _key(override), override.partition("=")[2]
-    if key in schema_options():
+    if key in schema_options() or ".options." in key:
         override = override.removeprefix("++")
     if isinstance(error, OverrideParseException):
         if not value:
@@ -168,7 +242,7 @@ def _message(override: str, error: Exception) -> str:
     if isinstance(error, YAMLError):
         return f"{override}: not a YAML file: {' '.join(str(error).split())}"
     if isinstance(error, MissingConfigException):
-        names = sorted([*(error.options or ()), *(TASKS if key == "evaluation" else ())])
+        names = sorted([*(error.options or ()), *(EVALUATORS.names() if key == "evaluation" else ())])
         return f"{override}: no such option{nearest(value, names)}; choose from {', '.join(names)}"
     if "Ambiguous value" in str(error):
         return f"{override}: several values; to sweep over them add -m, for a list write '{key}=[{value}]'"

@@ -1,85 +1,86 @@
 """The schema as a flat list: one entry per dotted key. Messages and ``docs/configuration.md`` are written from it."""
 
 import dataclasses
-import difflib
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from enum import Enum
 from functools import cache
 from typing import Any
 
+from timix_pl.config.option import Condition, Facts, Resume
 from timix_pl.config.schema import RootConfig
+from timix_pl.core.words import as_typed
 
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One key that people can set."""
+    """One key that people can set; its facts are complete, with those of its section.
+
+    ``title`` is that of the outermost section.
+    """
 
     key: str
     type: Any
     default: Any
-    help: str
+    facts: Facts
+    title: str
 
     @property
     def takes(self) -> str:
         """What values it takes, in words."""
-        return _in_words(self.type)
+        if self.facts.registry is not None:
+            return ", ".join(self.facts.registry.names()) + ", or a plugin's"
+        return in_words(self.type)
 
     @property
     def default_text(self) -> str:
         """The default as one types it."""
         return as_typed(self.default)
 
+    def unmet(self, cfg: Any) -> Condition | None:
+        """The first condition under which it is used and that does not hold; None if it is used."""
+        return next((condition for condition in self.facts.used if not condition.holds(cfg, self.key)), None)
+
 
 @cache
 def schema_options() -> dict[str, Option]:
     """Every option by its dotted key, in the schema's order."""
-    return {option.key: option for option in _walk(RootConfig, "")}
+    root = Facts(resume=Resume.same_run, of_model=False, in_evaluation=False, title="The run")
+    return {option.key: option for option in _walk(RootConfig, "", root)}
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The names that look most like ``name``, three at most, or begin with it, as the end of a message; nothing when none is near."""
-    names = list(names)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6) or [other for other in names if name and other.startswith(name)][:3]
-    return f"; nearest: {', '.join(close)}" if close else ""
-
-
-def as_typed(value: Any) -> str:
-    """A value as it is typed on a command line."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(as_typed(item) for item in value)}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {as_typed(item)}' for key, item in value.items())}}}"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
-
-
-def _walk(section: type, prefix: str) -> Iterator[Option]:
+def _walk(section: type, prefix: str, around: Facts) -> Iterator[Option]:
     hints = typing.get_type_hints(section)
     for field in dataclasses.fields(section):
+        facts = _joined(field.metadata["facts"], around)
         if dataclasses.is_dataclass(hints[field.name]):
-            yield from _walk(hints[field.name], f"{prefix}{field.name}.")
+            inner = facts if not prefix else dataclasses.replace(facts, title=around.title)
+            yield from _walk(hints[field.name], f"{prefix}{field.name}.", inner)
         else:
             default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-            yield Option(prefix + field.name, hints[field.name], default, field.metadata["help"])
+            yield Option(prefix + field.name, hints[field.name], default, facts, around.title)
 
 
-def _in_words(kind: Any) -> str:
+def _joined(own: Facts, around: Facts) -> Facts:
+    """The facts of an option or section inside another section. All conditions must hold; the outer one's come first."""
+    inherited = {name: getattr(around, name) for name in ("resume", "of_model", "in_evaluation") if getattr(own, name) is None}
+    return dataclasses.replace(own, used=(*around.used, *own.used), **inherited)
+
+
+def in_words(kind: Any) -> str:
+    """What values a type takes, in words."""
     if kind is Any:
         return "a text or a list"
     if isinstance(kind, type) and issubclass(kind, Enum):
         *names, last = (member.name for member in kind)
         return f"{', '.join(names)} or {last}" if names else last
     if typing.get_origin(kind) is list:
-        return f"a list, each item {_in_words(typing.get_args(kind)[0])}"
-    if typing.get_origin(kind) is types.UnionType:
-        return ", or ".join("null" if part is type(None) else _in_words(part) for part in typing.get_args(kind))
-    return TYPE_NAMES[kind]
+        return f"a list, each item {in_words(typing.get_args(kind)[0])}"
+    if typing.get_origin(kind) is dict:
+        return "options by name"
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return ", or ".join("null" if part is type(None) else in_words(part) for part in typing.get_args(kind))
+    return TYPE_NAMES.get(kind, "a value")

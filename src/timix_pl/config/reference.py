@@ -4,12 +4,12 @@ from itertools import groupby
 
 from timix_pl.config.conf_dir import groups
 from timix_pl.config.options import Option, schema_options
-from timix_pl.config.ranges import RANGES
+from timix_pl.config.rules import Range
 
 HEAD = """\
 # Configuration
 
-Generated from `src/timix_pl/config/schema.py` by `python -m timix_pl.config.reference`; do not edit.
+Generated from `src/timix_pl/config/schema/` by `python -m timix_pl.config.reference`; do not edit.
 
 Options are typed as `KEY=VALUE`, in any order. What you leave out keeps its default, so a run is described by what differs:
 
@@ -52,33 +52,12 @@ timix-train --config-dir mine experiment=small
 ```
 """
 
-SECTIONS = {
-    "": "The run",
-    "data": "Data",
-    "model": "Model",
-    "pta": "Patch-text alignment",
-    "mixing": "Mixing",
-    "loss": "Loss",
-    "optim": "Optimizer",
-    "trainer": "Trainer",
-    "tune": "Fine-tuning",
-    "vqa": "Visual question answering",
-    "captioning": "Captioning",
-    "checkpoint": "Checkpoints",
-    "evaluation": "Evaluation",
-    "pictures": "Pictures",
-    "logger": "Logger",
-    "launcher": "Launcher",
-}
-
 
 def reference() -> str:
     """The reference in Markdown: the groups of choices, then a table of options for each section."""
     parts = [HEAD, _choices()]
-    for section, options in groupby(schema_options().values(), lambda option: option.key.rpartition(".")[0].partition(".")[0]):
-        parts.append(
-            f"## {SECTIONS[section]}\n\n| key | takes | default | what it does |\n|---|---|---|---|\n" + "".join(map(_row, options))
-        )
+    for title, options in groupby(schema_options().values(), lambda option: option.title):
+        parts.append(f"## {title}\n\n| key | takes | default | what it does |\n|---|---|---|---|\n" + "".join(map(_row, options)))
     return "\n".join(parts)
 
 
@@ -92,8 +71,9 @@ def _choices() -> str:
 
 
 def _row(option: Option) -> str:
-    takes = option.takes + (f", {RANGES[option.key]}" if option.key in RANGES else "")
-    return f"| `{option.key}` | {takes} | `{option.default_text}` | {option.help} |\n"
+    facts = option.facts
+    takes = option.takes + (f", {facts.within}" if isinstance(facts.within, Range) else "")
+    return f"| `{option.key}` | {takes} | `{option.default_text}` | {facts.help} |\n"
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from timix_pl.config.options import as_typed, schema_options
-from timix_pl.config.schema import RootConfig, Task
-from timix_pl.config.validate import OF_PRETRAINING
+from timix_pl.config.option import value_of
+from timix_pl.config.options import schema_options
+from timix_pl.config.schema import RootConfig
 from timix_pl.core.files import nearest_path
-
-TAKEN = ("model.", "pta.", "loss.kind")
-"""What of the other run's configuration describes its model."""
+from timix_pl.core.plugins import load_plugins
+from timix_pl.core.words import as_typed
 
 
 def run_dir_of(checkpoint: Path) -> Path:
@@ -33,19 +32,25 @@ def adopt_init(cfg: RootConfig, typed: Set[str]) -> list[str]:
         typed: keys, and names of choices; one that describes the model must say the same.
     Returns:
         What is wrong, one message each.
+    Raises:
+        ConfigError: a plugin of that run is missing.
     """
-    if cfg.init is None or cfg.task is Task.pretrain:
+    if cfg.init is None or cfg.task == "pretrain":
         return []
     saved = _saved(cfg)
     if isinstance(saved, str):
         return [saved]
-    if saved.task is not Task.pretrain:
+    if saved.task != "pretrain":
         return [f"init={cfg.init}: a run with task={saved.task}; a task starts from a pre-training run, or from model.pretrained"]
     found = [
-        f"{key}={as_typed(_value(cfg, key))}: of the model of init={cfg.init} it is {as_typed(_value(saved, key))}; leave it out"
+        f"{key}={as_typed(value_of(cfg, key))}: of the model of init={cfg.init} it is {as_typed(value_of(saved, key))}; leave it out"
         for key in _contradicted(cfg, saved, typed)
     ]
-    cfg.model, cfg.pta, cfg.loss.kind = saved.model, saved.pta, saved.loss.kind
+    for key in _of_model():
+        section, _, name = key.rpartition(".")
+        setattr(value_of(cfg, section), name, value_of(saved, key))
+    load_plugins(saved.plugins, f"init={cfg.init}: plugins")
+    cfg.plugins += [module for module in saved.plugins if module not in cfg.plugins]
     return found
 
 
@@ -55,7 +60,7 @@ def _saved(cfg: RootConfig) -> RootConfig | str:
     path = Path(cfg.init)
     own = read_config(Path(cfg.run_dir) / "config.yaml")
     if isinstance(own, RootConfig) and own.init == cfg.init and not path.exists():
-        own.task = Task.pretrain
+        own.task = "pretrain"
         return own
     if not path.exists():
         return f"init={cfg.init}: there is no such run directory or checkpoint. {nearest_path(path)}"
@@ -80,17 +85,13 @@ def read_config(path: Path) -> RootConfig | str:
 
 
 def _contradicted(cfg: RootConfig, saved: RootConfig, typed: Set[str]) -> list[str]:
-    described = [key for key in schema_options() if key.startswith(TAKEN) and not key.startswith(OF_PRETRAINING)]
-    chosen = [key for key in described if key in typed or _CHOICE_OF_KEY.get(key) in typed]
-    return [key for key in chosen if _value(cfg, key) != _value(saved, key)]
+    """Keys that were typed, or said by a choice such as ``model=small``, and that differ. A choice says its section's first key."""
+    chosen: dict[str, str] = {}
+    for key in _of_model():
+        chosen.setdefault(key.partition(".")[0], key)
+    said = [key for key in _of_model() if key in typed or (key in chosen.values() and key.partition(".")[0] in typed)]
+    return [key for key in said if value_of(cfg, key) != value_of(saved, key)]
 
 
-_CHOICE_OF_KEY = {"model.architecture": "model", "loss.kind": "loss"}
-"""A choice, such as ``model=small``, says this key."""
-
-
-def _value(cfg: RootConfig, key: str) -> object:
-    value: object = cfg
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
+def _of_model() -> list[str]:
+    return [key for key, option in schema_options().items() if option.facts.of_model]

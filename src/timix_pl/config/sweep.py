@@ -11,6 +11,7 @@ from hydra.errors import OverrideParseException
 from timix_pl.config.compose import compose, unused_words
 from timix_pl.config.options import schema_options
 from timix_pl.config.schema import LauncherKind, RootConfig
+from timix_pl.config.validate import is_used
 from timix_pl.core.errors import ConfigError
 
 
@@ -63,7 +64,8 @@ def sweep_jobs(overrides: Sequence[str]) -> list[Job]:
         raise ConfigError(list(dict.fromkeys(found)))
     for number, (words, cfg) in enumerate(zip(words_of_jobs, cfgs, strict=True)):
         cfg.run_dir = f"{cfg.run_dir}/{number}"
-        cfg.logger.label = cfg.logger.label or " ".join(word for word in words if word not in overrides)
+        if is_used(cfg, "logger.label"):
+            cfg.logger.label = cfg.logger.label or " ".join(word for word in words if word not in overrides)
     return [Job(words, cfg) for words, cfg in zip(words_of_jobs, cfgs, strict=True)]
 
 

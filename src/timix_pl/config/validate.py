@@ -1,4 +1,4 @@
-"""What the types cannot say: ranges, and options that contradict each other. Every message: key, value, rule, way out.
+"""Options that contradict each other, and options without effect. Every message: key, value, rule, way out.
 
 Only what the configuration alone decides is checked here, before a file or a GPU is touched. What depends on the data, the model or the
 machine (whether a folder exists, whether the grid is large enough for the windows) is checked by those who build them.
@@ -6,206 +6,166 @@ machine (whether a folder exists, whether the grid is large enough for the windo
 
 import math
 import re
-from collections.abc import Iterator, Set
-from functools import reduce
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
-from timix_pl.config.options import as_typed, nearest, schema_options
-from timix_pl.config.ranges import RANGES
-from timix_pl.config.schema import (
-    Compute,
-    DataKind,
-    Lam,
-    LauncherKind,
-    MixingKind,
-    RootConfig,
-    ScheduleKind,
-    Strategy,
-    Targets,
-    Task,
-    TunedTowers,
-    VqaKind,
-)
+from timix_pl.config.entry_options import entry_problems
+from timix_pl.config.option import value_of
+from timix_pl.config.options import Option, schema_options
+from timix_pl.config.rules import FileOr, Shards
+from timix_pl.config.schema import Compute, DataKind, LauncherKind, RootConfig, Strategy, Targets
 from timix_pl.core.architectures import known_architectures
-
-TASKS = ("retrieval", "zero_shot", "grounding", "carry_over", "linear_probe", "knn", "noise", "mutual_information", "vqa", "captioning")
-SHARDS = ("train_shards", "val_shards", "region_shards", "zero_shot_shards", "grounding_shards", "probe_train_shards", "noise_shards")
-LABELLED_SHARDS = ("zero_shot_shards", "probe_train_shards")
-OF_PRETRAINING = (
-    "data.region_shards", "data.max_phrases", "model.patch_dropout",
-    "pta.weight", "pta.grad", "pta.negative_frac", "pta.caption_positive", "pta.first_samples", "pta.every_n_steps", "pta.batch_size",
-    "mixing.ratio", "mixing.compute", "mixing.lam", "mixing.targets", "mixing.gamma", "mixing.warmup_frac", "mixing.stop_frac",
-    "mixing.level", "mixing.group_size", "mixing.beta", "loss.negatives", "loss.tile_rows", "pictures.",
-)  # fmt: skip
-"""What neither describes a model nor plays a part in evaluations."""
-OF_TORCHRUN = ("launcher.rdzv_endpoint", "launcher.node_rank")
-OF_SLURM = tuple(key for key in schema_options() if key.startswith("launcher.") and key not in (*OF_TORCHRUN, "launcher.kind"))
-OF_A_NEW_DECODER = tuple(f"captioning.{name}" for name in ("vocab_size", "dim", "layers", "heads", "dropout"))
-
-USED: tuple[tuple[tuple[str, ...], str, tuple[Any, ...]], ...] = (
-    (OF_PRETRAINING, "task", (Task.pretrain,)),
-    (("tune.",), "task", (Task.vqa, Task.captioning)),
-    (("vqa.",), "task", (Task.vqa,)),
-    (("captioning.",), "task", (Task.captioning,)),
-    (("tune.last_blocks",), "tune.towers", (TunedTowers.last,)),
-    (("tune.lr_scale",), "tune.towers", (TunedTowers.last, TunedTowers.all)),
-    (("vqa.num_answers",), "vqa.kind", (VqaKind.open, VqaKind.both)),
-    (OF_A_NEW_DECODER, "captioning.decoder", (None,)),
-    (OF_TORCHRUN, "launcher.kind", (LauncherKind.torchrun,)),
-    (OF_SLURM, "launcher.kind", (LauncherKind.slurm,)),
-)
-"""Keys, or what they begin with; and the key that decides whether they are used, with the values at which they are."""
+from timix_pl.core.choices import MIXERS
+from timix_pl.core.words import as_typed, nearest
 
 
 def problems(cfg: RootConfig) -> list[str]:
     """All that is wrong with a composed configuration, one message each; empty when it can be built."""
     ranks = (cfg.trainer.devices or 1) * cfg.trainer.num_nodes  # as far as known here; a machine may turn out to have more
-    out_of_range = list(_ranges(cfg))
-    if out_of_range:
-        return out_of_range + list(_independent_of_numbers(cfg))
-    return [*_independent_of_numbers(cfg), *batch_problems(cfg, ranks), *_mixing_numbers(cfg), *_schedules(cfg)]
+    if wrong := [*_wrong_names(cfg, schema_options().values()), *_wrong_values(cfg, schema_options().values())]:
+        return wrong + list(_independent_of_values(cfg))
+    return [*_independent_of_values(cfg), *entry_problems(cfg), *_mixing(cfg), *batch_problems(cfg, ranks), *_numbers(cfg)]
 
 
-def unused_options(cfg: RootConfig, typed: Set[str] = frozenset()) -> list[str]:
-    """Options that were set and that nothing uses. What a file sets is no mistake where another choice was typed that switches it off.
+def evaluation_problems(cfg: RootConfig) -> list[str]:
+    """What is wrong with the options that ``timix-evaluate`` takes."""
+    options = [option for option in schema_options().values() if option.facts.in_evaluation]
+    return [*_wrong_names(cfg, options), *_wrong_values(cfg, options)] or list(entry_problems(cfg))
+
+
+def unused_options(cfg: RootConfig, typed: Set[str], of_files: Callable[[], RootConfig]) -> list[str]:
+    """Options that were set and that have no effect.
 
     Args:
-        typed: keys, and names of choices.
+        typed: keys on the command line.
+        of_files: the configuration without what was typed. What a file sets is no mistake where it has an effect there: then something
+            that was typed has switched it off.
     """
-    options, found = schema_options(), []
-    changed = [key for key, option in options.items() if _value(cfg, key) != option.default]
-    for keys, decisive, values in USED:
-        switched = decisive in typed or decisive.partition(".")[0] in typed
-        unused = [key for key in changed if key.startswith(keys) and key != decisive and (key in typed or not switched)]
-        if not unused or _value(cfg, decisive) in values:
-            continue
-        changed = [key for key in changed if key not in unused]
-        alone, unset = " or ".join(map(as_typed, values)), " ".join(f"{key}={options[key].default_text}" for key in unused)
-        found.append(f"{_said(cfg, *unused, decisive)}: for {decisive}={alone} alone; choose that, or leave it at {unset}")
-    return found
+    unused = [option for option in schema_options().values() if value_of(cfg, option.key) != option.default and option.unmet(cfg)]
+    if any(option.key not in typed for option in unused):
+        before = of_files()
+        unused = [option for option in unused if option.key in typed or option.unmet(before)]
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for option in unused:
+        condition = option.unmet(cfg)
+        assert condition is not None
+        by_reason.setdefault((condition.key, condition.words(option.key)), []).append(option.key)
+    return [_without_effect(cfg, keys, decisive, words) for (decisive, words), keys in by_reason.items()]
+
+
+def _without_effect(cfg: RootConfig, keys: list[str], decisive: str, words: str) -> str:
+    has, it = ("has", "it") if len(keys) == 1 else ("have", "them")
+    return f"{said(cfg, *keys)}: {has} no effect with {said(cfg, decisive)}; remove {it}, or choose {words}"
 
 
 def is_used(cfg: RootConfig, key: str) -> bool:
-    """Whether an option plays a part, as far as ``USED`` tells."""
-    return all(_value(cfg, decisive) in values for keys, decisive, values in USED if key.startswith(keys) and key != decisive)
+    """Whether an option has an effect."""
+    option = schema_options().get(key)
+    return option is None or option.unmet(cfg) is None
 
 
-def task_problems(cfg: RootConfig) -> list[str]:
-    """What is wrong with the options of evaluations."""
-    return [*_evaluation(cfg), *_ranges(cfg, "evaluation."), *_ranges(cfg, "captioning.")]
+def said(cfg: RootConfig, *keys: str) -> str:
+    """Keys with their values, as they begin a message."""
+    return ", ".join(f"{key}={as_typed(value_of(cfg, key))}" for key in keys)
 
 
-def _evaluation(cfg: RootConfig) -> Iterator[str]:
-    for task in cfg.evaluation.tasks:
-        if task not in TASKS:
-            yield f"{_said(cfg, 'evaluation.tasks')}: there is no task '{task}'{nearest(task, TASKS)}; choose from {', '.join(TASKS)}"
-    for key, ready_made in (("classes", ("imagenet",)), ("templates", ("openai_imagenet", "simple"))):
-        value = getattr(cfg.evaluation, key)
-        if value is not None and value not in ready_made and not value.endswith((".json", ".txt")):
-            rule = f"must be a .json or .txt file, or {' or '.join(ready_made)}{nearest(value, ready_made)}"
-            yield f"{_said(cfg, f'evaluation.{key}')}: {rule}"
+def mixes(cfg: RootConfig) -> bool:
+    """Whether images are mixed."""
+    return cfg.mixing.kind != "none" and cfg.mixing.ratio > 0
 
 
-def _said(cfg: RootConfig, *keys: str) -> str:
-    return ", ".join(f"{key}={as_typed(_value(cfg, key))}" for key in keys)
+def is_pretraining(cfg: RootConfig) -> bool:
+    """Whether the run trains the towers from pairs, and not a task on top of them."""
+    return cfg.task == "pretrain"
 
 
-def _value(cfg: RootConfig, key: str) -> Any:
-    return reduce(getattr, key.split("."), cfg)
+def teaches_pta(cfg: RootConfig) -> bool:
+    """Whether the run trains the patch-text alignment head; a fine-tuning run only keeps it."""
+    return cfg.pta.enabled and is_pretraining(cfg)
 
 
-def _ranges(cfg: RootConfig, beginning: str = "") -> Iterator[str]:
-    for key, allowed in RANGES.items():
-        value = _value(cfg, key)
-        if key.startswith(beginning) and value is not None and value not in allowed:
-            yield f"{_said(cfg, key)}: must be {allowed}; the default is {schema_options()[key].default_text}"
+def shard_options() -> list[Option]:
+    """The options that name shards."""
+    return [option for option in schema_options().values() if isinstance(option.facts.within, Shards)]
 
 
-def _independent_of_numbers(cfg: RootConfig) -> Iterator[str]:
+def _wrong_names(cfg: RootConfig, options: Iterable[Option]) -> Iterator[str]:
+    """Names that are in no registry."""
+    for option in options:
+        registry, value = option.facts.registry, value_of(cfg, option.key)
+        if registry is not None:
+            names = value if isinstance(value, list) else [value]
+            yield from (registry.unknown(name) for name in names if name != registry.none and name not in registry)
+
+
+def _wrong_values(cfg: RootConfig, options: Iterable[Option]) -> Iterator[str]:
+    """Values that an option may not take, whatever the others are."""
+    for option in options:
+        rule, value = option.facts.within, value_of(cfg, option.key)
+        if rule is not None and value is not None and value not in rule:
+            hint = nearest(value, rule.names) if isinstance(rule, FileOr) else ""
+            yield f"{said(cfg, option.key)}: must be {rule}{hint}; the default is {option.default_text}"
+
+
+def _independent_of_values(cfg: RootConfig) -> Iterator[str]:
     yield from _run(cfg)
     yield from _task(cfg)
     yield from _shards(cfg)
     yield from _architecture(cfg)
-    yield from _mixing(cfg)
-    yield from _strategy(cfg)
     yield from _length(cfg)
     yield from _launcher(cfg)
-    yield from _evaluation(cfg)
 
 
 def _run(cfg: RootConfig) -> Iterator[str]:
     if not cfg.run_dir:
         yield "run_dir=: must name a folder; leave it out for runs/NAME"
     if cfg.resume not in ("auto", "never") and not Path(cfg.resume).exists():
-        yield f"{_said(cfg, 'resume')}: must be auto, never, or a checkpoint file or folder; there is none (auto finds the newest)"
-    if cfg.profile is not None and not (len(cfg.profile) == 2 and 1 <= cfg.profile[0] <= cfg.profile[1]):
-        yield f"{_said(cfg, 'profile')}: must be [first,last], two steps counted from 1, e.g. profile=[10,12]"
+        yield f"{said(cfg, 'resume')}: must be auto, never, or a checkpoint file or folder; there is none (auto finds the newest)"
 
 
 def _task(cfg: RootConfig) -> Iterator[str]:
     """What does not go together with pre-training, and what does not with a task."""
-    task, data = cfg.task, cfg.data
-    if task is Task.pretrain:
+    if is_pretraining(cfg):
         if cfg.init is not None:
-            yield f"{_said(cfg, 'init')}: a task starts from another run, as in task=vqa; to pre-train from weights set model.pretrained"
+            yield f"{said(cfg, 'init')}: a task starts from another run, as in task=vqa; to pre-train from weights set model.pretrained"
         return
-    if _mixes(cfg):
-        yield f"{_said(cfg, 'task', 'mixing.kind')}: images are mixed in pre-training alone; leave mixing out"
-    if data.kind is DataKind.stream:
-        yield f"{_said(cfg, 'task', 'data.kind')}: a task needs shards that can be indexed; choose data=shards ('timix-data index' indexes)"
-    if task is Task.vqa and data.kind is DataKind.scenes:
-        yield f"{_said(cfg, 'task', 'data.kind')}: the embedded data set has no questions; choose data=shards, or experiment=visual7w"
-    if task is Task.vqa and cfg.vqa.heads > 0 and cfg.vqa.dim % cfg.vqa.heads:
-        yield f"{_said(cfg, 'vqa.dim', 'vqa.heads')}: the channels are shared out to the heads; e.g. vqa.dim={64 * cfg.vqa.heads}"
+    if mixes(cfg):
+        yield f"{said(cfg, 'task', 'mixing.kind')}: images are mixed only in pre-training; leave mixing out"
+    if cfg.data.kind is DataKind.stream:
+        yield f"{said(cfg, 'task', 'data.kind')}: a task needs shards that can be indexed; choose data=shards ('timix-data index' indexes)"
+    if is_used(cfg, "vqa.kind") and cfg.data.kind is DataKind.scenes:
+        yield f"{said(cfg, 'task', 'data.kind')}: the embedded data set has no questions; choose data=shards, or experiment=visual7w"
     if cfg.trainer.strategy is Strategy.fsdp:
-        yield f"{_said(cfg, 'task', 'trainer.strategy')}: tasks are learnt with a copy of the model on each device; choose trainer=ddp"
-    captioning = cfg.captioning
-    if task is Task.captioning and captioning.decoder is None and captioning.heads > 0 and captioning.dim % captioning.heads:
-        said = _said(cfg, "captioning.dim", "captioning.heads")
-        yield f"{said}: the channels are shared out to the heads; e.g. captioning.dim={64 * captioning.heads}"
+        yield f"{said(cfg, 'task', 'trainer.strategy')}: tasks are learnt with a copy of the model on each device; choose trainer=ddp"
+    for head in ("vqa", "captioning"):
+        dim, heads = value_of(cfg, f"{head}.dim"), value_of(cfg, f"{head}.heads")
+        if is_used(cfg, f"{head}.dim") and heads > 0 and dim % heads:
+            keys = said(cfg, f"{head}.dim", f"{head}.heads")
+            yield f"{keys}: the channels are shared out to the heads; e.g. {head}.dim={64 * heads}"
 
 
 def _shards(cfg: RootConfig) -> Iterator[str]:
-    data = cfg.data
-    for name in SHARDS:
-        value = getattr(data, name)
-        if value is not None and not _is_shards(value):
+    data, scenes = cfg.data, cfg.data.kind is DataKind.scenes
+    for key in [option.key for option in shard_options()]:
+        value = value_of(cfg, key)
+        if _runs_commands(value) and not (data.allow_pipe and data.kind is DataKind.stream and key == "data.train_shards"):
             yield (
-                f"{_said(cfg, f'data.{name}')}: must be a folder, a pattern, or a list of them, whose items may be "
-                "{path: FOLDER, weight: NUMBER} with a weight above 0"
-            )
-        if _runs_commands(value) and not (data.allow_pipe and data.kind is DataKind.stream and name == "train_shards"):
-            yield (
-                f"{_said(cfg, f'data.{name}')}: 'pipe:' runs a shell command, and only data.train_shards of data=stream may; "
+                f"{said(cfg, key)}: 'pipe:' runs a shell command, and only data.train_shards of data=stream may; "
                 "set data.allow_pipe=true there if you trust it, or give the URL itself"
             )
-        if value is not None and data.kind is DataKind.scenes:
-            yield f"{_said(cfg, f'data.{name}')}: data=scenes makes its own data; leave it out, or choose data=shards"
-    if data.prepare is not None and data.kind is DataKind.scenes:
-        yield f"{_said(cfg, 'data.prepare')}: data=scenes makes its own data; set data.prepare=null, or choose data=shards"
-    if data.kind is not DataKind.scenes:
-        if data.train_shards is None:
-            yield "data.train_shards is not set: name the folder of the training shards, or try the embedded data set with data=scenes"
-        if data.region_shards is None and teaches_pta(cfg):
-            yield (
-                f"data.region_shards is not set, and {_said(cfg, 'mixing.kind', 'pta.enabled')} learns from images with boxes: "
-                "name the folder of the region shards, or choose mixing=none, cutmix, mixup or mixgen, which need none"
-            )
-    if data.phrase_template.count("{}") != 1:
-        yield f"{_said(cfg, 'data.phrase_template')}: must contain {{}} once, where the phrase goes, as in 'a photo of a {{}}'"
-    for name, highest in (("scale", 1.0), ("ratio", math.inf)):
-        yield from _low_high(cfg, f"data.augmentation.{name}", highest)
-    jitter = data.augmentation.color_jitter
-    if len(jitter) != 4 or not all(0 <= strength < math.inf for strength in jitter) or jitter[3] > 0.5:
+        if value is not None and scenes:
+            yield f"{said(cfg, key)}: data=scenes makes its own data; leave it out, or choose data=shards"
+    if data.prepare is not None and scenes:
+        yield f"{said(cfg, 'data.prepare')}: data=scenes makes its own data; set data.prepare=null, or choose data=shards"
+    if data.train_shards is None and not scenes:
+        yield "data.train_shards is not set: name the folder of the training shards, or try the embedded data set with data=scenes"
+    if data.region_shards is None and not scenes and teaches_pta(cfg):
+        without = " or ".join(["none", *(name for name in MIXERS.names() if not MIXERS[name].needs_scores)])
         yield (
-            f"{_said(cfg, 'data.augmentation.color_jitter')}: must be [brightness,contrast,saturation,hue], at least 0, and the hue "
-            "at most 0.5; e.g. [0.32,0.32,0.32,0.08]"
+            f"data.region_shards is not set, and {said(cfg, 'mixing.kind', 'pta.enabled')} learns from images with boxes: "
+            f"name the folder of the region shards, or choose a mixing that needs none, mixing={without}"
         )
-
-
-def _is_shards(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and bool(value) and all(_is_source(item) for item in value))
 
 
 def _runs_commands(value: Any) -> bool:
@@ -213,33 +173,10 @@ def _runs_commands(value: Any) -> bool:
     return any(isinstance(path, str) and path.startswith("pipe:") for path in paths)
 
 
-def _is_source(item: Any) -> bool:
-    if isinstance(item, dict):
-        weight = item.get("weight", 1.0)
-        return set(item) <= {"path", "weight"} and isinstance(item.get("path"), str) and isinstance(weight, (int, float)) and weight > 0
-    return isinstance(item, str)
-
-
-def _low_high(cfg: RootConfig, key: str, highest: float) -> Iterator[str]:
-    value = _value(cfg, key)
-    if len(value) != 2 or not 0 < value[0] <= value[1] <= highest:
-        end = f" and at most {highest:g}" if highest < math.inf else ""
-        yield f"{_said(cfg, key)}: must be [smallest,largest], above 0{end}; the default is {schema_options()[key].default_text}"
-
-
 def _architecture(cfg: RootConfig) -> Iterator[str]:
     name, known = cfg.model.architecture, known_architectures()
     if name not in known:
-        yield f"{_said(cfg, 'model.architecture')}: unknown{nearest(name, known)}; open_clip.list_models() lists all names"
-
-
-def teaches_pta(cfg: RootConfig) -> bool:
-    """Whether the run trains the patch-text alignment head; a fine-tuning run only keeps it."""
-    return cfg.pta.enabled and cfg.task is Task.pretrain
-
-
-def _mixes(cfg: RootConfig) -> bool:
-    return cfg.mixing.kind is not MixingKind.none and cfg.mixing.ratio > 0
+        yield f"{said(cfg, 'model.architecture')}: unknown{nearest(name, known)}; open_clip.list_models() lists all names"
 
 
 def mixing_level(level: str) -> int | None:
@@ -262,25 +199,21 @@ def _mixing(cfg: RootConfig) -> Iterator[str]:
         level = mixing_level(mixing.level)
     except ValueError:
         level = None
-        yield f"{_said(cfg, 'mixing.level')}: must be pixels, or tokens:k with a block k of the image tower, as in mixing.level=tokens:2"
-    if not _mixes(cfg):
+        yield f"{said(cfg, 'mixing.level')}: must be pixels, or tokens:k with a block k of the image tower, as in mixing.level=tokens:2"
+    if not mixes(cfg):
         return
-    if mixing.kind is MixingKind.timix and not cfg.pta.enabled:
-        yield "mixing.kind=timix, pta.enabled=false: TiMix needs the PTA head's scores; set pta.enabled=true, or choose another mixing"
-    if mixing.lam is Lam.relevance and mixing.kind is not MixingKind.timix:
-        yield f"{_said(cfg, 'mixing.lam', 'mixing.kind')}: only timix has the scores that relevance is made of; set mixing.lam=area"
-    if mixing.compute is Compute.replace and mixing.targets is Targets.self and mixing.kind is not MixingKind.mixgen:
+    if not cfg.pta.enabled and MIXERS[mixing.kind].needs_scores:
+        yield (
+            f"{said(cfg, 'mixing.kind', 'pta.enabled')}: this strategy needs the PTA head's scores; set pta.enabled=true, or choose "
+            "another mixing"
+        )
+    if mixing.compute is Compute.replace and mixing.targets is Targets.self and is_used(cfg, "mixing.targets"):
         yield "mixing.compute=replace, mixing.targets=self: self needs the clean pass that replace leaves out; set mixing.targets=one_hot"
     if level and cfg.model.patch_dropout > 0:
         yield (
-            f"{_said(cfg, 'mixing.level', 'model.patch_dropout')}: the tokens that a window takes may have been dropped by then; set "
+            f"{said(cfg, 'mixing.level', 'model.patch_dropout')}: the tokens that a window takes may have been dropped by then; set "
             "mixing.level=tokens:0 or pixels, or model.patch_dropout=0"
         )
-
-
-def _strategy(cfg: RootConfig) -> Iterator[str]:
-    if cfg.trainer.cpu_offload and cfg.trainer.strategy is not Strategy.fsdp:
-        yield f"{_said(cfg, 'trainer.cpu_offload', 'trainer.strategy')}: only fsdp can; choose trainer=fsdp, or false"
 
 
 def _length(cfg: RootConfig) -> Iterator[str]:
@@ -288,10 +221,10 @@ def _length(cfg: RootConfig) -> Iterator[str]:
     if trainer.max_steps is None and trainer.max_epochs is None:
         yield "trainer.max_steps and trainer.max_epochs are not set: give one of them, e.g. trainer.max_epochs=10"
     if trainer.max_steps is not None and trainer.max_epochs is not None:
-        yield f"{_said(cfg, 'trainer.max_steps', 'trainer.max_epochs')}: only one may be set; set the other to null"
+        yield f"{said(cfg, 'trainer.max_steps', 'trainer.max_epochs')}: only one may be set; set the other to null"
     if trainer.max_epochs is not None and cfg.data.kind is DataKind.stream and cfg.data.epoch_samples is None:
         yield (
-            f"{_said(cfg, 'trainer.max_epochs')}: data=stream has no epochs; say with data.epoch_samples how many samples are one, or set "
+            f"{said(cfg, 'trainer.max_epochs')}: data=stream has no epochs; say with data.epoch_samples how many samples are one, or set "
             "trainer.max_steps, and trainer.max_epochs=null"
         )
 
@@ -300,20 +233,21 @@ def _launcher(cfg: RootConfig) -> Iterator[str]:
     launcher, trainer = cfg.launcher, cfg.trainer
     if launcher.kind is LauncherKind.slurm:
         if trainer.devices is None:
-            yield f"{_said(cfg, 'launcher.kind', 'trainer.devices')}: SLURM is told what to give; set trainer.devices to the GPUs of a node"
+            keys = said(cfg, "launcher.kind", "trainer.devices")
+            yield f"{keys}: SLURM must know how many processes a node runs; set trainer.devices to its GPUs"
         if launcher.signal_s >= launcher.time_min * 60:
-            yield f"{_said(cfg, 'launcher.signal_s', 'launcher.time_min')}: the warning must come after the start; raise the second"
+            yield f"{said(cfg, 'launcher.signal_s', 'launcher.time_min')}: the warning must come after the start; raise the second"
         if wrong := [option for option in launcher.sbatch if not option.startswith("--")]:
             yield f"launcher.sbatch={as_typed(wrong)}: must be long options, as sbatch takes them, e.g. '[--exclusive]'"
     if launcher.kind is LauncherKind.torchrun:
         if trainer.num_nodes > 1 and not re.fullmatch(r".+:\d+", launcher.rdzv_endpoint or ""):
             yield (
-                f"{_said(cfg, 'launcher.rdzv_endpoint', 'trainer.num_nodes')}: the nodes must know where to meet; "
+                f"{said(cfg, 'launcher.rdzv_endpoint', 'trainer.num_nodes')}: the nodes must know where to meet; "
                 "set launcher.rdzv_endpoint=HOST:PORT of node 0, e.g. node0:29500, on every node"
             )
         if launcher.node_rank >= trainer.num_nodes:
             last = trainer.num_nodes - 1
-            yield f"{_said(cfg, 'launcher.node_rank', 'trainer.num_nodes')}: nodes are numbered from 0 to {last}; raise the second"
+            yield f"{said(cfg, 'launcher.node_rank', 'trainer.num_nodes')}: nodes are numbered from 0 to {last}; raise the second"
 
 
 def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
@@ -322,14 +256,14 @@ def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
         if cfg.pta.batch_size % ranks:
             yield _not_shared(cfg, "pta.batch_size", ranks, ranks)
         if cfg.pta.negative_frac > 0 and cfg.pta.batch_size < 2:
-            said = _said(cfg, "pta.negative_frac", "pta.batch_size")
-            yield f"{said}: negatives are phrases of another image; set pta.batch_size={max(2, ranks)} or more"
-    size, group = cfg.data.global_batch_size, cfg.mixing.group_size if _mixes(cfg) else 1
+            keys = said(cfg, "pta.negative_frac", "pta.batch_size")
+            yield f"{keys}: negatives are phrases of another image; set pta.batch_size={max(2, ranks)} or more"
+    size, group = cfg.data.global_batch_size, cfg.mixing.group_size if mixes(cfg) else 1
     if size % ranks:
         yield _not_shared(cfg, "data.global_batch_size", ranks, ranks * group)
         size = _rounded_up(size, ranks * group)
     elif size // ranks % group:
-        said, per_rank = _said(cfg, "mixing.group_size", "data.global_batch_size"), size // ranks
+        keys, per_rank = said(cfg, "mixing.group_size", "data.global_batch_size"), size // ranks
         divisor = math.gcd(per_rank, group)
         if round(cfg.mixing.ratio * divisor) < 2:
             size = _rounded_up(size, ranks * group)
@@ -337,13 +271,13 @@ def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
         else:
             group = divisor
             way_out = f"mixing.group_size={group}"
-        yield f"{said}: the group size must divide the batch of a rank, {per_rank}; e.g. {way_out}"
+        yield f"{keys}: the group size must divide the batch of a rank, {per_rank}; e.g. {way_out}"
     yield from _micro_batch_problems(cfg, size // ranks, group)
 
 
 def _not_shared(cfg: RootConfig, key: str, ranks: int, divisor: int) -> str:
-    proposed = _rounded_up(_value(cfg, key), divisor)
-    return f"{_said(cfg, key)}: must be a multiple of the number of ranks, {ranks}; e.g. {key}={proposed}"
+    proposed = _rounded_up(value_of(cfg, key), divisor)
+    return f"{said(cfg, key)}: must be a multiple of the number of ranks, {ranks}; e.g. {key}={proposed}"
 
 
 def _rounded_up(size: int, divisor: int) -> int:
@@ -361,27 +295,24 @@ def _micro_batch_problems(cfg: RootConfig, per_rank: int, group: int) -> Iterato
         return
     rule = f"divide the batch of a rank, {per_rank}" + (f", and be a multiple of mixing.group_size={group}" if group > 1 else "")
     nearest_fitting = min(fitting, key=lambda fits: abs(fits - size))
-    yield f"{_said(cfg, 'trainer.micro_batch_size')}: must {rule}; e.g. trainer.micro_batch_size={nearest_fitting}"
+    yield f"{said(cfg, 'trainer.micro_batch_size')}: must {rule}; e.g. trainer.micro_batch_size={nearest_fitting}"
 
 
-def _mixing_numbers(cfg: RootConfig) -> Iterator[str]:
-    mixing = cfg.mixing
-    if _mixes(cfg) and round(mixing.ratio * mixing.group_size) < 2:
+def _numbers(cfg: RootConfig) -> Iterator[str]:
+    """Numbers that contradict each other; each of them is within its own range."""
+    mixing, optim, model = cfg.mixing, cfg.optim, cfg.model
+    if mixes(cfg) and round(mixing.ratio * mixing.group_size) < 2:
         yield (
-            f"{_said(cfg, 'mixing.ratio', 'mixing.group_size')}: fewer than two rows of a group, so that nothing would be mixed; "
+            f"{said(cfg, 'mixing.ratio', 'mixing.group_size')}: fewer than two rows of a group, so that nothing would be mixed; "
             f"set mixing.ratio={2 / mixing.group_size:g} or more, or mixing=none"
         )
     if mixing.min_side > mixing.max_side:
-        yield f"{_said(cfg, 'mixing.min_side', 'mixing.max_side')}: the smallest side must not exceed the largest; raise mixing.max_side"
+        yield f"{said(cfg, 'mixing.min_side', 'mixing.max_side')}: the smallest side must not exceed the largest; raise mixing.max_side"
     if mixing.warmup_frac > mixing.stop_frac:
-        yield f"{_said(cfg, 'mixing.warmup_frac', 'mixing.stop_frac')}: the ramp must end before mixing does; lower mixing.warmup_frac"
-
-
-def _schedules(cfg: RootConfig) -> Iterator[str]:
-    optim = cfg.optim
+        yield f"{said(cfg, 'mixing.warmup_frac', 'mixing.stop_frac')}: the ramp must end before mixing does; lower mixing.warmup_frac"
     if optim.min_lr > optim.lr:
-        yield f"{_said(cfg, 'optim.min_lr', 'optim.lr')}: the last learning rate must not exceed the peak; lower optim.min_lr"
-    if optim.schedule is ScheduleKind.constant_with_cooldown and optim.warmup_frac + optim.cooldown_frac > 1:
-        yield f"{_said(cfg, 'optim.warmup_frac', 'optim.cooldown_frac')}: together at most 1; lower one of them"
-    if cfg.model.init_logit_scale is not None and cfg.model.init_logit_scale > cfg.model.max_logit_scale:
-        yield f"{_said(cfg, 'model.init_logit_scale', 'model.max_logit_scale')}: must not start above its bound; raise the second"
+        yield f"{said(cfg, 'optim.min_lr', 'optim.lr')}: the last learning rate must not exceed the peak; lower optim.min_lr"
+    if optim.warmup_frac + optim.cooldown_frac > 1 and is_used(cfg, "optim.cooldown_frac"):
+        yield f"{said(cfg, 'optim.warmup_frac', 'optim.cooldown_frac')}: together at most 1; lower one of them"
+    if model.init_logit_scale is not None and model.init_logit_scale > model.max_logit_scale:
+        yield f"{said(cfg, 'model.init_logit_scale', 'model.max_logit_scale')}: must not start above its bound; raise the second"

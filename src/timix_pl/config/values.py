@@ -17,7 +17,7 @@ def flat(cfg: RootConfig) -> dict[str, Any]:
     """The configuration as dotted keys."""
 
     def walk(node: Any, prefix: str) -> dict[str, Any]:
-        if not isinstance(node, dict):
+        if not isinstance(node, dict) or not node:
             return {prefix: node}
         return {key: value for name, child in node.items() for key, value in walk(child, f"{prefix}.{name}" if prefix else name).items()}
 

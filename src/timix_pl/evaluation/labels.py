@@ -10,7 +10,9 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.data.sets.evaluation_set import EvaluationItem
+from timix_pl.data.sets.image_folder import ImageFolder
 from timix_pl.evaluation.batches import EvaluationBatch
+from timix_pl.evaluation.evaluator import RunToEvaluate, required
 from timix_pl.evaluation.model import DualEncoderLike, encode_images
 
 
@@ -87,3 +89,26 @@ def encode_labelled(
         )
     train_set, test_set = (part._replace(labels=torch.searchsorted(classes, part.labels)) for part in encoded)
     return train_set, test_set, len(classes)
+
+
+def gather_probe_sets(run: RunToEvaluate) -> dict[str, Any]:
+    """The labelled images that a probe learns from and is tested on.
+
+    Raises:
+        LeftOut: one of the sets is not given.
+        DataError: they are the same, or class folders of different classes.
+    """
+    train = required(run.labelled_set("probe_train"), "data.probe_train_shards")
+    test = required(run.labelled_set("zero_shot"), "data.zero_shot_shards")
+    learned = run.value("data.probe_train_shards")
+    if learned == run.value("data.zero_shot_shards"):
+        raise DataError(
+            f"data.probe_train_shards={learned} is data.zero_shot_shards too: name another set, a test on what was learned says nothing"
+        )
+    if isinstance(train, ImageFolder) and isinstance(test, ImageFolder) and train.class_folders != test.class_folders:
+        differing = sorted(set(train.class_folders) ^ set(test.class_folders))
+        raise DataError(
+            f"data.probe_train_shards={train.folder} and data.zero_shot_shards={test.folder} must have the same class folders, and "
+            f"{len(differing)} are only in one of them, the first of them {differing[0]}."
+        )
+    return {"train": train, "test": test}

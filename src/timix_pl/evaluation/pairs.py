@@ -14,7 +14,8 @@ from timix_pl.evaluation.batches import EvaluationBatch, map_batches
 from timix_pl.evaluation.model import DualEncoderLike
 from timix_pl.metrics.contrastive import pair_losses
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.step import Mixer, MixStep
+from timix_pl.mixing.mixer import Mixer, MixRows
+from timix_pl.mixing.step import MixStep
 
 
 class Mixed(NamedTuple):
@@ -112,7 +113,8 @@ def _encode_part(
     if mixer is not None and len(rows) > 1:
         step = seed_of("pairs", batch.keys[0])  # each batch has windows of its own, whichever rank it comes to
         own, partner = mixed_rows(len(rows), len(rows), 1.0, seed=0, step=step, first=0)
-        mix = MixStep(mixer, "extra", own, partner, 0, step, 0)
+        chosen = MixRows(rows=own, partners=partner, seed=0, step=step, first=0, device=device)
+        mix = MixStep(mixer=mixer, compute="extra", chosen=chosen)
     encoded = model(batch.images[rows].to(device), tokens, mix=mix)
     mixed = None
     if mix is not None:

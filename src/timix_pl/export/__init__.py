@@ -1,3 +1,1 @@
-"""Trained models for others: one file per format, the model card that goes with each, and the model as Python uses it."""
-
-FORMATS = ("open_clip", "hf", "safetensors", "onnx")
+"""Trained models for others: the formats, the model card that goes with each, and the model as Python uses it."""

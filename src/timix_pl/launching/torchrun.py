@@ -15,10 +15,10 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from timix_pl.config.options import as_typed
 from timix_pl.config.schema import Accelerator, RootConfig
 from timix_pl.config.sweep import words_of_a_rank
 from timix_pl.core.errors import RunError
+from timix_pl.core.words import as_typed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 

@@ -1,61 +1,46 @@
 """One step's mixing, decided before the model runs."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from timix_pl.core.types import MixPlan
+from timix_pl.mixing.mixer import Mixer, MixRows
 
 
-@runtime_checkable
-class Mixer(Protocol):
-    """What every strategy offers. See :class:`timix_pl.mixing.timix.TiMix` for the arguments."""
-
-    needs_scores: bool
-    joins_captions: bool
-
-    def plan(
-        self, rows: Tensor, partners: Tensor, device: torch.device, *, seed: int, step: int, first: int, logits: Tensor | None = None
-    ) -> MixPlan: ...
-
-    def apply(self, images: Tensor, plan: MixPlan) -> Tensor: ...
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MixStep:
-    """Which rows are mixed in this step, and how; what the model needs to plan and apply.
+    """What the model needs to plan and apply one step's mixing.
 
     Args:
         mixer: the strategy.
         compute: ``extra``, mixed images on top of the clean ones, or ``replace``, in place of them.
-        rows: rows of the local batch to be mixed, on the CPU; ``partners`` likewise.
-        joined_tokens: tokens of the joined captions, where the strategy joins them.
+        chosen: which rows are mixed.
+        joined_tokens: tokens of the joined captions, if the strategy joins them.
         planned: a plan made before, for the same rows: it is used again, and nothing is scored.
     """
 
     mixer: Mixer
     compute: str
-    rows: Int[Tensor, " M"]
-    partners: Int[Tensor, " M"]
-    seed: int
-    step: int
-    first: int
+    chosen: MixRows
     joined_tokens: Int[Tensor, "M T"] | None = None
     planned: MixPlan | None = None
+
+    @property
+    def rows(self) -> Int[Tensor, " M"]:
+        """Rows of the local batch to be mixed, on the CPU."""
+        return self.chosen.rows
 
     @property
     def needs_scores(self) -> bool:
         """Whether :meth:`plan` looks at scores."""
         return self.planned is None and self.mixer.needs_scores
 
-    def plan(self, device: torch.device, logits: Float[Tensor, "B P"] | None = None) -> MixPlan:
+    def plan(self, scores: Float[Tensor, "B P"] | None = None) -> MixPlan:
         """The plan for this step."""
-        if self.planned is not None:
-            return self.planned
-        return self.mixer.plan(self.rows, self.partners, device, seed=self.seed, step=self.step, first=self.first, logits=logits)
+        return self.mixer.plan(self.chosen, scores) if self.planned is None else self.planned
 
     def apply(self, images: Float[Tensor, "B c H W"], plan: MixPlan) -> Float[Tensor, "M c H W"]:
         """The mixed images; ``images`` is not written to."""
@@ -71,5 +56,6 @@ class MixStep:
         """
         prefix, patches = tokens.tensor_split((tokens.shape[1] - grid[0] * grid[1],), dim=1)
         mixed = self.mixer.apply(patches.mT.unflatten(2, grid), plan).flatten(2).mT
-        prefix = prefix[plan.rows] if plan.windows is not None else self.mixer.apply(prefix.mT[:, :, None], plan)[:, :, 0].mT
-        return torch.cat((prefix, mixed), 1)
+        if self.mixer.has_windows:
+            return torch.cat((prefix[plan.rows], mixed), 1)
+        return torch.cat((self.mixer.apply(prefix.mT[:, :, None], plan)[:, :, 0].mT, mixed), 1)

@@ -29,7 +29,7 @@ class Mixing(Protocol):
     @property
     def needs_scores(self) -> bool: ...
 
-    def plan(self, device: torch.device, logits: Tensor | None = None) -> MixPlan: ...
+    def plan(self, scores: Tensor | None = None) -> MixPlan: ...
 
     def apply(self, images: Tensor, plan: MixPlan) -> Tensor: ...
 
@@ -241,7 +241,7 @@ class DualEncoder(nn.Module):
             patch_features = None
             if level is not None:
                 _, patch_features, x = self.image(x, stop=level, tokens_after=level)
-            plan = mix.plan(x.device, self._scores_of_rows(x, patch_features, pooled, mix))
+            plan = mix.plan(self._scores_of_rows(x, patch_features, pooled, mix))
             x = x.index_copy(0, plan.rows, self._mixed(x, mix, plan))
             image_features = self.image(x, start=level, keep=keep).image_features
             if mix.joined_tokens is not None:
@@ -249,7 +249,7 @@ class DualEncoder(nn.Module):
         else:
             image_features, patch_features, clean_tokens = self.image(x, tokens_after=level, keep=keep)
             if mix is not None:
-                plan = mix.plan(x.device, self._scores(patch_features, pooled, keep) if mix.needs_scores else None)
+                plan = mix.plan(self._scores(patch_features, pooled, keep) if mix.needs_scores else None)
                 mixed = self._mixed(x if level is None else clean_tokens, mix, plan)
                 keep = self._keep(len(x), dropout, "mixed", mix.rows)
                 mixed_features = F.normalize(self.image(mixed, start=level, keep=keep).image_features, dim=-1)

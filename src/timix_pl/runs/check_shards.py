@@ -1,22 +1,24 @@
 """Whether the shards that a run names are there, before it starts."""
 
+from timix_pl.config.option import value_of
+from timix_pl.config.rules import Shards
 from timix_pl.config.schema import RootConfig
-from timix_pl.config.validate import LABELLED_SHARDS, SHARDS
+from timix_pl.config.validate import shard_options
 from timix_pl.core.errors import DataError
 from timix_pl.data.shards.sources import is_image_folder, resolve_shards
 
 
 def shard_problems(cfg: RootConfig) -> list[str]:
-    """Local shards that are not there. For a start alone: no file is looked at before that."""
+    """Local shards that are not there. Only for a start: no file is looked at before that."""
     found = []
-    for name in SHARDS:
-        spec = getattr(cfg.data, name)
+    for option in shard_options():
+        spec = value_of(cfg, option.key)
         if spec is None or cfg.data.prepare is not None or "://" in str(spec) or "pipe:" in str(spec):
             continue
-        if name in LABELLED_SHARDS and is_image_folder(spec):
+        if option.facts.within == Shards(labelled=True) and is_image_folder(spec):
             continue
         try:
-            resolve_shards(spec, f"data.{name}")
+            resolve_shards(spec, option.key)
         except DataError as error:
             found.append(str(error))
     return found

@@ -4,8 +4,9 @@ from omegaconf import OmegaConf
 
 from timix_pl.building.mixing import build_mixing
 from timix_pl.building.model import build_model
-from timix_pl.building.tasks import TASKS
-from timix_pl.config.schema import RootConfig, Task
+from timix_pl.config.schema import RootConfig
+from timix_pl.config.validate import is_pretraining
+from timix_pl.core.choices import TASKS
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.runs.cost import describe_cost, describe_task_cost
 
@@ -19,10 +20,8 @@ def dry_run(cfg: RootConfig) -> str:
         TimixError: the model cannot be built, the windows do not fit its grid, or a manifest is damaged.
     """
     encoder = build_model(cfg, device="meta")
-    if cfg.task is Task.pretrain:
-        cost = describe_cost(cfg, encoder, build_mixing(cfg, encoder.patch_grid))
-    else:
-        cost = describe_fine_tuning(cfg, encoder)
+    mixing = build_mixing(cfg, encoder.patch_grid)
+    cost = describe_cost(cfg, encoder, mixing) if is_pretraining(cfg) else describe_fine_tuning(cfg, encoder)
     return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{cost}"
 
 

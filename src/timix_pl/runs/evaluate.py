@@ -12,14 +12,14 @@ from torch.utils.data import Dataset
 from timix_pl.building.checkpoints import find_checkpoint
 from timix_pl.building.data import prepare_data
 from timix_pl.building.evaluators import build_evaluators
-from timix_pl.building.tasks import build_task_model
+from timix_pl.building.fine_tuning import build_task_model
 from timix_pl.config.compose import recompose
 from timix_pl.config.saved import run_dir_of
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import ConfigError
 from timix_pl.core.types import EvaluationResult
+from timix_pl.evaluation.evaluator import EvaluationError, Evaluator, run_tasks
 from timix_pl.evaluation.results import write_result
-from timix_pl.evaluation.tasks import EvaluationError, Evaluator, run_tasks
 from timix_pl.reports.figures import count_text
 from timix_pl.reports.page import write_report
 from timix_pl.runs.ranks import joined_ranks

@@ -10,10 +10,10 @@ from timix_pl.building.data import prepare_data
 from timix_pl.building.evaluators import build_evaluators
 from timix_pl.config.compose import recompose
 from timix_pl.config.conf_dir import conf_dir, groups
-from timix_pl.config.options import nearest, schema_options
-from timix_pl.config.schema import MixingKind
+from timix_pl.config.options import schema_options
 from timix_pl.core.errors import ConfigError, ModelError
-from timix_pl.evaluation.tasks import EvaluationError, run_tasks
+from timix_pl.core.words import nearest
+from timix_pl.evaluation.evaluator import EvaluationError, run_tasks
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.runs.evaluate import EvaluatedModel, about_evaluations
 from timix_pl.runs.ranks import joined_ranks
@@ -21,17 +21,6 @@ from timix_pl.runs.ranks import joined_ranks
 log = logging.getLogger(__name__)
 
 FOLDER_PREFIX = "local-dir:"
-MAY_BE_SET = (
-    "experiment",
-    "data",
-    "evaluation",
-    "trainer",
-    "trainer.accelerator",
-    "model.image_size_px",
-    "model.context_length",
-    "real_data_dir",
-)
-"""Keys of the configuration, and choices."""
 
 
 def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedModel:
@@ -51,7 +40,7 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
     if found := [*_problems(architecture, own["weights"]), *_ignored(overrides), *_out_problems(out)]:
         raise ConfigError(found)
     cfg = recompose(conf_dir() / "config.yaml", overrides)
-    cfg.pta.enabled, cfg.mixing.kind = False, MixingKind.none
+    cfg.pta.enabled, cfg.mixing.kind = False, "none"
     if "grounding" in cfg.evaluation.tasks:
         cfg.evaluation.tasks.remove("grounding")
         log.warning("evaluation.tasks: grounding is left out, because models of open_clip have no PTA head")
@@ -83,13 +72,15 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
 
 
 def _ignored(overrides: Sequence[str]) -> list[str]:
-    known = schema_options().keys() | groups().keys()
+    """What is wrong with words that are not of the data or the evaluation."""
+    may_be_set = [key for key, option in schema_options().items() if option.facts.in_evaluation and not key.startswith(("mixing.", "pta."))]
     keys = {word: word.lstrip("+~").partition("=")[0] for word in overrides}
+    choices = groups().keys() - {"experiment", "data", "evaluation", "trainer"}
     return [
-        f"{word}: a model of others has its own settings, and is not trained; leave it out. What may be set: {', '.join(MAY_BE_SET)}, "
-        "data.*, evaluation.*"
+        f"{word}: a model of others has its own settings, and is not trained; leave it out. What may be set: data.*, evaluation.*, "
+        "trainer.accelerator, model.image_size_px, model.context_length"
         for word, key in keys.items()
-        if key in known and key not in MAY_BE_SET and not key.startswith(("data.", "evaluation."))
+        if key in choices or (key in schema_options() and key not in may_be_set)
     ]
 
 

@@ -7,11 +7,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from timix_pl.config.options import as_typed
+from timix_pl.config.options import schema_options
 from timix_pl.config.schema import DataKind, RootConfig
 from timix_pl.config.values import flat, run_name
 from timix_pl.core.errors import TimixError
-from timix_pl.export.formats import export
+from timix_pl.core.words import as_typed
+from timix_pl.export.export import export
 from timix_pl.export.model_card import Result, RunFacts
 from timix_pl.export.writing import check_out
 from timix_pl.reports.figures import figures
@@ -20,13 +21,6 @@ from timix_pl.runs.load import load_run
 from timix_pl.training.checkpoint_io import plain_values
 
 log = logging.getLogger(__name__)
-
-
-CARD_KEYS = (
-    "model.architecture", "model.pretrained", "model.text_model", "data.train_shards", "data.region_shards", "data.val_shards",
-    "data.global_batch_size", "mixing.kind", "mixing.ratio", "mixing.compute", "loss.kind", "pta.enabled", "pta.block", "optim.lr",
-    "optim.weight_decay", "seed",
-)  # fmt: skip
 
 
 SCENES = "scenes (generated)"
@@ -76,7 +70,8 @@ def export_checkpoint(checkpoint: Path, outs: dict[str, Path]) -> None:
 def run_facts(cfg: RootConfig, checkpoint: Path) -> RunFacts:
     """What the model card says of the run."""
     step, values = plain_values(checkpoint)["global_step"], flat(cfg)
-    settings = {key: _shown(values[key]) for key in CARD_KEYS if values[key] is not None}
+    on_card = [key for key, option in schema_options().items() if option.facts.on_card and values[key] is not None]
+    settings = {key: _shown(values[key]) for key in on_card}
     if cfg.data.kind == DataKind.scenes:
         settings = {"data": f"{SCENES}: {cfg.data.scenes.num_train} pairs"} | settings
     run_dir = checkpoint.parent.parent

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from timix_pl.building.model import load_encoder
 from timix_pl.config.saved import pretrained_run_of
-from timix_pl.config.schema import Task
+from timix_pl.config.validate import is_pretraining
 from timix_pl.core.errors import DataError, ModelError, RunError
 from timix_pl.core.files import atomic_path, nearest_path
 from timix_pl.data.images.augment import Crop
@@ -68,7 +68,7 @@ def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = N
         RunError: there is no checkpoint, ``out`` has no folder, or is a file that is no heat map.
     """
     cfg, path = read_run(checkpoint, overrides)
-    if cfg.task is not Task.pretrain:
+    if not is_pretraining(cfg):
         raise RunError(f"checkpoint={checkpoint}: a run with task={cfg.task} draws no heat maps; give {pretrained_run_of(cfg)}")
     if not cfg.pta.enabled:
         raise ModelError(f"checkpoint={checkpoint}: the run had pta.enabled=false, so the model has no PTA head and draws no heat maps")

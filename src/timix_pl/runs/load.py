@@ -6,10 +6,11 @@ import torch
 
 from timix_pl.building.model import load_encoder
 from timix_pl.config.saved import pretrained_run_of
-from timix_pl.config.schema import RootConfig, Task
+from timix_pl.config.schema import RootConfig
+from timix_pl.config.validate import is_pretraining
 from timix_pl.core.errors import RunError
 from timix_pl.core.files import nearest_path
-from timix_pl.export import safetensors
+from timix_pl.export.formats import safetensors
 from timix_pl.export.trained_model import TrainedModel
 from timix_pl.models.open_clip import open_clip_config
 from timix_pl.runs.evaluate import read_run
@@ -32,7 +33,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
 
 
 def load_run(cfg: RootConfig, checkpoint: Path, device: str | torch.device = "cpu") -> TrainedModel:
-    if cfg.task is not Task.pretrain:
+    if not is_pretraining(cfg):
         raise RunError(
             f"{checkpoint}: a run with task={cfg.task}; only pre-training runs can be loaded and exported; give {pretrained_run_of(cfg)}"
         )

@@ -3,42 +3,26 @@
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from timix_pl.config.options import as_typed
+from timix_pl.config.option import Resume
+from timix_pl.config.options import schema_options
 from timix_pl.config.saved import read_config, run_dir_of
-from timix_pl.config.schema import RootConfig, Task
-from timix_pl.config.validate import is_used
+from timix_pl.config.schema import RootConfig
+from timix_pl.config.validate import is_pretraining, is_used
 from timix_pl.config.values import flat
 from timix_pl.core.errors import RunError
 from timix_pl.core.files import atomic_path, missing_folders, remove_empty
+from timix_pl.core.words import as_typed
 from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint, step_checkpoints
 from timix_pl.training.checkpoint_io import plain_values, tidy
 
 log = logging.getLogger(__name__)
-
-
-MAY_CHANGE = (
-    "run_dir", "resume", "dry_run", "profile", "real_data_dir", "checkpoint", "evaluation", "logger", "pictures",
-    "data.num_workers", "data.prefetch_batches", "data.cache_dir",
-    "data.remote", "data.shard_cache_dir", "data.shard_cache_gb", "data.allow_pipe",
-    "data.allow_changed", "data.max_bad_frac", "data.val_shards",
-    "data.audit", "data.epoch_samples",
-    "data.zero_shot_shards", "data.grounding_shards", "data.noise_shards", "data.probe_train_shards",
-    "data.train_shards", "data.region_shards",
-    "trainer", "launcher",
-    "captioning.num_beams", "captioning.length_penalty", "captioning.no_repeat_ngram_size",
-)  # fmt: skip
-"""Keys that another start of the same run may set differently. Shards are told apart by their fingerprint, not by their path."""
-
-
-OF_A_TASK = ("task", "tune", "vqa", "captioning")
-"""Keys that stay also where a run goes on in another folder: the model and the optimizer's groups are made of them."""
 
 
 @contextmanager
@@ -75,7 +59,7 @@ def claimed(cfg: RootConfig) -> Iterator[Path | None]:
                 saved = read_config(folder / "config.yaml")
                 if isinstance(saved, str):
                     raise RunError(f"run_dir={folder} has checkpoints, but {saved}; choose another run_dir")
-                if listed := _differing(cfg, saved):
+                if listed := _differing(cfg, saved, (Resume.same_run, Resume.same_model)):
                     raise RunError(
                         f"run_dir={folder} belongs to another configuration: {listed}. Choose another run_dir, or set these as they were"
                     )
@@ -103,19 +87,27 @@ def step_of(checkpoint: Path) -> int:
     content = plain_values(checkpoint)
     if "timix" not in content or "optimizer_states" not in content:
         raise RunError(
-            f"resume={checkpoint}: not a training checkpoint of timix-train (best.ckpt holds weights alone); "
+            f"resume={checkpoint}: not a training checkpoint of timix-train (best.ckpt holds only weights); "
             "give a step-*.ckpt file, or start from weights with model.pretrained"
         )
     return content["global_step"]
 
 
-def _differing(cfg: RootConfig, saved: RootConfig, begin_with: tuple[str, ...] = ("",)) -> str:
-    """What is set differently than in a run that goes on here and may not be, of the keys that begin so."""
+def _differing(cfg: RootConfig, saved: RootConfig, kept: Collection[Resume]) -> str:
+    """What is set differently than in a run that goes on here, of the options that must be kept.
+
+    Shards are told apart by their fingerprint, not by their path.
+    """
     old, new = flat(saved), flat(cfg)
-    differing = [
-        key for key in new if key.startswith(begin_with) and not key.startswith(MAY_CHANGE) and is_used(cfg, key) and old[key] != new[key]
-    ]
-    return "; ".join(f"{key}={as_typed(new[key])} here, {as_typed(old[key])} there" for key in differing)
+    differing = [key for key in dict.fromkeys([*new, *old]) if _resume(key) in kept and is_used(cfg, key) and old.get(key) != new.get(key)]
+    return "; ".join(f"{key}={as_typed(new.get(key))} here, {as_typed(old.get(key))} there" for key in differing)
+
+
+def _resume(key: str) -> Resume | None:
+    """Of an option; of ``SECTION.options.NAME``, as of all ``SECTION.options``."""
+    options = schema_options()
+    option = options.get(key) or options.get(key.partition(".options.")[0] + ".options")
+    return option.facts.resume if option else None
 
 
 def _checkpoint(cfg: RootConfig, folder: Path) -> Path | None:
@@ -136,9 +128,9 @@ def _chosen(cfg: RootConfig, checkpoint: Path, folder: Path) -> Path:
     step = step_of(checkpoint)
     saved = read_config(run_dir_of(checkpoint) / "config.yaml")
     if isinstance(saved, RootConfig):
-        if listed := _differing(cfg, saved, OF_A_TASK):
+        if listed := _differing(cfg, saved, (Resume.same_model,)):
             raise RunError(f"resume={checkpoint}: its run has another task or other options of it: {listed}; set these as they were")
-    elif cfg.task is not Task.pretrain:
+    elif not is_pretraining(cfg):
         raise RunError(f"resume={checkpoint}: {saved}; name a checkpoint in the folder of its run")
     newer = [path.name for path in step_checkpoints(folder) if path.name > f"step-{step:08d}.ckpt"]
     if newer:

@@ -13,19 +13,20 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
-from omegaconf import OmegaConf
 
 from timix_pl.building.data import build_data, prepare_data
 from timix_pl.building.devices import (
     check_batches,
 )
+from timix_pl.building.fine_tuning import build_fine_tuning
 from timix_pl.building.loggers import open_loggers
 from timix_pl.building.mixing import check_mixing_happens
 from timix_pl.building.model import build_model, check_model, save_memory_and_time
 from timix_pl.building.objective import build_objective
-from timix_pl.building.tasks import build_fine_tuning
+from timix_pl.building.optim import build_optim
 from timix_pl.building.trainer import build_trainer
-from timix_pl.config.schema import RootConfig, Task
+from timix_pl.config.schema import RootConfig
+from timix_pl.config.validate import is_pretraining
 from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, LostRankError, StoppedBySignal
 from timix_pl.core.launched import launched
 from timix_pl.core.types import EvaluationResult
@@ -36,7 +37,7 @@ from timix_pl.runs.run_dir import claimed, step_of, write_config
 from timix_pl.training.fine_tuning import FineTuneModule
 from timix_pl.training.module import PretrainModule
 from timix_pl.training.signals import StopSignals, silence_lightning
-from timix_pl.training.step_module import OptimSettings, StepModule
+from timix_pl.training.step_module import StepModule
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +137,8 @@ def _build_module(
         "micro_batch_size": cfg.trainer.micro_batch_size,
         "told_to_stop": told_to_stop,
     }
-    optim = OptimSettings(**OmegaConf.to_container(OmegaConf.structured(cfg.optim), enum_to_str=True))  # type: ignore[arg-type]
-    if cfg.task is Task.pretrain:
+    optim = build_optim(cfg)
+    if is_pretraining(cfg):
         encoder = build_model(cfg)
         data: StepDataModule = build_data(prepared, encoder)
         planned = data.max_steps * cfg.data.global_batch_size
@@ -172,7 +173,7 @@ def _fit(trainer: Trainer, module: StepModule, data: StepDataModule, checkpoint:
 def _announce(cfg: RootConfig, data: StepDataModule, checkpoint: Path | None) -> None:
     """What is about to happen."""
     num_pairs, size = data.pairs.num_samples, cfg.data.global_batch_size
-    things, thing = ("pairs", "a pair") if cfg.task is Task.pretrain else ("images", "an image")
+    things, thing = ("pairs", "a pair") if is_pretraining(cfg) else ("images", "an image")
     epochs = f", {data.max_steps * size / num_pairs:.3g} epochs of {num_pairs} {things}" if num_pairs else ""
     log.info("%d steps of %d %s%s, in %s", data.max_steps, size, things, epochs, cfg.run_dir)
     if num_pairs and num_pairs < size:

@@ -9,8 +9,8 @@ from torch.distributed.tensor import DTensor
 from timix_pl.core.randomness import seed_of
 from timix_pl.core.types import Batch, LossOutput, RegionBatch
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.mixgen import MixGen
-from timix_pl.mixing.step import Mixer, MixStep
+from timix_pl.mixing.mixer import Mixer, MixRows
+from timix_pl.mixing.step import MixStep
 from timix_pl.models.dual_encoder import DualEncoder, Encoded
 from timix_pl.models.patch_dropout import PatchDropout
 from timix_pl.training.accumulation import Chunk, accumulate, split
@@ -92,8 +92,9 @@ class PretrainModule(StepModule):
             return None
         joined = None
         if mixer.joins_captions:
-            joined = self.model.tokenizer(MixGen.join(pairs.captions, rows, partners)).to(self.device, non_blocking=True)
-        return MixStep(mixer, compute, rows, partners, self.seed, step, pairs.first, joined)
+            joined = self.model.tokenizer(mixer.join(pairs.captions, rows, partners)).to(self.device, non_blocking=True)
+        chosen = MixRows(rows=rows, partners=partners, seed=self.seed, step=step, first=pairs.first, device=self.device)
+        return MixStep(mixer=mixer, compute=compute, chosen=chosen, joined_tokens=joined)
 
     def dropout(self, pairs: Batch) -> PatchDropout | None:
         """This step's patch dropout, or None where nothing is dropped."""

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from timix_pl.core.distributed import gather, sum_over_ranks, world_size
 from timix_pl.core.types import LossOutput, MixPlan, RegionBatch
-from timix_pl.losses.info_nce import info_nce
+from timix_pl.losses.contrastive.info_nce import InfoNce
+from timix_pl.losses.contrastive_loss import ContrastiveLoss
 from timix_pl.losses.pairs import Pairs
 from timix_pl.losses.patch_text import patch_text
-from timix_pl.losses.siglip import siglip
 from timix_pl.models.dual_encoder import Encoded
 
 
@@ -17,8 +17,8 @@ class Objective:
     """loss = contrastive(clean) + gamma * mixed + ``pta_weight`` * patch_text, in fp32 whatever the towers compute in.
 
     Args:
-        loss: ``info_nce`` or ``siglip``.
-        negatives: ``all_ranks``, images meet the captions of the global batch; ``own_rank``, those of their rank's batch alone.
+        loss: the contrastive loss; None: InfoNCE.
+        negatives: ``all_ranks``, images meet the captions of the global batch; ``own_rank``, only those of their rank's batch.
         targets: ``one_hot`` or ``self``, for mixed images.
         pta_weight: weight of the PTA loss.
         tile_rows: rows and columns of a tile of logits; None: chosen for the device. It changes memory and time, not the loss.
@@ -27,13 +27,13 @@ class Objective:
     def __init__(
         self,
         *,
-        loss: str = "info_nce",
+        loss: ContrastiveLoss | None = None,
         negatives: str = "all_ranks",
         targets: str = "self",
         pta_weight: float = 1.0,
         tile_rows: int | None = None,
     ):
-        self.loss, self.targets, self.pta_weight, self.tile_rows = loss, targets, pta_weight, tile_rows
+        self.loss, self.targets, self.pta_weight, self.tile_rows = loss or InfoNce(), targets, pta_weight, tile_rows
         self.all_ranks = negatives == "all_ranks"
 
     def __call__(self, encoded: Encoded, regions: RegionBatch | None, *, first: int, gamma: float = 1.0) -> LossOutput:
@@ -74,7 +74,7 @@ class Objective:
             return LossOutput(loss, {"mixed": loss})
         loss = self._loss(encoded, images, captions, first)
         if plan is None or encoded.mixed_image_features is None:
-            return LossOutput(loss, {self.loss: loss})
+            return LossOutput(loss, {self.loss.choice: loss})
         mixed_images = encoded.mixed_image_features.float()
         if encoded.mixed_text_features is not None:
             first_mixed = first // len(images) * len(mixed_images)
@@ -82,7 +82,7 @@ class Objective:
         else:
             pairs, clean = Pairs(plan.rows, plan.partners, plan.lam.float()), images.detach() if self.targets == "self" else None
             mixed = self._loss(encoded, mixed_images, captions, first, pairs=pairs, clean=clean)
-        return LossOutput(loss + gamma * mixed, {self.loss: loss, "mixed": mixed})
+        return LossOutput(loss + gamma * mixed, {self.loss.choice: loss, "mixed": mixed})
 
     def _gathered(self, captions: Float[Tensor, "B D"]) -> Float[Tensor, "G D"]:
         return gather(captions.float()) if self.all_ranks else captions.float()
@@ -92,9 +92,8 @@ class Objective:
     ) -> Float[Tensor, ""]:
         first = first if self.all_ranks else 0
         scale, bias = encoded.logit_scale.float(), None if encoded.logit_bias is None else encoded.logit_bias.float()
-        if self.loss == "siglip":
-            return siglip(images, captions, scale, bias, pairs, first=first, clean=clean, tile_rows=self.tile_rows)
-        return info_nce(images, captions, scale, pairs, first=first, clean=clean, all_ranks=self.all_ranks, tile_rows=self.tile_rows)
+        all_ranks, tile_rows = self.all_ranks, self.tile_rows
+        return self.loss(images, captions, scale, bias, pairs, first=first, clean=clean, all_ranks=all_ranks, tile_rows=tile_rows)
 
 
 def _one_set(images: Float[Tensor, "B D"], plan: MixPlan) -> Pairs:

@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from timix_pl.core.types import MixPlan, RegionBatch, TaskBatch
-from timix_pl.mixing.step import Mixer, MixStep
+from timix_pl.mixing.mixer import Mixer, MixRows
+from timix_pl.mixing.step import MixStep
 from timix_pl.models.dual_encoder import DualEncoder, Encoded
 from timix_pl.models.fine_tuned import FineTuned
 from timix_pl.models.patch_dropout import PatchDropout
@@ -152,7 +153,9 @@ class _Shapes:
             with unset_fake_temporarily():
                 rows = torch.arange(num_mixed)
                 partners = rows.roll(-1)
-            mix = _RealPlan(mixer, compute, rows, partners, 0, 0, 0, tokens(num_mixed) if mixer.joins_captions else None)
+            chosen = MixRows(rows=rows, partners=partners, seed=0, step=0, first=0, device=torch.device("cpu"))
+            joined = tokens(num_mixed) if mixer.joins_captions else None
+            mix = _RealPlan(mixer=mixer, compute=compute, chosen=chosen, joined_tokens=joined)
         if num_region_images:
             index, labels = torch.zeros(num_phrases, dtype=torch.long), torch.empty(num_phrases, num_patches)
             regions = RegionBatch(self._images(num_region_images), tokens(num_phrases), index, labels, [])
@@ -184,11 +187,11 @@ class _AllMarked(TorchDispatchMode):
 class _RealPlan(MixStep):
     """Plans that need no scores look at the numbers of rows, so these are no shapes alone."""
 
-    def plan(self, device: torch.device, logits: Tensor | None = None) -> MixPlan:
+    def plan(self, scores: Tensor | None = None) -> MixPlan:
         if self.mixer.needs_scores:
-            return super().plan(device, logits)
+            return super().plan(scores)
         with unset_fake_temporarily():
-            return super().plan(device)
+            return super().plan()
 
 
 class _ForwardAndBackward(TorchDispatchMode):

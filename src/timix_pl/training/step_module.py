@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -17,25 +17,33 @@ from torch.distributed.tensor import DTensor
 from timix_pl.core.distributed import sum_over_ranks
 from timix_pl.core.errors import NonFiniteError, RunError
 from timix_pl.optim.groups import parameter_groups
-from timix_pl.optim.schedule import learning_rate
+from timix_pl.optim.optimizer import OptimizerChoice
+from timix_pl.optim.optimizers.adamw import AdamW
+from timix_pl.optim.schedule import Schedule
+from timix_pl.optim.schedules.cosine import Cosine
 from timix_pl.training.sharding import ShardedStrategy
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OptimSettings:
-    """AdamW and its schedule; fractions are of the samples planned at the run's first start."""
+    """The optimizer and the learning rate.
 
+    Args:
+        optimizer: what updates the weights.
+        schedule: what the learning rate does after the warm-up.
+        lr: peak learning rate.
+        weight_decay: of matrices; see :func:`timix_pl.optim.groups.parameter_groups`.
+        warmup_frac: share of the samples planned at the run's first start over which the learning rate rises.
+        clip_grad_norm: largest norm of the gradient; None: no clipping.
+    """
+
+    optimizer: OptimizerChoice = field(default_factory=AdamW)
+    schedule: Schedule = field(default_factory=Cosine)
     lr: float = 5e-4
     weight_decay: float = 0.2
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-6
-    schedule: str = "cosine"
     warmup_frac: float = 0.05
-    cooldown_frac: float = 0.2
-    min_lr: float = 0.0
     clip_grad_norm: float | None = 1.0
 
 
@@ -118,14 +126,8 @@ class StepModule(LightningModule):
             self.trainer.strategy.shard(self.model)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; ``fused`` because it can mask an update on the device."""
-        return torch.optim.AdamW(
-            self.parameter_groups(),
-            lr=self.optim.lr,
-            betas=(self.optim.beta1, self.optim.beta2),
-            eps=self.optim.eps,
-            fused=True,
-        )
+        """One optimizer for all parts of the model: Lightning counts the steps of each one, and the data order depends on the count."""
+        return self.optim.optimizer.build(self.parameter_groups(), self.optim.lr)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is given; ``lr_scale`` of a group, where it has one, multiplies the learning rate."""
@@ -199,15 +201,8 @@ class StepModule(LightningModule):
     def set_learning_rate(self) -> float:
         """Of the coming step."""
         optim, total = self.optim, self.planned_samples
-        lr = learning_rate(
-            self.consumed + self.global_batch_size,
-            peak=optim.lr,
-            warmup=round(optim.warmup_frac * total),
-            total=total,
-            kind=optim.schedule,
-            minimum=optim.min_lr,
-            cooldown=round(optim.cooldown_frac * total),
-        )
+        warmup = round(optim.warmup_frac * total)
+        lr = optim.schedule(self.consumed + self.global_batch_size, peak=optim.lr, warmup=warmup, total=total)
         for group in self._optimizer().param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         return lr
@@ -226,7 +221,10 @@ class StepModule(LightningModule):
         bad = (~torch.isfinite(loss.detach()) | ~torch.isfinite(grad_norm)).float().reshape(())
         num_bad_and_told = sum_over_ranks(torch.stack((bad, torch.full_like(bad, float(self.told_to_stop())))))
         optimizer = self._optimizer()
-        optimizer.optimizer.found_inf = num_bad_and_told[0].clamp(max=1)
+        if self.optim.optimizer.masks_updates:
+            optimizer.optimizer.found_inf = num_bad_and_told[0].clamp(max=1)
+        elif num_bad_and_told[0] > 0:  # waits for the device
+            optimizer.zero_grad()  # optimizers leave parameters without gradient alone, and the step still counts
         optimizer.step()
         optimizer.zero_grad()
         on_host, there = num_bad_and_told.to("cpu", non_blocking=True), None

@@ -8,13 +8,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.tiny import IMAGE_SIZE_PX, encoded_image, random_pixels
-from timix_pl.building.class_names import class_names
 from timix_pl.building.data import labelled_set
 from timix_pl.building.evaluators import build_evaluators
 from timix_pl.config.compose import to_root
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import DataError
 from timix_pl.data.shards.writer import ShardWriter
+from timix_pl.evaluation.class_names import class_names
 
 MODEL = SimpleNamespace(image_size_px=IMAGE_SIZE_PX)
 SIMPLE = [template("{}") for template in open_clip.SIMPLE_IMAGENET_TEMPLATES]
@@ -28,7 +28,7 @@ def config(**words):
 
 def names(**words):
     cfg = config(**words)
-    return class_names(cfg, labelled_set(cfg, "zero_shot", MODEL))
+    return class_names(labelled_set(cfg, "zero_shot", MODEL), cfg.evaluation.classes, cfg.evaluation.templates)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_probes_need_both_sets_with_the_same_class_folders(tmp_path, task, caplo
     assert f"{task} is left out, because data.zero_shot_shards is not set" in caplog.text
     assert [evaluator.name for evaluator in build_evaluators(config(shards=test, **words), MODEL)] == [task]
     class_folders(test, "c")
-    with pytest.raises(DataError, match=r"must have the same class folders, and 1 are in one alone, the first of them c\."):
+    with pytest.raises(DataError, match=r"must have the same class folders, and 1 are only in one of them, the first of them c\."):
         build_evaluators(config(shards=test, **words), MODEL)
     with pytest.raises(DataError, match=r"probe_train_shards=.*train is data\.zero_shot_shards too.*name another set"):
         build_evaluators(config(shards=train, **words), MODEL)

@@ -12,18 +12,18 @@ from omegaconf import OmegaConf
 from tests.tiny import IMAGE_SIZE_PX, encoded_image, random_pixels
 from timix_pl.building.data import build_stream, evaluation_set, prepare_data
 from timix_pl.building.devices import device_peak_flops, precision_of
-from timix_pl.building.evaluators import BUILDERS, build_evaluators
+from timix_pl.building.evaluators import build_evaluators, grounding_set
 from timix_pl.building.model import build_model, check_model, save_memory_and_time
 from timix_pl.config.compose import compose, to_root
-from timix_pl.config.schema import RootConfig, Task
-from timix_pl.config.validate import SHARDS, TASKS
+from timix_pl.config.option import Resume
+from timix_pl.config.schema import RootConfig
+from timix_pl.config.validate import shard_options
 from timix_pl.core.errors import ConfigError, DataError, ModelError
 from timix_pl.core.types import Region
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 from timix_pl.data.shards.writer import ShardWriter
-from timix_pl.runs.run_dir import MAY_CHANGE
 
-MODEL = SimpleNamespace(image_size_px=IMAGE_SIZE_PX)
+MODEL = SimpleNamespace(image_size_px=IMAGE_SIZE_PX, pta=True)
 
 
 def config(*overrides):
@@ -87,7 +87,7 @@ def test_captions_that_cannot_be_read_are_named_at_the_start(tmp_path):
 
 @pytest.mark.parametrize(("with_boxes", "found"), [([0], True), ([50], True), ([], False)])
 def test_grounding_falls_back_to_validation_images_with_boxes_and_decodes_none_to_find_out(tmp_path, with_boxes, found):
-    grounding = evaluation_set(val_shards(tmp_path / "val", 60, with_boxes), "grounding", MODEL)
+    grounding = grounding_set(val_shards(tmp_path / "val", 60, with_boxes), MODEL)
     assert (grounding is not None) == found
 
 
@@ -95,7 +95,7 @@ def test_the_search_for_boxes_looks_at_some_dozens_of_samples_spread_over_the_se
     """With shards read in ranges, each is a request."""
     looked_at = []
     monkeypatch.setattr(ShardReader, "regions", lambda self, number: looked_at.append(number) or ())
-    assert evaluation_set(val_shards(tmp_path / "val", 1000, []), "grounding", MODEL) is None
+    assert grounding_set(val_shards(tmp_path / "val", 1000, []), MODEL) is None
     assert 24 <= len(looked_at) <= 100 and looked_at[0] == 0 and looked_at[-1] == 999
     assert max(np.diff(looked_at)) <= min(np.diff(looked_at)) + 1
 
@@ -120,12 +120,8 @@ def test_scenes_fill_in_only_the_shards_that_were_not_given(tmp_path):
     assert cfg.data.val_shards.endswith("/val") and cfg.data.region_shards.endswith("/regions") and cfg.data.train_shards.endswith("/train")
 
 
-def test_every_task_has_a_builder():
-    assert tuple(BUILDERS) == TASKS
-
-
 def test_grounding_without_any_shards_is_none():
-    assert evaluation_set(config(), "grounding", MODEL) is None
+    assert grounding_set(config(), MODEL) is None
 
 
 def test_what_saves_time_and_memory_comes_from_the_configuration(monkeypatch):
@@ -197,13 +193,13 @@ def test_data_that_is_wrong_for_one_evaluation_stops_no_other(tmp_path):
 @pytest.mark.parametrize("task", ["noise", "mutual_information"])
 def test_a_model_of_another_task_is_not_asked_for_pairs(caplog, task):
     cfg = config(f"evaluation.tasks=[{task}]")
-    cfg.task = Task.vqa
+    cfg.task = "vqa"
     assert build_evaluators(cfg, MODEL) == []
     assert f"{task} is left out" in caplog.text
 
 
 def test_a_run_may_go_on_with_other_evaluation_sets():
-    assert {f"data.{name}" for name in SHARDS} <= set(MAY_CHANGE)
+    assert {option.facts.resume for option in shard_options()} == {Resume.free}
 
 
 def test_a_task_keeps_the_statistics_of_the_pixels_that_its_model_was_trained_with(tmp_path):

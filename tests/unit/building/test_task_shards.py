@@ -11,8 +11,8 @@ from tests.questions import write_question_shards
 from tests.tiny import encoded_image, random_pixels, write_shards
 from timix_pl.building.data import build_stream
 from timix_pl.building.evaluators import build_evaluators
-from timix_pl.building import captioning, vqa
-from timix_pl.config.schema import DataConfig, EvaluationConfig, RootConfig, Task, VqaConfig, VqaKind
+from timix_pl.building.tasks import captioning, vqa
+from timix_pl.config.schema import DataConfig, EvaluationConfig, RootConfig, VqaConfig, VqaKind
 from timix_pl.core.errors import DataError
 from timix_pl.data.shards.writer import ShardWriter
 from timix_pl.models.fusion import VqaModel
@@ -21,7 +21,7 @@ from timix_pl.runs.run_dir import claimed
 
 def config(shards: Path, kind: VqaKind = VqaKind.multiple_choice, **options) -> RootConfig:
     return RootConfig(
-        task=Task.vqa, run_dir=str(shards.parent / "run"), data=DataConfig(train_shards=str(shards)), vqa=VqaConfig(kind=kind), **options
+        task="vqa", run_dir=str(shards.parent / "run"), data=DataConfig(train_shards=str(shards)), vqa=VqaConfig(kind=kind), **options
     )
 
 
@@ -55,7 +55,7 @@ def test_shards_without_captions_are_told_before_anything_is_written(tmp_path):
     with ShardWriter(tmp_path / "shards") as writer:
         for number in range(5):
             writer.write(f"s{number}", encoded_image(random_pixels(40, 60, number), "PNG"), "png")
-    cfg = RootConfig(task=Task.captioning, data=DataConfig(train_shards=str(tmp_path / "shards")))
+    cfg = RootConfig(task="captioning", data=DataConfig(train_shards=str(tmp_path / "shards")))
     with pytest.raises(DataError, match="none of the 5 samples looked at can be used; the last reason: the sample has no caption"):
         captioning.learn_facts(cfg, build_stream(cfg, "train"))
 
@@ -67,7 +67,7 @@ def test_a_few_questions_are_enough(tmp_path):
 
 def test_an_evaluation_set_without_questions_is_refused_at_the_start(tmp_path):
     data = DataConfig(val_shards=str(write_shards(tmp_path / "val", 3)))
-    cfg = RootConfig(task=Task.vqa, data=data, evaluation=EvaluationConfig(tasks=["vqa"]))
+    cfg = RootConfig(task="vqa", data=data, evaluation=EvaluationConfig(tasks=["vqa"]))
     model = object.__new__(VqaModel)
     model.__dict__ |= {"image_size_px": (32, 48), "answers": []}
     with pytest.raises(DataError, match=r"data\.val_shards: none of the 3 images has questions"):

@@ -117,7 +117,7 @@ except SystemExit as ended: print(ended.code, sorted({"torch", "open_clip", "lig
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["evaluation=retreival"], "there is no task 'retreival'; nearest: retrieval"),
+        (["evaluation=retreival"], "there is no evaluation 'retreival'; nearest: retrieval"),
         (["evaluation=[retrieval]", "data.val_shard=x"], "there is no key data.val_shard; nearest: data.val_shards"),
         (["evaluation=heat_map", "image=a.png", "text=a", "model.width=1"], "there is no key model.width"),
     ],
@@ -190,9 +190,12 @@ def test_evaluation_needs_a_checkpoint(words, message, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize(
     ("words", "messages"),
     [
-        ([], ["format= is missing; choose from open_clip, hf, safetensors, onnx", "checkpoint= is missing", "out= is missing"]),
-        (["checkpoint=.", "format=openclip", "out=x"], ["format=openclip: no such format; nearest: open_clip; choose from"]),
-        (["checkpoint=.", "format=[hf,tflite]", "out=x"], ["format=tflite: no such format; choose from open_clip, hf"]),
+        ([], ["format= is missing; choose from hf, onnx, open_clip, safetensors", "checkpoint= is missing", "out= is missing"]),
+        (
+            ["checkpoint=.", "format=openclip", "out=x"],
+            ["format=openclip: there is no export format 'openclip'; nearest: open_clip; choose from"],
+        ),
+        (["checkpoint=.", "format=[hf,tflite]", "out=x"], ["format=tflite: there is no export format 'tflite'; choose from hf, onnx"]),
         (
             ["checkpoint=runs/none", "format=hf", "out=x"],
             ["checkpoint=runs/none: there is no such run directory or checkpoint. The nearest"],

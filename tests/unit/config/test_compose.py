@@ -86,7 +86,7 @@ def test_the_folder_of_published_data_comes_from_the_environment_or_an_override(
         ("data.global_batch_size=many", ["data.global_batch_size takes a whole number", "the default is 256"]),
         ("data.global_batch_size=2.5", ["data.global_batch_size takes a whole number"]),
         ("data.num_workers=null", ["data.num_workers takes a whole number"]),
-        ("mixing.kind=timx", ["mixing.kind takes timix, cutmix, mixup, mixgen or none"]),
+        ("mixing.kind=timx", ["there is no mixing strategy 'timx'; nearest: timix", "choose from none, cutmix"]),
         ("data.augmentation.scale=[a,b]", ["data.augmentation.scale takes a list, each item a number"]),
         ("trainer={max_steps: x}", ["trainer.max_steps takes a whole number, or null"]),
         ("data.val_shards=a-{00..09}.tar", ["""'data.val_shards="a-{00..09}.tar"'"""]),
@@ -136,9 +136,9 @@ def test_what_an_experiment_sets_may_be_switched_off(words, monkeypatch):
 def test_an_option_that_is_typed_must_be_of_use(monkeypatch):
     monkeypatch.setenv("TIMIX_REAL_DATA", "real")
     (message,) = problems_of(["experiment=visual7w", "vqa.kind=multiple_choice", "vqa.num_answers=10"])
-    assert message.startswith("vqa.num_answers=10, vqa.kind=multiple_choice: for vqa.kind=open or both alone")
+    assert message.startswith("vqa.num_answers=10: has no effect with vqa.kind=multiple_choice")
     (message,) = problems_of(["experiment=demo", "task=captioning", "mixing.gamma=3"])
-    assert message.startswith("mixing.gamma=3, task=captioning: for task=pretrain alone")
+    assert message.startswith("mixing.gamma=3: has no effect with task=captioning")
     (message,) = problems_of(["experiment=visual7w", "vqa.kind=opn", "vqa.num_answers=10"])
     assert message.startswith("vqa.kind=opn: ")
 
@@ -150,7 +150,8 @@ def test_an_option_that_a_file_of_ones_own_sets_must_be_of_use(tmp_path):
         "trainer: {max_steps: 1}\ntune: {last_blocks: 1}\nmixing: {gamma: 2}\n"
     )
     one, two = problems_of([search_path_override(str(tmp_path)), "experiment=mine"])
-    assert one.startswith("mixing.gamma=2, task=vqa: for") and two.startswith("tune.last_blocks=1, tune.towers=frozen: for")
+    assert one.startswith("mixing.gamma=2: has no effect with task=vqa")
+    assert two.startswith("tune.last_blocks=1: has no effect with tune.towers=frozen")
 
 
 def test_a_mistyped_experiment_is_not_held_against_the_rest():
@@ -224,9 +225,9 @@ def test_a_run_is_composed_again_from_its_own_file(tmp_path):
     assert changed.mixing.ratio == 0.5
     with pytest.raises(ConfigError, match=r"there is no key data\.val_shard; nearest: data\.val_shards"):
         recompose(saved, ["data.val_shard=x"])
-    with pytest.raises(ConfigError, match="there is no task 'grunding'; nearest: grounding"):
+    with pytest.raises(ConfigError, match="there is no evaluation 'grunding'; nearest: grounding"):
         recompose(saved, ["evaluation.tasks=[grunding]"])
-    with pytest.raises(ConfigError, match=r"evaluation\.classes=imagnet: must be (.|\n)*evaluation\.retrieval_folds=0: must be at least 1"):
+    with pytest.raises(ConfigError, match=r"optim\.lr=0: plays no part(.|\n)*retrieval_folds=0: must be(.|\n)*classes=imagnet: must be"):
         recompose(saved, ["evaluation.classes=imagnet", "evaluation.retrieval_folds=0", "optim.lr=0"])
     with pytest.raises(RunError, match="does not exist"):
         recompose(tmp_path / "other" / "config.yaml")

@@ -16,4 +16,4 @@ def test_every_option_has_a_row_with_its_default():
     lines = DOCUMENT.read_text(encoding="utf-8").splitlines()
     for key, option in schema_options().items():
         (row,) = [line for line in lines if line.startswith(f"| `{key}` |")]
-        assert f"| `{option.default_text}` | {option.help} |" in row
+        assert f"| `{option.default_text}` | {option.facts.help} |" in row

@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from tests.unit.evaluation.fakes import Items, item
-from timix_pl.evaluation.retrieval import Retrieval
-from timix_pl.evaluation.zero_shot import ZeroShot
+from timix_pl.evaluation.evaluators.retrieval import Retrieval
+from timix_pl.evaluation.evaluators.zero_shot import ZeroShot
 
 CPU = torch.device("cpu")
 

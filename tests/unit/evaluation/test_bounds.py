@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from tests.tiny import GRID
 from tests.unit.evaluation.fakes import Items
 from timix_pl.core.types import MixPlan
 from timix_pl.data.sets.evaluation_set import EvaluationItem
-from timix_pl.evaluation.mutual_information import MutualInformation
-from timix_pl.mixing.mixup import Mixup
+from timix_pl.evaluation.evaluators.mutual_information import MutualInformation
+from timix_pl.mixing.strategies.mixup import Mixup
 
 NUM_SYMBOLS = 12
 
@@ -61,7 +62,7 @@ def estimates(captions_of, num_pairs, clean, mixed, lam):
     model, found = Critic(clean, mixed, lam), []
     for seed in range(12):
         task = MutualInformation(
-            pairs(captions_of, seed, min(60 * num_pairs, 960)), None, mixer=Mixup(), num_pairs=num_pairs, batch_size=64
+            pairs(captions_of, seed, min(60 * num_pairs, 960)), None, mixer=Mixup(GRID), num_pairs=num_pairs, batch_size=64
         )
         metrics = task.run(model, torch.device("cpu")).metrics
         found.append([metrics["mutual_information/held_out"], metrics["mutual_information/held_out_mixed"]])

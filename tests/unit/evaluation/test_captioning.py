@@ -3,7 +3,7 @@ import torch
 
 from tests.unit.evaluation.fakes import Items, OracleModel, item
 from timix_pl.core.errors import DataError, ModelError
-from timix_pl.evaluation.captioning import Captioning
+from timix_pl.evaluation.evaluators.captioning import Captioning
 from timix_pl.metrics.caption_tokens import caption_tokens
 from timix_pl.metrics.captioning import captioning_chance, captioning_metrics
 

@@ -5,7 +5,7 @@ from torch import nn
 from tests.unit.evaluation.fakes import Items
 from timix_pl.core.errors import DataError
 from timix_pl.data.sets.evaluation_set import EvaluationItem
-from timix_pl.evaluation.carry_over import CarryOver
+from timix_pl.evaluation.evaluators.carry_over import CarryOver
 
 CPU = torch.device("cpu")
 GRID, PATCH_PX = 4, 2

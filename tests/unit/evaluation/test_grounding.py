@@ -5,7 +5,7 @@ import torch
 
 from tests.unit.evaluation.fakes import Items, OracleModel, item
 from timix_pl.core.errors import DataError, ModelError
-from timix_pl.evaluation.grounding import Grounding
+from timix_pl.evaluation.evaluators.grounding import Grounding
 
 CPU = torch.device("cpu")
 

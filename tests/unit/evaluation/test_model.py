@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from tests.unit.evaluation.fakes import Items, OracleModel, item
+from timix_pl.evaluation.evaluators.retrieval import Retrieval
 from timix_pl.evaluation.model import encode_texts, evaluating
-from timix_pl.evaluation.retrieval import Retrieval
 
 CPU = torch.device("cpu")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from timix_pl.data.sets.evaluation_set import EvaluationSet
-from timix_pl.evaluation.grounding import Grounding
-from timix_pl.evaluation.retrieval import Retrieval
-from timix_pl.evaluation.tasks import run_tasks
-from timix_pl.evaluation.zero_shot import ZeroShot
+from timix_pl.evaluation.evaluator import run_tasks
+from timix_pl.evaluation.evaluators.grounding import Grounding
+from timix_pl.evaluation.evaluators.retrieval import Retrieval
+from timix_pl.evaluation.evaluators.zero_shot import ZeroShot
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.scenes.make import make_scenes
 

@@ -10,11 +10,11 @@ from tests.tiny import random_captions, random_images, tiny_model
 from tests.unit.evaluation.fakes import Items
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import permutation
-from timix_pl.core.types import MixPlan
 from timix_pl.data.sets.evaluation_set import EvaluationItem
-from timix_pl.evaluation.mutual_information import MutualInformation
-from timix_pl.evaluation.noise import Noise
-from timix_pl.mixing.timix import TiMix
+from timix_pl.evaluation.evaluators.mutual_information import MutualInformation
+from timix_pl.evaluation.evaluators.noise import Noise
+from timix_pl.mixing.mixer import Mixer
+from timix_pl.mixing.strategies.timix import TiMix
 
 CPU = torch.device("cpu")
 
@@ -71,17 +71,15 @@ def test_the_bound_is_log_k_less_the_loss_of_whole_batches(model, batch_size):
     assert metrics["mutual_information/ceiling"] == math.log(5) and chance["mutual_information/train"] == 0
 
 
-class Blend:
+class Blend(Mixer):
     """A mixer that writes down what it was asked to mix."""
-
-    needs_scores = joins_captions = False
 
     def __init__(self):
         self.plans = []
 
-    def plan(self, rows, partners, device, **which):
-        self.plans.append((rows, partners))
-        return MixPlan(rows, partners, torch.full((len(rows),), 0.7), None)
+    def plan(self, chosen, scores=None):
+        self.plans.append((chosen.rows, chosen.partners))
+        return chosen.plan(torch.full((len(chosen.rows),), 0.7))
 
     def apply(self, images, plan):
         return 0.7 * images[plan.rows] + 0.3 * images[plan.partners]
@@ -119,9 +117,9 @@ def test_an_odd_number_of_pairs_is_mixed_whatever_the_batch_size(model):
 class BlendByTurns(Blend):
     """Blends with other shares each time."""
 
-    def plan(self, rows, partners, device, **which):
-        plan = super().plan(rows, partners, device, **which)
-        return plan._replace(lam=torch.full((len(rows),), [0.5, 0.9][len(self.plans) - 1]))
+    def plan(self, chosen, scores=None):
+        plan = super().plan(chosen)
+        return plan._replace(lam=torch.full((len(chosen.rows),), [0.5, 0.9][len(self.plans) - 1]))
 
 
 def test_the_ceiling_of_mixed_images_is_one_for_both_sets(model):

@@ -9,8 +9,8 @@ from torch import nn
 
 from tests.unit.evaluation.fakes import Items, item
 from timix_pl.core.errors import DataError
-from timix_pl.evaluation.knn import Knn
-from timix_pl.evaluation.linear_probe import LinearProbe, split_by_key
+from timix_pl.evaluation.evaluators.knn import Knn
+from timix_pl.evaluation.evaluators.linear_probe import LinearProbe, split_by_key
 from timix_pl.metrics.linear_probe import search_inverse_penalty
 
 CPU = torch.device("cpu")

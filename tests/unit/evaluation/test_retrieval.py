@@ -3,7 +3,7 @@ import torch
 
 from tests.unit.evaluation.fakes import Items, OracleModel, item
 from timix_pl.core.errors import DataError
-from timix_pl.evaluation.retrieval import Retrieval
+from timix_pl.evaluation.evaluators.retrieval import Retrieval
 
 CPU = torch.device("cpu")
 

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from tests.unit.evaluation.fakes import Items, OracleModel, item
-from timix_pl.evaluation.grounding import Grounding
-from timix_pl.evaluation.retrieval import Retrieval
-from timix_pl.evaluation.tasks import EvaluationError, run_tasks
-from timix_pl.evaluation.zero_shot import ZeroShot
+from timix_pl.evaluation.evaluator import EvaluationError, run_tasks
+from timix_pl.evaluation.evaluators.grounding import Grounding
+from timix_pl.evaluation.evaluators.retrieval import Retrieval
+from timix_pl.evaluation.evaluators.zero_shot import ZeroShot
 
 CPU = torch.device("cpu")
 DATASET = Items([item(n, [f"a {n}"], label=n) for n in range(3)])

@@ -7,7 +7,7 @@ from torch import nn
 from tests.unit.evaluation.fakes import Items, item
 from timix_pl.core.errors import DataError
 from timix_pl.data.shards.reader import BadSampleError
-from timix_pl.evaluation.vqa import Vqa
+from timix_pl.evaluation.evaluators.vqa import Vqa
 
 CPU = torch.device("cpu")
 ANSWERS = ["yes", "red", "2"]

@@ -3,7 +3,7 @@ import torch
 
 from tests.unit.evaluation.fakes import Items, OracleModel, item
 from timix_pl.core.errors import DataError
-from timix_pl.evaluation.zero_shot import ZeroShot
+from timix_pl.evaluation.evaluators.zero_shot import ZeroShot
 
 CPU = torch.device("cpu")
 CLASSES = ["0", "1", "2", "3", "4", "5", "6", "7"]

@@ -11,8 +11,8 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor
 from tests.tiny import random_pixels
 from tests.unit.export.models import FACTS, TEXTS, assert_same, images_for, outputs, trained
 from timix_pl.core.errors import ModelError
-from timix_pl.export.formats import export
-from timix_pl.export.hugging_face import problems
+from timix_pl.export.export import export
+from timix_pl.export.formats.hf import problems
 
 
 @pytest.mark.parametrize("options", [{}, {"context_length": 20, "image_size_px": 48}, {"init_logit_bias": -10.0}])

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from tests.unit.export.models import FACTS, TEXTS, assert_same, images_for, outputs, trained
 from timix_pl.core.errors import ConfigError
-from timix_pl.export.formats import export
+from timix_pl.export.export import export
 
 
 def run(path, **inputs):

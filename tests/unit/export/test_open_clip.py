@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.tiny import random_pixels
 from tests.unit.export.models import FACTS, TEXTS, assert_same, images_for, outputs, trained
-from timix_pl.export.formats import export
+from timix_pl.export.export import export
 
 
 def of_open_clip(loaded, pixels, tokens):

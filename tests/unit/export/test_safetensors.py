@@ -9,7 +9,7 @@ import torch
 import timix_pl
 from tests.unit.export.models import FACTS, TEXTS, assert_same, images_for, outputs, trained
 from timix_pl.core.errors import ModelError
-from timix_pl.export.formats import export
+from timix_pl.export.export import export
 
 
 @pytest.mark.parametrize(

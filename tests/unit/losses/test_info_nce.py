@@ -6,7 +6,7 @@ import torch
 from open_clip.loss import ClipLoss
 
 from tests.unit.losses.features import dense_w, random_features, random_pairs, softmax, value_and_gradients
-from timix_pl.losses.info_nce import info_nce
+from timix_pl.losses.contrastive.info_nce import info_nce
 from timix_pl.losses.pairs import Pairs
 
 SCALE = torch.tensor([8.0], dtype=torch.float64)

@@ -8,8 +8,8 @@ import torch
 from open_clip.loss import SigLipLoss
 
 from tests.unit.losses.features import dense_w, random_features, random_pairs, value_and_gradients
+from timix_pl.losses.contrastive.siglip import siglip
 from timix_pl.losses.pairs import Pairs
-from timix_pl.losses.siglip import siglip
 
 SCALE, BIAS = torch.tensor([9.0], dtype=torch.float64), torch.tensor([-6.0], dtype=torch.float64)
 

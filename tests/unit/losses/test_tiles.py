@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from benchmarks.untiled import untiled_loss
 from tests.unit.losses.features import random_features, random_pairs, value_and_gradients
-from timix_pl.losses.info_nce import info_nce
+from timix_pl.losses.contrastive.info_nce import info_nce
+from timix_pl.losses.contrastive.siglip import siglip
 from timix_pl.losses.pairs import Pairs
-from timix_pl.losses.siglip import siglip
 from timix_pl.losses.tiles import automatic_tile_rows, logsumexps
 
 KINDS = pytest.mark.parametrize("kind", ["info_nce", "siglip"])

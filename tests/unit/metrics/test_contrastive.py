@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from timix_pl.losses.info_nce import info_nce
+from timix_pl.losses.contrastive.info_nce import info_nce
 from timix_pl.metrics.contrastive import binary_entropy, mixed_losses, pair_losses
 
 

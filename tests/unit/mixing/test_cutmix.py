@@ -5,17 +5,16 @@ from collections import Counter
 import pytest
 import torch
 
+from tests.tiny import mix_rows
 from tests.unit.mixing.brute_force import distinct_images, pasted
 from timix_pl.core.errors import ShapeError
-from timix_pl.mixing.cutmix import CutMix
 from timix_pl.mixing.groups import mixed_rows
-
-CPU = torch.device("cpu")
+from timix_pl.mixing.strategies.cutmix import CutMix
 
 
 def plan_of(mixer, batch_size, group_size, ratio, *, seed=0, step=0, first=0):
     rows, partners = mixed_rows(batch_size, group_size, ratio, seed=seed, step=step, first=first)
-    return mixer.plan(rows, partners, CPU, seed=seed, step=step, first=first)
+    return mixer.plan(mix_rows(rows, partners, seed, step, first))
 
 
 @pytest.mark.parametrize(("grid", "batch_size", "group_size", "ratio"), [((4, 6), 7, 7, 1.0), ((7, 3), 10, 5, 0.5), ((8, 8), 6, 2, 1.0)])

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tiny import mix_rows
 from tests.unit.mixing.brute_force import best_windows, distinct_images, pasted, relevance_lam
 from timix_pl.core.errors import ShapeError
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.timix import TiMix
-
-CPU = torch.device("cpu")
+from timix_pl.mixing.strategies.timix import TiMix
 
 
 def random_logits(num_images, grid, seed, scale=3.0):
@@ -18,7 +17,7 @@ def random_logits(num_images, grid, seed, scale=3.0):
 
 def plan_of(mixer, logits, group_size, ratio, *, seed=0, step=0, first=0):
     rows, partners = mixed_rows(len(logits), group_size, ratio, seed=seed, step=step, first=first)
-    return mixer.plan(rows, partners, CPU, seed=seed, step=step, first=first, logits=logits)
+    return mixer.plan(mix_rows(rows, partners, seed, step, first), logits)
 
 
 @pytest.mark.parametrize("lam", ["area", "relevance"])

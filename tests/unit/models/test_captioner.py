@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.optim import optim_settings
 from tests.tiny import random_images, tiny_model
 from tests.unit.training.running import fit
 from timix_pl.core.types import TaskBatch
@@ -11,7 +12,6 @@ from timix_pl.models.caption_decoder import small_decoder
 from timix_pl.models.caption_tokenizers import CaptionsToTokens
 from timix_pl.models.captioner import Captioner
 from timix_pl.training.fine_tuning import FineTuneModule
-from timix_pl.training.step_module import OptimSettings
 
 COUNTS = (2, 1, 3)
 CAPTIONS = ["a ring", "the small red ring over a large square", "dotted", "a green square of a blue circle", "left", "the ring"]
@@ -71,7 +71,7 @@ def test_taught_images_get_their_captions(towers):
     """Through the training module, images with several captions: one of their own is written."""
     model = captioner(towers=towers)
     batch = batch_of(model, CAPTIONS[:5], (2, 1, 2))
-    optim = OptimSettings(lr=1e-2, schedule="constant", warmup_frac=0.0, weight_decay=0.0)
+    optim = optim_settings(lr=1e-2, schedule="constant", warmup_frac=0.0, weight_decay=0.0)
     module = FineTuneModule(model, optim, lr_scale=0.1, global_batch_size=3, planned_samples=300, seed=0, log_every_n_steps=100)
     fit(module, [(batch, None)] * 100)
     model.eval()

@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from tests.tiny import GRID, random_pairs, random_regions, tiny_model
+from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.patch_dropout import PatchDropout
 
 NUM_PAIRS = 12
@@ -29,7 +28,7 @@ def train_step(encoder, step, compute="extra"):
     regions = random_regions(encoder, num_images, num_images + 1 + step % 5, seed=step)
     dropout = PatchDropout(encoder.patch_dropout, 0, step, 0) if encoder.patch_dropout else None
     encoded = encoder(
-        pairs.images, pairs.tokens, mix=MixStep(TiMix(GRID), compute, rows, partners, 0, step, 0), regions=regions, dropout=dropout
+        pairs.images, pairs.tokens, mix=mix_step(TiMix(GRID), compute, rows, partners, 0, step, 0), regions=regions, dropout=dropout
     )
     mixed = encoded.mixed_image_features.sum() if compute == "extra" else 0
     loss = encoded.image_features.sum() + encoded.text_features.sum() + encoded.region_logits.sum() + mixed

@@ -7,11 +7,10 @@ import pytest
 import torch
 from torchvision.transforms import Normalize
 
-from tests.tiny import GRID, IMAGE_SIZE_PX, random_captions, random_images, random_regions, tiny_model
+from tests.tiny import GRID, IMAGE_SIZE_PX, mix_step, random_captions, random_images, random_regions, tiny_model
 from timix_pl.core.errors import ModelError
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.dual_encoder import DualEncoder
 
 
@@ -201,4 +200,4 @@ def test_without_the_head_nothing_is_scored():
     rows, partners = mixed_rows(4, 4, 1.0, seed=0, step=0, first=0)
     for compute in ("extra", "replace"):
         with pytest.raises(ModelError, match=r"pta\.enabled"):
-            encoder(images, tokens, mix=MixStep(TiMix(GRID), compute, rows, partners, 0, 0, 0))
+            encoder(images, tokens, mix=mix_step(TiMix(GRID), compute, rows, partners, 0, 0, 0))

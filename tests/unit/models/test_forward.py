@@ -5,15 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.tiny import GRID, random_captions, random_images, tiny_model
-from timix_pl.mixing.cutmix import CutMix
+from tests.tiny import GRID, mix_rows, mix_step, random_captions, random_images, tiny_model
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.mixgen import MixGen
-from timix_pl.mixing.mixup import Mixup
-from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.cutmix import CutMix
+from timix_pl.mixing.strategies.mixgen import MixGen
+from timix_pl.mixing.strategies.mixup import Mixup
+from timix_pl.mixing.strategies.timix import TiMix
 
-MIXERS = {"timix": TiMix(GRID), "relevance": TiMix(GRID, lam="relevance"), "cutmix": CutMix(GRID), "mixup": Mixup(), "mixgen": MixGen()}
+MIXERS = {
+    "timix": TiMix(GRID),
+    "relevance": TiMix(GRID, lam="relevance"),
+    "cutmix": CutMix(GRID),
+    "mixup": Mixup(GRID),
+    "mixgen": MixGen(GRID),
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +37,11 @@ def test_mixed_features_are_those_of_the_mixed_pictures(encoder, name, compute):
     joined_captions = [f"{captions[row]} {captions[partner]}" for row, partner in zip(rows.tolist(), partners.tolist(), strict=True)]
     joined = encoder.tokenizer(joined_captions) if name == "mixgen" else None
     before = images.clone()
-    encoded = encoder(images, tokens, mix=MixStep(mixer, compute, rows, partners, 2, 3, 8, joined))
+    encoded = encoder(images, tokens, mix=mix_step(mixer, compute, rows, partners, 2, 3, 8, joined))
     assert images.equal(before)
 
     logits = encoder.patch_scores(images, tokens).flatten(1)
-    plan = mixer.plan(rows, partners, torch.device("cpu"), seed=2, step=3, first=8, logits=logits)
+    plan = mixer.plan(mix_rows(rows, partners, 2, 3, 8), logits)
     assert encoded.plan.rows.equal(rows) and encoded.plan.partners.equal(partners)
     torch.testing.assert_close(encoded.plan.lam, plan.lam)
     if plan.windows is not None:
@@ -71,8 +76,8 @@ def test_a_plan_made_before_is_used_again_without_scoring(encoder, name, compute
     images, captions = random_images(8, seed=1), random_captions(8, seed=1)
     tokens = encoder.tokenizer(captions)
     rows, partners = mixed_rows(8, 4, 0.75, seed=2, step=3, first=8)
-    joined = encoder.tokenizer(MixGen.join(captions, rows, partners)) if name == "mixgen" else None
-    mix = MixStep(MIXERS[name], compute, rows, partners, 2, 3, 8, joined)
+    joined = encoder.tokenizer(MixGen(GRID).join(captions, rows, partners)) if name == "mixgen" else None
+    mix = mix_step(MIXERS[name], compute, rows, partners, 2, 3, 8, joined)
     encoded = encoder(images, tokens, mix=mix)
 
     def scored(*_):

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny import GRID, random_captions, random_images, random_regions, tiny_model
+from tests.tiny import GRID, mix_step, random_captions, random_images, random_regions, tiny_model
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.patch_dropout import PatchDropout
 
 P = GRID[0] * GRID[1]
@@ -44,7 +43,7 @@ def pass_of(encoder, compute="extra", *, dropout=DROPOUT, part=slice(0, 8), rati
     rows, partners = mixed_rows(len(images), 4, ratio, seed=2, step=3, first=first)
     regions = random_regions(encoder, 2, 5, seed=3)
     dropout = dropout and replace(dropout, first=first)
-    return encoder(images, tokens, mix=MixStep(TiMix(GRID), compute, rows, partners, 2, 3, first), regions=regions, dropout=dropout)
+    return encoder(images, tokens, mix=mix_step(TiMix(GRID), compute, rows, partners, 2, 3, first), regions=regions, dropout=dropout)
 
 
 def loss_of(encoded):
@@ -81,12 +80,12 @@ def test_kept_patches_have_their_scores_and_dropped_ones_the_mean():
     planned = {}
 
     class Watching(TiMix):
-        def plan(self, *args, logits, **options):
-            planned["logits"] = logits
-            return super().plan(*args, logits=logits, **options)
+        def plan(self, chosen, scores):
+            planned["logits"] = scores
+            return super().plan(chosen, scores)
 
     rows, partners = mixed_rows(8, 4, 1.0, seed=2, step=3, first=8)
-    encoder(images, tokens, mix=MixStep(Watching(GRID), "extra", rows, partners, 2, 3, 8), dropout=DROPOUT)
+    encoder(images, tokens, mix=mix_step(Watching(GRID), "extra", rows, partners, 2, 3, 8), dropout=DROPOUT)
     pooled = encoder.text(tokens)[1]
     for number, row in enumerate(planned["logits"]):
         one = slice(number, number + 1)

@@ -3,22 +3,27 @@
 import pytest
 import torch
 
-from tests.tiny import GRID, random_captions, random_images, tiny_model
-from timix_pl.mixing.cutmix import CutMix
+from tests.tiny import GRID, mix_step, random_captions, random_images, tiny_model
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.mixgen import MixGen
-from timix_pl.mixing.mixup import Mixup
-from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.cutmix import CutMix
+from timix_pl.mixing.strategies.mixgen import MixGen
+from timix_pl.mixing.strategies.mixup import Mixup
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.dual_encoder import DualEncoder
 
-MIXERS = {"timix": TiMix(GRID), "relevance": TiMix(GRID, lam="relevance"), "cutmix": CutMix(GRID), "mixup": Mixup(), "mixgen": MixGen()}
+MIXERS = {
+    "timix": TiMix(GRID),
+    "relevance": TiMix(GRID, lam="relevance"),
+    "cutmix": CutMix(GRID),
+    "mixup": Mixup(GRID),
+    "mixgen": MixGen(GRID),
+}
 
 
-def mix_step(encoder, name, compute, captions):
+def mix_of(encoder, name, compute, captions):
     rows, partners = mixed_rows(8, 4, 0.75, seed=2, step=3, first=8)
-    joined = encoder.tokenizer(MixGen.join(captions, rows, partners)) if name == "mixgen" else None
-    return MixStep(MIXERS[name], compute, rows, partners, 2, 3, 8, joined)
+    joined = encoder.tokenizer(MixGen(GRID).join(captions, rows, partners)) if name == "mixgen" else None
+    return mix_step(MIXERS[name], compute, rows, partners, 2, 3, 8, joined)
 
 
 def features_and_gradients(encoder, run):
@@ -33,7 +38,7 @@ def features_and_gradients(encoder, run):
 def image_features(encoder, name, compute, images=None, captions=None):
     captions = captions or random_captions(8, seed=1)
     images = random_images(8, seed=1) if images is None else images
-    encoded = encoder(images, encoder.tokenizer(captions), mix=mix_step(encoder, name, compute, captions))
+    encoded = encoder(images, encoder.tokenizer(captions), mix=mix_of(encoder, name, compute, captions))
     mixed = [encoded.mixed_image_features] if compute == "extra" else []
     return torch.cat([encoded.image_features, *mixed]), encoded
 
@@ -121,7 +126,7 @@ def test_no_image_goes_through_a_block_without_need(level, extra, replace):
             block.register_forward_pre_hook(count)
         rows, partners = mixed_rows(8, 4, 1.0 if compute == "extra" else 0.75, seed=0, step=0, first=0)
         tokens = encoder.tokenizer(random_captions(8, seed=1))
-        encoder(random_images(8, seed=1), tokens, mix=MixStep(TiMix(GRID), compute, rows, partners, 0, 0, 0))
+        encoder(random_images(8, seed=1), tokens, mix=mix_step(TiMix(GRID), compute, rows, partners, 0, 0, 0))
         assert images == [int(number) for number in expected.split()]
 
 
@@ -137,7 +142,7 @@ def test_it_works_in_bf16(name, level, compute):
     expected = exact(*inputs, mix=mix)
     for encoder, context in ((rounded, torch.no_grad()), (exact, torch.autocast("cpu", torch.bfloat16))):
         with context:
-            encoded = encoder(*inputs, mix=MixStep(mix.mixer, compute, mix.rows, mix.partners, 2, 3, 8, planned=expected.plan))
+            encoded = encoder(*inputs, mix=mix_step(mix.mixer, compute, mix.rows, mix.partners, 2, 3, 8, planned=expected.plan))
         for one, other in (
             (encoded.image_features, expected.image_features),
             (encoded.mixed_image_features, expected.mixed_image_features),
@@ -156,7 +161,7 @@ def test_a_timm_tower_mixes_tokens_too(level):
     tokens = encoder.tokenizer(random_captions(4, seed=0))
     with torch.no_grad():
         features, expected = (
-            model(images, tokens, mix=MixStep(TiMix((10, 10)), "extra", rows, partners, 0, 0, 0)).mixed_image_features
+            model(images, tokens, mix=mix_step(TiMix((10, 10)), "extra", rows, partners, 0, 0, 0)).mixed_image_features
             for model in (encoder, plain)
         )
     assert torch.allclose(features, expected, rtol=0, atol=1e-5) == (level == 0)

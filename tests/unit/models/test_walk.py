@@ -5,11 +5,10 @@ import torch
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 
-from tests.tiny import GRID, IMAGE_SIZE_PX, random_captions, random_images, random_regions, tiny_model
+from tests.tiny import GRID, IMAGE_SIZE_PX, mix_step, random_captions, random_images, random_regions, tiny_model
 from timix_pl.core.errors import ModelError
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.image_tower import ImageTower
 
@@ -110,7 +109,7 @@ def step_gradients(encoder, compute, **options):
     images, tokens = random_images(8, seed=1), encoder.tokenizer(random_captions(8, seed=1))
     rows, partners = mixed_rows(8, 4, 0.75, seed=2, step=3, first=0)
     regions = random_regions(encoder, 2, 5, seed=3)
-    encoded = encoder(images, tokens, mix=MixStep(TiMix(GRID), compute, rows, partners, 2, 3, 0), regions=regions, **options)
+    encoded = encoder(images, tokens, mix=mix_step(TiMix(GRID), compute, rows, partners, 2, 3, 0), regions=regions, **options)
     features = [encoded.image_features, encoded.text_features, encoded.mixed_image_features]
     draw = torch.Generator().manual_seed(0)
     loss = (

@@ -8,11 +8,11 @@ from tests.unit.evaluation.test_captioning import Writer
 from tests.unit.evaluation.test_vqa import ANSWERS as KNOWN
 from tests.unit.evaluation.test_vqa import QUESTIONS, Told
 from tests.unit.reports.test_page import _report
-from timix_pl.evaluation.captioning import Captioning
+from timix_pl.evaluation.evaluators.captioning import Captioning
+from timix_pl.evaluation.evaluators.retrieval import Retrieval
+from timix_pl.evaluation.evaluators.vqa import Vqa
+from timix_pl.evaluation.evaluators.zero_shot import ZeroShot
 from timix_pl.evaluation.results import write_result
-from timix_pl.evaluation.retrieval import Retrieval
-from timix_pl.evaluation.vqa import Vqa
-from timix_pl.evaluation.zero_shot import ZeroShot
 
 CPU = torch.device("cpu")
 

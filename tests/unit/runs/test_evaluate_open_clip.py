@@ -10,7 +10,7 @@ import torch
 from tests.tiny import tiny_model, write_shards
 from timix_pl.core.errors import ConfigError, ModelError
 from timix_pl.data.sets.evaluation_set import EvaluationSet
-from timix_pl.evaluation.retrieval import Retrieval
+from timix_pl.evaluation.evaluators.retrieval import Retrieval
 from timix_pl.runs.evaluate_open_clip import evaluate_open_clip
 
 

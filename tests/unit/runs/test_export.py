@@ -23,9 +23,9 @@ from timix_pl.config.compose import compose
 from timix_pl.core.errors import ConfigError, ModelError, RunError, ShapeError, TimixError
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.shards.writer import ShardWriter
-from timix_pl.evaluation.linear_probe import LinearProbe
-from timix_pl.evaluation.noise import Noise
-from timix_pl.export.formats import export
+from timix_pl.evaluation.evaluators.linear_probe import LinearProbe
+from timix_pl.evaluation.evaluators.noise import Noise
+from timix_pl.export.export import export
 from timix_pl.export.model_card import Result
 from timix_pl.runs.evaluate import about_evaluations, told_samples
 from timix_pl.runs.export import _shown, export_checkpoint, run_facts

@@ -5,7 +5,7 @@ import fcntl
 import pytest
 import torch
 
-from timix_pl.config.schema import CaptioningConfig, RootConfig, Task, TuneConfig, TunedTowers, VqaConfig, VqaKind
+from timix_pl.config.schema import CaptioningConfig, RootConfig, TuneConfig, TunedTowers, VqaConfig, VqaKind
 from timix_pl.config.values import run_name
 from timix_pl.core.errors import RunError
 from timix_pl.runs.run_dir import claimed, write_config
@@ -39,7 +39,7 @@ def checkpoint(tmp_path):
     path = tmp_path / "other" / "checkpoints" / "step-00000001.ckpt"
     path.parent.mkdir(parents=True)
     torch.save({"timix": {}, "optimizer_states": [], "global_step": 1}, path)
-    write_config(RootConfig(run_dir=str(tmp_path / "other"), task=Task.vqa, vqa=VqaConfig(kind=VqaKind.open)))
+    write_config(RootConfig(run_dir=str(tmp_path / "other"), task="vqa", vqa=VqaConfig(kind=VqaKind.open)))
     return path
 
 
@@ -49,11 +49,11 @@ def checkpoint(tmp_path):
         ({"vqa": VqaConfig()}, "vqa.kind=multiple_choice here, open there"),
         ({"vqa": VqaConfig(kind=VqaKind.open, num_answers=7)}, "vqa.num_answers=7 here, 3000 there"),
         ({"tune": TuneConfig(towers=TunedTowers.all)}, "tune.towers=all here, frozen there"),
-        ({"task": Task.pretrain}, "task=pretrain here, vqa there"),
+        ({"task": "pretrain"}, "task=pretrain here, vqa there"),
     ],
 )
 def test_a_checkpoint_of_another_run_goes_on_with_its_task_alone(checkpoint, tmp_path, options, said):
-    own = {"task": Task.vqa, "vqa": VqaConfig(kind=VqaKind.open)} | options
+    own = {"task": "vqa", "vqa": VqaConfig(kind=VqaKind.open)} | options
     cfg = RootConfig(run_dir=str(tmp_path / "run"), resume=str(checkpoint), **own)
     with pytest.raises(RunError) as refused, claimed(cfg):
         pass
@@ -62,7 +62,7 @@ def test_a_checkpoint_of_another_run_goes_on_with_its_task_alone(checkpoint, tmp
 
 
 def test_a_folder_goes_on_with_its_task_alone(checkpoint):
-    cfg = RootConfig(run_dir=str(checkpoint.parent.parent), task=Task.vqa, vqa=VqaConfig(kind=VqaKind.both, num_answers=7))
+    cfg = RootConfig(run_dir=str(checkpoint.parent.parent), task="vqa", vqa=VqaConfig(kind=VqaKind.both, num_answers=7))
     with pytest.raises(RunError, match=r"vqa\.kind=both here, open there; vqa\.num_answers=7 here"), claimed(cfg):
         pass
 
@@ -74,39 +74,39 @@ def test_the_task_of_a_checkpoint_must_be_known(checkpoint, tmp_path, written, s
     (tmp_path / "other" / "config.yaml").unlink()
     if written:
         (tmp_path / "other" / "config.yaml").write_text(written)
-    cfg = RootConfig(task=Task.vqa, resume=str(checkpoint), run_dir=str(tmp_path))
+    cfg = RootConfig(task="vqa", resume=str(checkpoint), run_dir=str(tmp_path))
     with pytest.raises(RunError, match=rf"resume=.*{said}.*name a checkpoint in the folder of its run"), claimed(cfg):
         pass
 
 
 def test_a_checkpoint_that_is_not_there_is_told_as_such(tmp_path):
-    cfg = RootConfig(task=Task.vqa, resume=str(tmp_path / "step-00000001.ckpt"), run_dir=str(tmp_path / "run"))
+    cfg = RootConfig(task="vqa", resume=str(tmp_path / "step-00000001.ckpt"), run_dir=str(tmp_path / "run"))
     with pytest.raises(RunError, match=r"step-00000001\.ckpt: not a whole checkpoint: .*No such file"), claimed(cfg):
         pass
 
 
 def test_options_that_have_no_effect_may_differ(tmp_path):
-    saved = RootConfig(run_dir=str(tmp_path), task=Task.vqa, tune=TuneConfig(lr_scale=0.2))
+    saved = RootConfig(run_dir=str(tmp_path), task="vqa", tune=TuneConfig(lr_scale=0.2))
     write_config(saved)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "step-00000001.ckpt").touch()
-    with pytest.raises(RunError, match="none of its checkpoints can be read"), claimed(RootConfig(run_dir=str(tmp_path), task=Task.vqa)):
+    with pytest.raises(RunError, match="none of its checkpoints can be read"), claimed(RootConfig(run_dir=str(tmp_path), task="vqa")):
         pass
     with (
         pytest.raises(RunError, match=r"tune\.towers=all here, frozen there; tune\.lr_scale"),
-        claimed(RootConfig(run_dir=str(tmp_path), task=Task.vqa, tune=TuneConfig(towers=TunedTowers.all))),
+        claimed(RootConfig(run_dir=str(tmp_path), task="vqa", tune=TuneConfig(towers=TunedTowers.all))),
     ):
         pass
 
 
 def test_other_options_than_the_tasks_may_change(checkpoint, tmp_path):
-    cfg = RootConfig(seed=1, run_dir=str(tmp_path), task=Task.vqa, vqa=VqaConfig(kind=VqaKind.open), resume=str(checkpoint))
+    cfg = RootConfig(seed=1, run_dir=str(tmp_path), task="vqa", vqa=VqaConfig(kind=VqaKind.open), resume=str(checkpoint))
     with claimed(cfg) as found:
         assert found == checkpoint
 
 
 def test_the_search_for_captions_may_change(checkpoint):
     run_dir = str(checkpoint.parent.parent)
-    write_config(RootConfig(run_dir=run_dir, task=Task.captioning))
-    with claimed(RootConfig(run_dir=run_dir, task=Task.captioning, captioning=CaptioningConfig(num_beams=5))) as found:
+    write_config(RootConfig(run_dir=run_dir, task="captioning"))
+    with claimed(RootConfig(run_dir=run_dir, task="captioning", captioning=CaptioningConfig(num_beams=5))) as found:
         assert found == checkpoint

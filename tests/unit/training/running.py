@@ -8,9 +8,10 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers.logger import Logger
 from torch.utils.data import DataLoader
 
+from tests.optim import optim_settings
 from tests.tiny import random_pairs, random_regions
 from timix_pl.training.checkpoint_io import AtomicCheckpointIO
-from timix_pl.training.module import OptimSettings, PretrainModule
+from timix_pl.training.module import PretrainModule
 from timix_pl.training.objective import Objective
 
 GLOBAL_BATCH_SIZE = 8
@@ -53,7 +54,7 @@ def ready_batches(model, num_steps, *, regions=True, batch_size=GLOBAL_BATCH_SIZ
 
 def training_module(model, *, num_steps=4, objective=None, optim=None, **options):
     defaults = {"global_batch_size": GLOBAL_BATCH_SIZE, "planned_samples": num_steps * GLOBAL_BATCH_SIZE, "seed": 0, "log_every_n_steps": 1}
-    optim = optim or OptimSettings(lr=1e-3, schedule="constant", warmup_frac=0.0)
+    optim = optim or optim_settings(lr=1e-3, schedule="constant", warmup_frac=0.0)
     return PretrainModule(model, objective or Objective(), optim, **(defaults | options))
 
 

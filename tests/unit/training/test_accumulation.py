@@ -4,18 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tiny import GRID, random_pairs, random_regions, tiny_model
+from tests.optim import optim_settings
+from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
 from tests.unit.training.running import GLOBAL_BATCH_SIZE, fit, ready_batches, training_module, weights_of
+from timix_pl.core.choices import LOSSES
 from timix_pl.core.randomness import seed_of
-from timix_pl.mixing.cutmix import CutMix
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.mixgen import MixGen
-from timix_pl.mixing.mixup import Mixup
-from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.cutmix import CutMix
+from timix_pl.mixing.strategies.mixgen import MixGen
+from timix_pl.mixing.strategies.mixup import Mixup
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.training.accumulation import Chunk, _joined, accumulate, split
 from timix_pl.training.callbacks.mixing import MixingCallback
-from timix_pl.training.module import OptimSettings
 from timix_pl.training.objective import Objective
 
 GROUP = 2
@@ -32,7 +32,7 @@ CASES = [
     ("mixgen", "extra", "one_hot", "info_nce"),
     ("mixgen", "replace", "one_hot", "info_nce"),
 ]
-MIXERS = {"timix": TiMix(GRID, lam="relevance"), "cutmix": CutMix(GRID), "mixup": Mixup(), "mixgen": MixGen()}
+MIXERS = {"timix": TiMix(GRID, lam="relevance"), "cutmix": CutMix(GRID), "mixup": Mixup(GRID), "mixgen": MixGen(GRID)}
 
 
 def chunks_of(model, name, compute, size):
@@ -43,8 +43,8 @@ def chunks_of(model, name, compute, size):
         mix = None
         if name != "none":
             rows, partners = mixed_rows(len(part.images), GROUP, 1.0, seed=4, step=5, first=part.first)
-            joined = model.tokenizer(MixGen.join(part.captions, rows, partners)) if name == "mixgen" else None
-            mix = MixStep(MIXERS[name], compute, rows, partners, 4, 5, part.first, joined)
+            joined = model.tokenizer(MixGen(GRID).join(part.captions, rows, partners)) if name == "mixgen" else None
+            mix = mix_step(MIXERS[name], compute, rows, partners, 4, 5, part.first, joined)
         chunks.append(Chunk(part, mix))
     return [*chunks[:-1], chunks[-1]._replace(regions=regions)]
 
@@ -86,7 +86,7 @@ def test_chunks_give_the_loss_and_every_gradient_of_the_whole(case, size):
     name, compute, targets, loss = case
     options = {"init_logit_bias": -2.0} if loss == "siglip" else {}
     whole, chunked = tiny_model(seed=1, **options), tiny_model(seed=1, **options)
-    objective = Objective(loss=loss, targets=targets, pta_weight=0.5)
+    objective = Objective(loss=LOSSES[loss](), targets=targets, pta_weight=0.5)
     (chunk,) = chunks_of(whole, name, compute, GLOBAL_BATCH_SIZE)
     encoded, output = in_one_go(whole, objective, chunk)
     encoded_in_chunks, output_in_chunks = in_chunks(chunked, objective, chunks_of(chunked, name, compute, size))
@@ -143,7 +143,7 @@ def test_a_run_in_chunks_is_the_run_with_whole_batches(compute):
     rows, weights = {}, {}
     for size in (None, 4):
         model = tiny_model()
-        optim = OptimSettings(lr=0.1, eps=1.0, schedule="constant", warmup_frac=0.0)
+        optim = optim_settings(lr=0.1, eps=1.0, schedule="constant", warmup_frac=0.0)
         objective = Objective(targets="self" if compute == "extra" else "one_hot")
         module = training_module(model, optim=optim, objective=objective, micro_batch_size=size)
         batches = ready_batches(model, 3)

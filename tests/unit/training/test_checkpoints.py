@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.optim import optim_settings
 from tests.tiny import GRID, IMAGE_SIZE_PX, tiny_model, write_shards
 from tests.unit.training.running import AtEachStep, fit, ready_batches, same, trainer_for, training_module, weights_of
 from timix_pl.core.errors import RunError
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.datamodule import PretrainDataModule
 from timix_pl.data.sets.training_set import Augmentation, SampleStream
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.training.callbacks.checkpoints import CheckpointsCallback, newest_whole_checkpoint
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.checkpoint_io import AtomicCheckpointIO, tidy
 from timix_pl.training.csv_logger import CsvLogger
-from timix_pl.training.module import OptimSettings
 
 
 def checkpoints(folder, **options):
@@ -207,7 +207,7 @@ class KilledError(Exception):
 def pretrain(shards, folder, max_steps, *, killed_in_step=None, resume=False, planned_steps=None, more=()):
     """A run on shards with everything on; its weights and optimizer state at the end, and its rows."""
     model = tiny_model()
-    optim = OptimSettings(lr=1e-3, warmup_frac=0.3, schedule="cosine")
+    optim = optim_settings(lr=1e-3, warmup_frac=0.3, schedule="cosine")
     module = training_module(model, optim=optim, planned_samples=(planned_steps or max_steps) * 8)
 
     def kill(module):

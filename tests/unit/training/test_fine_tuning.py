@@ -3,16 +3,16 @@
 import pytest
 import torch
 
+from tests.optim import optim_settings
 from tests.tiny_task import Lengths, ready_task_batches
 from tests.unit.training.running import GLOBAL_BATCH_SIZE, AtEachStep, fit, weights_of
 from timix_pl.training.fine_tuning import FineTuneModule, split
-from timix_pl.training.step_module import OptimSettings
 
 STEPS = 3
 
 
 def module_for(model, **options):
-    optim = options.pop("optim", OptimSettings(lr=1e-2, schedule="constant", warmup_frac=0.0))
+    optim = options.pop("optim", optim_settings(lr=1e-2, schedule="constant", warmup_frac=0.0))
     defaults = {"global_batch_size": GLOBAL_BATCH_SIZE, "planned_samples": STEPS * GLOBAL_BATCH_SIZE, "seed": 0, "log_every_n_steps": 1}
     return FineTuneModule(model, optim, **(defaults | options))
 
@@ -109,7 +109,7 @@ def test_a_term_without_items_adds_nothing_and_its_weights_only_decay():
     items = batches[0][0].items | {"long": torch.ones_like(batches[0][0].items["long"])}
     batches[0] = batches[0][0]._replace(items=items, num_items={"long": len(items["long"]), "short": 0}), None
     before = weights_of(model)
-    (row,) = fit(module_for(model, optim=OptimSettings(lr=1e-2, schedule="constant", warmup_frac=0.0, weight_decay=0.0)), batches)
+    (row,) = fit(module_for(model, optim=optim_settings(lr=1e-2, schedule="constant", warmup_frac=0.0, weight_decay=0.0)), batches)
     assert row["train/loss/short"] == 0 and row["train/loss/total"] == row["train/loss/long"] > 0
     after = weights_of(model)
     assert after["head.short.weight"].equal(before["head.short.weight"]) and not after["head.long.weight"].equal(before["head.long.weight"])

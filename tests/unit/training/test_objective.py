@@ -5,17 +5,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.tiny import GRID, random_pairs, random_regions, tiny_model
+from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
 from tests.unit.losses.features import softmax
-from timix_pl.mixing.cutmix import CutMix
+from timix_pl.core.choices import LOSSES
 from timix_pl.mixing.groups import mixed_rows
-from timix_pl.mixing.mixgen import MixGen
-from timix_pl.mixing.mixup import Mixup
-from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.cutmix import CutMix
+from timix_pl.mixing.strategies.mixgen import MixGen
+from timix_pl.mixing.strategies.mixup import Mixup
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.training.objective import Objective
 
-MIXERS = {"timix": TiMix(GRID, lam="relevance"), "cutmix": CutMix(GRID), "mixup": Mixup()}
+MIXERS = {"timix": TiMix(GRID, lam="relevance"), "cutmix": CutMix(GRID), "mixup": Mixup(GRID)}
 
 
 def cross_entropy(logits, targets):
@@ -48,10 +48,10 @@ def encoded_and_parts(name, compute, *, bias=None, size=8):
     model = tiny_model(seed=3, init_logit_bias=bias).eval()
     pairs, regions = random_pairs(model, size, seed=1), random_regions(model, 3, 5, seed=2)
     rows, partners = mixed_rows(size, 4, 0.75, seed=1, step=2, first=0)
-    mixer = MixGen() if name == "mixgen" else MIXERS[name]
-    joined = model.tokenizer(MixGen.join(pairs.captions, rows, partners)) if name == "mixgen" else None
+    mixer = MixGen(GRID) if name == "mixgen" else MIXERS[name]
+    joined = model.tokenizer(MixGen(GRID).join(pairs.captions, rows, partners)) if name == "mixgen" else None
     with torch.no_grad():
-        encoded = model(pairs.images, pairs.tokens, mix=MixStep(mixer, compute, rows, partners, 1, 2, 0, joined), regions=regions)
+        encoded = model(pairs.images, pairs.tokens, mix=mix_step(mixer, compute, rows, partners, 1, 2, 0, joined), regions=regions)
     parts = {
         key: value.detach().double().numpy()
         for key, value in encoded._asdict().items()
@@ -65,7 +65,7 @@ def encoded_and_parts(name, compute, *, bias=None, size=8):
 @pytest.mark.parametrize("loss", ["info_nce", "siglip"])
 def test_extra_images_add_gamma_times_their_loss(name, targets, loss):
     encoded, regions, parts = encoded_and_parts(name, "extra", bias=-3.0 if loss == "siglip" else None)
-    output = Objective(loss=loss, targets=targets, pta_weight=0.5)(encoded, regions, first=0, gamma=0.7)
+    output = Objective(loss=LOSSES[loss](), targets=targets, pta_weight=0.5)(encoded, regions, first=0, gamma=0.7)
     image, text, mixed, scale = (parts[key] for key in ("image_features", "text_features", "mixed_image_features", "logit_scale"))
     size, w = len(image), w_of(encoded.plan, len(image))
     if loss == "info_nce":
@@ -94,7 +94,7 @@ def test_extra_images_add_gamma_times_their_loss(name, targets, loss):
 @pytest.mark.parametrize("loss", ["info_nce", "siglip"])
 def test_replaced_images_make_one_set_with_the_clean_ones(name, loss):
     encoded, _, parts = encoded_and_parts(name, "replace", bias=-3.0 if loss == "siglip" else None)
-    output = Objective(loss=loss, targets="one_hot")(encoded, None, first=0, gamma=0.123)
+    output = Objective(loss=LOSSES[loss](), targets="one_hot")(encoded, None, first=0, gamma=0.123)
     w = np.eye(8)
     w[encoded.plan.rows] = w_of(encoded.plan, 8)
     image, text, scale = parts["image_features"], parts["text_features"], parts["logit_scale"]
@@ -121,7 +121,7 @@ def test_self_targets_teach_nothing_back():
     model = tiny_model(seed=3)
     pairs = random_pairs(model, 8, seed=1)
     rows, partners = mixed_rows(8, 4, 1.0, seed=1, step=2, first=0)
-    encoded = model(pairs.images, pairs.tokens, mix=MixStep(Mixup(), "extra", rows, partners, 1, 2, 0))
+    encoded = model(pairs.images, pairs.tokens, mix=mix_step(Mixup(GRID), "extra", rows, partners, 1, 2, 0))
     mixed = Objective(targets="self")(encoded, None, first=0).terms["mixed"]
     (gradient,) = torch.autograd.grad(mixed, encoded.image_features, allow_unused=True)
     assert gradient is None or gradient.abs().max() == 0

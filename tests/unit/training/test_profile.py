@@ -9,7 +9,7 @@ import pytest
 from tests.tiny import GRID, tiny_model
 from tests.unit.training.running import AtEachStep, fit, ready_batches, training_module, weights_of
 from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.callbacks.profile import ProfileCallback
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.optim import optim_settings
 from tests.tiny import GRID, random_pairs, random_regions, tiny_model
 from tests.unit.training.running import GLOBAL_BATCH_SIZE, AtEachStep, fit, ready_batches, training_module, weights_of
 from timix_pl.losses.patch_text import patch_text
-from timix_pl.mixing.cutmix import CutMix
-from timix_pl.mixing.mixgen import MixGen
-from timix_pl.mixing.mixup import Mixup
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.cutmix import CutMix
+from timix_pl.mixing.strategies.mixgen import MixGen
+from timix_pl.mixing.strategies.mixup import Mixup
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.training.callbacks.mixing import MixingCallback
-from timix_pl.training.module import OptimSettings
 from timix_pl.training.objective import Objective
 
 
@@ -33,7 +33,7 @@ def plain_clip_steps(plain, batches, optim):
         {"params": [p for name, p in named if not no_decay(name, p)], "weight_decay": optim.weight_decay},
         {"params": [p for name, p in named if no_decay(name, p)], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.optimizer.betas, eps=optim.optimizer.eps, fused=True)
     statistics = plain.visual.preprocess_cfg
     mean, std = (torch.tensor(statistics[name]).view(1, 3, 1, 1) * 255 for name in ("mean", "std"))
     norms = []
@@ -58,15 +58,15 @@ def plain_and_ours(tmp_path):
 
 MIXING_OFF = {
     "none": [],
-    "ratio 0": [MixingCallback(Mixup(), ratio=0.0, group_size=4)],
-    "not yet": [MixingCallback(Mixup(), first_samples=99)],
+    "ratio 0": [MixingCallback(Mixup(GRID), ratio=0.0, group_size=4)],
+    "not yet": [MixingCallback(Mixup(GRID), first_samples=99)],
 }
 
 
 @pytest.mark.parametrize("mixing", MIXING_OFF)
 def test_with_mixing_off_steps_are_plain_clip_steps_to_the_last_bit(tmp_path, mixing):
     plain, model = plain_and_ours(tmp_path)
-    optim = OptimSettings(lr=1e-3, schedule="constant", warmup_frac=0.0, clip_grad_norm=None)
+    optim = optim_settings(lr=1e-3, schedule="constant", warmup_frac=0.0, clip_grad_norm=None)
     batches = ready_batches(model, 3, regions=False)
     before = model.encode_image(batches[0][0].images)
     plain_clip_steps(plain, batches, optim)
@@ -83,7 +83,7 @@ def test_with_mixing_off_steps_are_plain_clip_steps_to_the_last_bit(tmp_path, mi
 
 def test_gradients_are_clipped_as_everybody_clips_them(tmp_path):
     plain, model = plain_and_ours(tmp_path)
-    optim = OptimSettings(lr=1e-3, schedule="constant", warmup_frac=0.0, clip_grad_norm=0.05, eps=1e-2)
+    optim = optim_settings(lr=1e-3, schedule="constant", warmup_frac=0.0, clip_grad_norm=0.05, eps=1e-2)
     batches = ready_batches(model, 2, regions=False)
     norms = plain_clip_steps(plain, batches, optim)
     rows = fit(training_module(model, optim=optim), batches)
@@ -123,9 +123,9 @@ COSTS = {  # images through the parts of the tower, texts through the other
     "timix in place with regions": ((TiMix(GRID), 1.0, "replace"), True, [B, B, N], [B], [B, R]),
     "cutmix": ((CutMix(GRID), 1.0, "extra"), False, [B, B], [B, B], [B]),
     "cutmix in place": ((CutMix(GRID), 1.0, "replace"), False, [B], [B], [B]),
-    "mixup in place": ((Mixup(), 0.5, "replace"), False, [B], [B], [B]),
-    "mixgen": ((MixGen(), 1.0, "extra"), False, [B, B], [B, B], [B, B]),
-    "mixgen in place": ((MixGen(), 0.5, "replace"), False, [B], [B], [B, B // 2]),
+    "mixup in place": ((Mixup(GRID), 0.5, "replace"), False, [B], [B], [B]),
+    "mixgen": ((MixGen(GRID), 1.0, "extra"), False, [B, B], [B, B], [B, B]),
+    "mixgen in place": ((MixGen(GRID), 0.5, "replace"), False, [B], [B], [B, B // 2]),
 }
 
 
@@ -172,7 +172,7 @@ def test_the_pta_loss_reaches_what_it_should(grad):
 def test_mixing_by_scores_sends_no_gradient_into_the_head(compute):
     """Without regions the head gets none; decay aside it would stay as it is."""
     model = tiny_model()
-    module = training_module(model, objective=Objective(targets="one_hot"), optim=OptimSettings(weight_decay=0.0, schedule="constant"))
+    module = training_module(model, objective=Objective(targets="one_hot"), optim=optim_settings(weight_decay=0.0, schedule="constant"))
     before = weights_of(model)
     fit(module, ready_batches(model, 2, regions=False), callbacks=[MixingCallback(TiMix(GRID), compute=compute, group_size=4)])
     after = weights_of(model)

@@ -4,15 +4,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.tiny import GRID, random_images, random_pairs, random_regions, tiny_model
+from tests.tiny import GRID, mix_step, random_images, random_pairs, random_regions, tiny_model
 from timix_pl.core.types import TaskBatch
 from timix_pl.data.sets.caption_items import CaptionItems
 from timix_pl.data.sets.questions import Question, QuestionItems
 from timix_pl.metrics.vqa import soft_targets
-from timix_pl.mixing.cutmix import CutMix
-from timix_pl.mixing.mixgen import MixGen
-from timix_pl.mixing.step import MixStep
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.cutmix import CutMix
+from timix_pl.mixing.strategies.mixgen import MixGen
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.caption_decoder import small_decoder
 from timix_pl.models.caption_tokenizers import CaptionsToTokens
 from timix_pl.models.captioner import Captioner
@@ -59,7 +58,7 @@ def test_what_carries_no_gradient_has_no_backward_pass(pta_grad):
     found = count_flops(model, TiMix(GRID))
     assert found.pair == whole.pair
     assert found.mixed_image - whole.mixed_image == pta_head(model, 1, 1)  # scored
-    caption = count_flops(tiny_model(with_pta=False), MixGen()).mixed_image - whole.mixed_image
+    caption = count_flops(tiny_model(with_pta=False), MixGen(GRID)).mixed_image - whole.mixed_image
     one_phrase = pta_head(model, 1, 2) - pta_head(model, 1, 1)
     assert found.phrase == 3 * one_phrase + caption / (1 if pta_grad == "full" else 3)
     trunk = (found.region_image - 3 * (pta_head(model, 1, 1) - one_phrase)) / (1 if pta_grad == "head" else 3)
@@ -97,7 +96,7 @@ def test_activations_take_what_a_real_step_keeps(mixer, num_mixed, autocast):
     model = tiny_model()
     pairs, regions = random_pairs(model, 8, seed=0), random_regions(model, 3, 5, seed=0)
     rows = torch.arange(num_mixed)
-    mix = MixStep(mixer, "extra", rows, rows.roll(-1), 0, 0, 0) if mixer else None
+    mix = mix_step(mixer, "extra", rows, rows.roll(-1), 0, 0, 0) if mixer else None
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         real, _ = really_kept(model, lambda: model(pairs.images, pairs.tokens, mix=mix, regions=regions))
     shape = StepShape(8, num_mixed, 3, 5)

@@ -8,7 +8,7 @@ import torch
 from tests.tiny import GRID, tiny_model
 from tests.unit.training.running import GLOBAL_BATCH_SIZE, AtEachStep, fit, ready_batches, training_module
 from timix_pl.core.timing import Stopwatch
-from timix_pl.mixing.timix import TiMix
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.callbacks.throughput import ThroughputCallback, peak_memory_bytes
 from timix_pl.training.peak_flops import peak_flops

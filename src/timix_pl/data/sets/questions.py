@@ -21,6 +21,11 @@ _SHARDS_AHEAD = 3
 _MAX_TARGETS = 10
 
 
+def kinds_of(kind: str) -> list[str]:
+    """The kinds of :data:`KINDS` that one of them, or ``both``, means."""
+    return [each for each in KINDS if kind in (each, "both")]
+
+
 @dataclass(frozen=True)
 class Question:
     """A question and its answers, one or one of each of several people; ``wrong`` are the other choices, where there are any."""

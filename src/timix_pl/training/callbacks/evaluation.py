@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from timix_pl.core.types import EvaluationResult
+from timix_pl.evaluation.evaluator import EvaluationError, Evaluator, run_tasks
 from timix_pl.evaluation.results import write_result
-from timix_pl.evaluation.tasks import EvaluationError, Evaluator, run_tasks
 from timix_pl.training.sharding import whole_weights
 from timix_pl.training.step_module import StepModule
 

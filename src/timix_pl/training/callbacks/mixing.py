@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from timix_pl.mixing.step import Mixer
+from timix_pl.mixing.mixer import Mixer
 from timix_pl.training.module import MixNow, PretrainModule
 
 

@@ -1,0 +1,28 @@
+"""From a choice to the object that it stands for."""
+
+from typing import Any
+
+from timix_pl.config.entry_options import entry_options
+from timix_pl.config.schema import RootConfig
+from timix_pl.core.errors import ConfigError, TimixError
+from timix_pl.core.registry import Registry
+from timix_pl.core.words import as_typed
+
+
+def create(cfg: RootConfig, registry: Registry, name: str, *given: Any, **more: Any) -> Any:
+    """Call the entry of that name with its options.
+
+    Args:
+        given: positional arguments, which every entry of the registry takes.
+        more: keyword arguments that win over options.
+    Raises:
+        ConfigError: the entry refuses an option (with a ``ValueError``); the message names the options.
+    """
+    options = entry_options(cfg, registry, name) | more
+    try:
+        return registry[name](*given, **options)
+    except TimixError:
+        raise
+    except ValueError as error:
+        listed = ", ".join(f"{option}={as_typed(value)}" for option, value in options.items() if option not in more)
+        raise ConfigError([f"{registry.key}={name}{f' ({listed})' if listed else ''}: {error}"]) from error

@@ -1,0 +1,19 @@
+"""From the configuration to the optimizer and the learning rate."""
+
+from timix_pl.building.entries import create
+from timix_pl.config.schema import RootConfig
+from timix_pl.core.choices import OPTIMIZERS, SCHEDULES
+from timix_pl.training.step_module import OptimSettings
+
+
+def build_optim(cfg: RootConfig) -> OptimSettings:
+    """The optimizer and its schedule."""
+    optim = cfg.optim
+    return OptimSettings(
+        optimizer=create(cfg, OPTIMIZERS, optim.kind),
+        schedule=create(cfg, SCHEDULES, optim.schedule),
+        lr=optim.lr,
+        weight_decay=optim.weight_decay,
+        warmup_frac=optim.warmup_frac,
+        clip_grad_norm=optim.clip_grad_norm,
+    )

@@ -1,0 +1,1 @@
+"""What a run may train, one file for each task."""

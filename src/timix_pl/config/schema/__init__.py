@@ -1,0 +1,63 @@
+"""The typed configuration: every key that people can set, its type, its default and all that is known about it.
+
+Plain dataclasses, one file for each group, read by Hydra and by ``docs/configuration.md``, which is generated from the help texts.
+Fractions of the run are of the samples planned at the first start. ``None`` means "decided from the rest of the configuration".
+"""
+
+from timix_pl.config.schema.data import AugmentationConfig, DataConfig, DataKind, Prepare, Remote, ScenesConfig
+from timix_pl.config.schema.evaluation import EvaluationConfig
+from timix_pl.config.schema.launcher import LauncherConfig, LauncherKind
+from timix_pl.config.schema.loss import LossConfig, Negatives
+from timix_pl.config.schema.mixing import Compute, Lam, MixingConfig, Targets
+from timix_pl.config.schema.model import ModelConfig, PtaConfig, PtaGrad
+from timix_pl.config.schema.optim import OptimConfig
+from timix_pl.config.schema.root import RootConfig
+from timix_pl.config.schema.tasks import CaptioningConfig, TuneConfig, TunedTowers, VqaConfig, VqaKind
+from timix_pl.config.schema.trainer import (
+    Accelerator,
+    CheckpointConfig,
+    LoggerConfig,
+    Mode,
+    NonFinite,
+    PicturesConfig,
+    Precision,
+    Strategy,
+    TrainerConfig,
+)
+
+__all__ = [
+    "Accelerator",
+    "AugmentationConfig",
+    "CaptioningConfig",
+    "CheckpointConfig",
+    "Compute",
+    "DataConfig",
+    "DataKind",
+    "EvaluationConfig",
+    "Lam",
+    "LauncherConfig",
+    "LauncherKind",
+    "LoggerConfig",
+    "LossConfig",
+    "MixingConfig",
+    "Mode",
+    "ModelConfig",
+    "Negatives",
+    "NonFinite",
+    "OptimConfig",
+    "PicturesConfig",
+    "Precision",
+    "Prepare",
+    "PtaConfig",
+    "PtaGrad",
+    "Remote",
+    "RootConfig",
+    "ScenesConfig",
+    "Strategy",
+    "Targets",
+    "TrainerConfig",
+    "TuneConfig",
+    "TunedTowers",
+    "VqaConfig",
+    "VqaKind",
+]

@@ -1,0 +1,41 @@
+"""``loss.*``: the contrastive loss, and further terms."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from timix_pl.config.option import When, option
+from timix_pl.config.rules import COUNT
+from timix_pl.core.choices import LOSS_TERMS, LOSSES
+
+Negatives = StrEnum("Negatives", ["all_ranks", "own_rank"])
+
+PRETRAINING = [When("task", "pretrain")]
+
+
+@dataclass
+class LossConfig:
+    """The contrastive loss, and further terms."""
+
+    kind: str = option(
+        "info_nce",
+        "The contrastive loss: info_nce, siglip (pairwise sigmoid) or a plugin's.",
+        registry=LOSSES,
+        of_model=True,
+        on_card=True,
+    )
+    terms: list[str] = option([], "Further terms of the loss, from plugins.", registry=LOSS_TERMS, used=PRETRAINING)
+    options: dict[str, Any] = option(
+        {}, "Options of a plugin's loss: loss.options.NAME=VALUE; of a further term: loss.options.TERM.NAME=VALUE.", used=PRETRAINING
+    )
+    negatives: Negatives = option(
+        Negatives.all_ranks,
+        "all_ranks: images meet the captions of the global batch; own_rank: only those of each rank's own batch.",
+        used=PRETRAINING,
+    )
+    tile_rows: int | None = option(
+        None,
+        "Rows and columns of the tiles of logits; null: 512 on CPU, 4096 on a GPU. The loss is the same.",
+        within=COUNT,
+        used=PRETRAINING,
+    )

@@ -1,0 +1,78 @@
+"""``mixing.*``: how images are mixed, how often, and how strongly."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from timix_pl.config.option import AnyOf, TakenBy, Trait, Unless, When, option
+from timix_pl.config.rules import NOT_NEGATIVE, POSITIVE, SHARE, Range
+from timix_pl.core.choices import EVALUATORS, MIXERS
+
+Compute = StrEnum("Compute", ["extra", "replace"])
+Lam = StrEnum("Lam", ["area", "relevance"])
+Targets = StrEnum("Targets", ["one_hot", "self"])
+
+MIXES = [When("task", "pretrain"), Unless("mixing.kind", "none")]
+WINDOWS = [AnyOf(TakenBy(MIXERS), TakenBy(EVALUATORS))]
+
+
+@dataclass
+class MixingConfig:
+    """Mixing."""
+
+    kind: str = option(
+        "timix",
+        "The strategy: timix, cutmix, mixup, mixgen or a plugin's; none is plain CLIP.",
+        registry=MIXERS,
+        in_evaluation=True,
+        on_card=True,
+    )
+    options: dict[str, Any] = option({}, "Options of a plugin's strategy: mixing.options.NAME=VALUE.", used=MIXES, in_evaluation=True)
+    ratio: float = option(
+        1.0, "Share of each group's rows that are mixed; 0 is plain CLIP.", within=SHARE, used=MIXES, on_card=True, frequent=True
+    )
+    compute: Compute = option(
+        Compute.extra, "extra: mixed images on top of the clean ones; replace: in place of them.", used=MIXES, on_card=True
+    )
+    lam: Lam = option(
+        Lam.area,
+        "area: share of the pixels kept; relevance: share of the relevance kept.",
+        used=[*MIXES, TakenBy(MIXERS)],
+        in_evaluation=True,
+    )
+    targets: Targets = option(
+        Targets.self,
+        "one_hot, or self: each one-hot is replaced by the clean pass's own softmax.",
+        used=[*MIXES, Trait(MIXERS, "joins_captions", False)],
+    )
+    min_side: float = option(
+        0.35,
+        "Smallest side of the window, as a share of the patch grid's shorter side.",
+        within=SHARE,
+        used=WINDOWS,
+        in_evaluation=True,
+    )
+    max_side: float = option(
+        0.75, "Largest side of the window, as a share of the patch grid's shorter side.", within=SHARE, used=WINDOWS, in_evaluation=True
+    )
+    gamma: float = option(
+        1.0, "compute=extra: weight of the mixed loss.", within=NOT_NEGATIVE, used=[*MIXES, When("mixing.compute", Compute.extra)]
+    )
+    warmup_frac: float = option(0.0, "Share of the run over which mixing ramps up from 0.", within=SHARE, used=MIXES)
+    stop_frac: float = option(1.0, "Share of the run after which mixing ends.", within=SHARE, used=MIXES)
+    level: str = option(
+        "pixels",
+        "Where images are mixed: pixels, or tokens:k, the tokens after block k of the image tower (0: the patch embeddings).",
+        used=MIXES,
+        in_evaluation=True,
+    )
+    group_size: int = option(
+        32, "Rows that find their partners among themselves; it divides every rank's batch.", within=Range(2), used=MIXES
+    )
+    beta: float = option(
+        1.0,
+        "mixup: lam is drawn from Beta(beta, beta).",
+        within=POSITIVE,
+        used=[*MIXES, TakenBy(MIXERS)],
+        in_evaluation=True,
+    )

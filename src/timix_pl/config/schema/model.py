@@ -1,0 +1,84 @@
+"""``model.*`` and ``pta.*``: the towers, and the head between them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from timix_pl.config.option import Unless, When, option
+from timix_pl.config.rules import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Range
+
+PtaGrad = StrEnum("PtaGrad", ["full", "trunk", "head"])
+
+TAUGHT = [When("task", "pretrain"), When("pta.enabled", True)]
+"""A run that trains the PTA head; a fine-tuning run only keeps it."""
+
+
+@dataclass
+class ModelConfig:
+    """The towers."""
+
+    architecture: str = option("ViT-B-32", "Any open_clip architecture name, or 'timix-tiny'.", on_card=True)
+    pretrained: str | None = option(None, "An open_clip pretrained tag or the path of a local weights file.", on_card=True)
+    text_model: str | None = option(
+        None, "Hugging Face text tower in place of the architecture's own: a hub name or a local folder.", on_card=True
+    )
+    text_pretrained: bool = option(
+        True, "Load the Hugging Face tower's weights; false takes only its configuration.", used=[Unless("model.text_model", None)]
+    )
+    image_size_px: int | None = option(
+        None, "Side of the input images, in pixels; null: the architecture's.", within=COUNT, in_evaluation=True
+    )
+    context_length: int | None = option(None, "Tokens per caption; null: the architecture's.", within=Range(2), in_evaluation=True)
+    init_logit_scale: float | None = option(
+        None, "Inverse temperature at the start; null: 1 / 0.07 for info_nce, 10 for siglip.", within=POSITIVE
+    )
+    max_logit_scale: float = option(100.0, "Upper bound of the inverse temperature.", within=POSITIVE)
+    patch_dropout: float = option(
+        0.0,
+        "Share of the patches of clean and mixed images that a training step drops (vision transformers only).",
+        within=BELOW_ONE,
+        used=[When("task", "pretrain")],
+        of_model=False,
+    )
+
+
+@dataclass
+class PtaConfig:
+    """The patch-text alignment head and what teaches it."""
+
+    enabled: bool = option(True, "Build the head; mixing=timix needs it.", of_model=True, on_card=True)
+    block: int = option(
+        6, "Patch features are taken after this block of the image tower, counted from 1.", within=COUNT, of_model=True, on_card=True
+    )
+    hidden_dim: int | None = option(
+        None,
+        "Channels inside the head; null: the image tower's width.",
+        within=Range(2),
+        used=[When("pta.enabled", True)],
+        of_model=True,
+    )
+    weight: float = option(1.0, "Weight of the PTA loss in the sum.", within=NOT_NEGATIVE, used=TAUGHT)
+    min_cover: float = option(
+        0.0,
+        "Share of a patch's area that a box must cover to make it positive; 0: any touch.",
+        within=SHARE,
+        used=[When("pta.enabled", True)],
+        of_model=True,
+        in_evaluation=True,
+    )
+    grad: PtaGrad = option(
+        PtaGrad.full,
+        "full: gradients reach both towers; trunk: the image tower up to the block; head: only the head.",
+        used=TAUGHT,
+    )
+    negative_frac: float = option(0.0, "Share of extra phrases taken from other images, labelled 0 everywhere.", within=SHARE, used=TAUGHT)
+    caption_positive: bool = option(
+        False, "Whole captions of region images as positive on every patch (as the paper's code does).", used=TAUGHT
+    )
+    first_samples: int = option(
+        0,
+        "Pairs consumed before mixing may start, so that PTA is taught first.",
+        within=NOT_NEGATIVE,
+        used=[When("task", "pretrain"), Unless("mixing.kind", "none")],
+    )
+    every_n_steps: int = option(1, "A region batch every n steps.", within=COUNT, used=TAUGHT)
+    batch_size: int = option(64, "Region images per region batch, over all ranks.", within=COUNT, used=TAUGHT)

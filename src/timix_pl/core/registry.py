@@ -1,0 +1,94 @@
+"""One table per choice: which names there are, and what each of them stands for."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from timix_pl.core.errors import ConfigError
+from timix_pl.core.plugins import load_installed_plugins
+from timix_pl.core.words import nearest
+
+Entry = TypeVar("Entry", bound=Callable[..., Any])
+
+
+class Registry:
+    """The entries of one choice by name.
+
+    An entry registers itself where it is defined. Each entry of timix-pl has a module of its own, ``PACKAGE.NAME``, which is imported when
+    the entry is asked for: the names are known without importing torch. Plugins register in the same way.
+
+    Args:
+        key: the option that chooses, such as ``mixing.kind``.
+        thing: what an entry is, such as "mixing strategy".
+        package: the package whose modules are timix-pl's own entries; None if it has none.
+        none: the value that chooses no entry, if there is one.
+    """
+
+    def __init__(self, key: str, thing: str, package: str | None = None, *, none: str | None = None):
+        self.key, self.thing, self.package, self.none = key, thing, package, none
+        self._entries: dict[str, Any] = {}
+
+    def register(self, name: str) -> Callable[[Entry], Entry]:
+        """A decorator that registers a class or function, and tells it its name as ``choice``.
+
+        Raises:
+            ConfigError: the name belongs to another entry.
+        """
+
+        def add(entry: Entry) -> Entry:
+            other = self._entries.get(name)
+            is_ours = entry.__module__ == f"{self.package}.{name}"
+            if (other is not None and other.__module__ != entry.__module__) or (name in self._own_names() and not is_ours):
+                raise ConfigError([f"{self.key}: the {self.thing} '{name}' of {entry.__module__} exists already; choose another name"])
+            self._entries[name] = entry
+            entry.choice = name  # type: ignore[attr-defined]
+            return entry
+
+        return add
+
+    def names(self) -> list[str]:
+        """All names: timix-pl's own, then those of plugins."""
+        load_installed_plugins()
+        own = self._own_names()
+        return [*own, *sorted(name for name in self._entries if name not in own)]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._own_names() or name in self._entries or name in self.names()
+
+    def __getitem__(self, name: str) -> Any:
+        """The entry of that name.
+
+        Raises:
+            ConfigError: there is none; the message lists the nearest names, and all.
+        """
+        if name not in self._entries and name in self._own_names():
+            importlib.import_module(f"{self.package}.{name}")
+        if name not in self._entries:
+            load_installed_plugins()
+        if name not in self._entries:
+            raise ConfigError([self.unknown(name)])
+        return self._entries[name]
+
+    def unknown(self, name: str) -> str:
+        """A message about a name that no entry has."""
+        names = [*([self.none] if self.none else []), *self.names()]
+        choose = f"choose from {', '.join(names)}, or name" if names else "name"
+        problem = f"{self.key}={name}: there is no {self.thing} '{name}'{nearest(name, names)}"
+        return f"{problem}; {choose} the plugin that has it with plugins=[MODULE]"
+
+    def plugin_of(self, name: str) -> str | None:
+        """The module outside of timix-pl that an entry comes from; None for timix-pl's own entries."""
+        return None if name in self._own_names() else self[name].__module__
+
+    def options(self, name: str) -> Mapping[str, inspect.Parameter]:
+        """The options of an entry: the keyword-only parameters of its constructor. What comes before them is given by timix-pl."""
+        parameters = inspect.signature(self[name], eval_str=True).parameters
+        return {key: parameter for key, parameter in parameters.items() if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def _own_names(self) -> list[str]:
+        if self.package is None:
+            return []
+        folder = importlib.import_module(self.package).__path__
+        return sorted(module.name for module in pkgutil.iter_modules(folder))

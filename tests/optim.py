@@ -1,0 +1,14 @@
+"""Optimizer settings of tests, by the names that the configuration has."""
+
+from typing import Any
+
+from timix_pl.core.choices import OPTIMIZERS, SCHEDULES
+from timix_pl.training.step_module import OptimSettings
+
+
+def optim_settings(*, kind: str = "adamw", schedule: str = "cosine", **options: Any) -> OptimSettings:
+    entries = {}
+    for name, registry, choice in (("optimizer", OPTIMIZERS, kind), ("schedule", SCHEDULES, schedule)):
+        own = {key: options.pop(key) for key in registry.options(choice).keys() & options.keys()}
+        entries[name] = registry[choice](**own)
+    return OptimSettings(**entries, **options)

@@ -67,7 +67,7 @@ def test_a_sound_configuration_has_no_problems(base):
         (SCENES, ["mixing.compute=replace"], ["mixing.compute=replace, mixing.targets=self", "mixing.targets=one_hot"]),
         (SCENES, ["mixing.level=tokens"], ["mixing.level=tokens: must be pixels, or tokens:k", "mixing.level=tokens:2"]),
         (SCENES, ["mixing.level='tokens:-1'"], ["mixing.level=tokens:-1: must be pixels, or tokens:k"]),
-        (SCENES, ["mixing.level='blocks:1'", "mixing.kind=none"], ["mixing.level=blocks:1: must be pixels"]),
+        (SCENES, ["mixing.level='blocks:1'"], ["mixing.level=blocks:1: must be pixels"]),
         (
             SCENES,
             ["mixing.level='tokens:1'", "model.patch_dropout=0.5"],

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region, Sample
+from timix_pl.core.sample import Region, Sample
 from timix_pl.core.words import counted
 from timix_pl.data.images.augment import usable_regions
 from timix_pl.data.images.decode import check_size, open_image

@@ -8,7 +8,8 @@ import open_clip
 import torch
 from PIL import Image
 
-from timix_pl.core.types import Batch, Region, RegionBatch
+from timix_pl.core.sample import Region
+from timix_pl.core.types import Batch, RegionBatch
 from timix_pl.data.shards.writer import ShardWriter
 from timix_pl.models.dual_encoder import DualEncoder
 

@@ -18,7 +18,7 @@ from timix_pl.config.compose import compose, to_root
 from timix_pl.config.schema import RootConfig, Task
 from timix_pl.config.validate import SHARDS, TASKS
 from timix_pl.core.errors import ConfigError, DataError, ModelError
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 from timix_pl.data.shards.writer import ShardWriter
 from timix_pl.runs.run_dir import MAY_CHANGE

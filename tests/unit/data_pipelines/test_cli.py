@@ -32,6 +32,18 @@ def test_help_names_every_command_and_imports_nothing_slow():
     assert not any(f"'{module}'" in output for module in ("torch", "numpy", "PIL", "pyarrow", "tqdm"))
 
 
+def test_every_layout_is_quick_to_import():
+    code = """if True:
+        import importlib, pkgutil, sys
+        from data_pipelines import layouts, rows
+        for layout in pkgutil.iter_modules(layouts.__path__, "data_pipelines.layouts."):
+            importlib.import_module(layout.name)
+            print(layout.name)
+        print(sorted({"torch", "numpy", "PIL", "pyarrow", "tqdm"} & sys.modules.keys()))"""
+    *names, slow = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "data_pipelines.layouts.coco" in names and slow == "[]"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -10,13 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from timix_pl.core.randomness import permutation, uniform
-from timix_pl.core.types import Region
+from timix_pl.core.sample import MAX_EDGE, Region
 
 cv2.setNumThreads(0)
 
 _MIN_KEPT_AREA_FRAC = 0.5
-MAX_EDGE = 2.0
-"""An annotator's box may reach over the image's edge; one that reaches farther was written in pixels."""
 
 
 class Crop(NamedTuple):

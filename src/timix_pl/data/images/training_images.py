@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from timix_pl.core.types import Sample
+from timix_pl.core.sample import Sample
 from timix_pl.data.images.augment import Crop, crop_fills, crop_image, random_colors, random_crop
 from timix_pl.data.images.decode import EncodedImage
 from timix_pl.data.shards.reader import BadSampleError

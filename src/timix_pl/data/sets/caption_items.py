@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from timix_pl.core.types import Sample
+from timix_pl.core.sample import Sample
 from timix_pl.data.shards.reader import BadSampleError
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region, Sample
+from timix_pl.core.sample import Region, Sample
 from timix_pl.data.images.augment import Crop, crop_regions, usable_regions
 from timix_pl.data.images.decode import open_image
 from timix_pl.data.remote.shard import RemoteAccess, gather_manifest

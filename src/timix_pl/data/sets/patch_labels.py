@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 
 _ROUNDING = 1e-5
 """Share of a patch that float32 may add or lose; an edge on the border of two patches touches one of them alone."""

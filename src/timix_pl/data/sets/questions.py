@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Sample
+from timix_pl.core.sample import Sample
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 
 KINDS = ("multiple_choice", "open")

@@ -16,7 +16,8 @@ from webdataset.tariterators import group_by_keys, tar_file_expander, url_opener
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import seed_of
-from timix_pl.core.types import Batch, RegionBatch, Sample
+from timix_pl.core.sample import Sample
+from timix_pl.core.types import Batch, RegionBatch
 from timix_pl.data.remote.shard import RemoteAccess, RemoteShard
 from timix_pl.data.sets.training_set import TrainingSet
 from timix_pl.data.shards.reader import BadSampleError, make_sample

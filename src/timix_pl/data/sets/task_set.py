@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from timix_pl.core.randomness import seed_of
-from timix_pl.core.types import Sample, TaskBatch
+from timix_pl.core.sample import Sample
+from timix_pl.core.types import TaskBatch
 from timix_pl.data.images.training_images import Augmentation, TrainingImages, stack
 from timix_pl.data.sets.training_set import SampleStream
 

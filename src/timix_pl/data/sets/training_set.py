@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import permutation, seed_of, uniform
-from timix_pl.core.types import Batch, RegionBatch, Sample
+from timix_pl.core.sample import Sample
+from timix_pl.core.types import Batch, RegionBatch
 from timix_pl.core.words import counted
 from timix_pl.data.images.augment import Crop, crop_regions, usable_regions
 from timix_pl.data.images.training_images import Augmentation, TrainingImages, stack

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region, Sample
+from timix_pl.core.sample import Region, Sample
 from timix_pl.data.remote.shard import Prefetcher, RemoteShard, in_parallel
 from timix_pl.data.shards.index import IMAGE, JSON, MANIFEST_NAME, TEXT, Manifest, ShardEntry, ShardIndex, Tar, load_index
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.data.shards.index import MANIFEST_NAME, UNFINISHED_NAME, index_shard, write_manifest
 from timix_pl.data.shards.tar_scan import IMAGE_EXTS
 

@@ -6,7 +6,7 @@ import torch
 from tests.questions import question, write_question_shards
 from tests.tiny import write_shards
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Sample
+from timix_pl.core.sample import Sample
 from timix_pl.data.sets.questions import Question, QuestionItems, frequent_answers, questions_of, shortened
 from timix_pl.data.shards.index import build_manifest
 from timix_pl.data.shards.reader import BadSampleError, ShardReader

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from tests.tiny import GRID, IMAGE_SIZE_PX, encoded_image, random_captions, random_pixels, write_shards
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.data.sets.training_set import Augmentation, SampleStream, TrainingSet
 from timix_pl.data.shards import reader as reader_module
 from timix_pl.data.shards.index import build_manifest

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tiny import encoded_image, random_pixels, write_shards
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.data.shards import reader as reader_module
 from timix_pl.data.shards.index import build_manifest
 from timix_pl.data.shards.reader import BadSampleError, ShardReader

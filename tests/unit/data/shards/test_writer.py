@@ -7,7 +7,7 @@ import pytest
 import webdataset
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.data.shards.index import load_index
 from timix_pl.data.shards.sources import resolve_shards
 from timix_pl.data.shards.writer import ShardWriter

@@ -10,7 +10,6 @@ import tarfile
 import pytest
 
 from data_pipelines.cli import main
-from timix_pl.data.shards.index import load_index
 from timix_pl.data.shards.sources import resolve_shards
 from timix_pl.data.shards.writer import ShardWriter
 
@@ -55,7 +54,7 @@ def test_each_command_has_help(command, capsys):
 def test_folder_end_to_end(photos, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["folder", str(photos), "--out", str(out), "--samples-per-shard", "3"]) == 0
-    assert [len(load_index(tar)) for tar in resolve_shards(out)[0].tars] == [3, 1]
+    assert [len(tar.index()) for tar in resolve_shards(out)[0].tars] == [3, 1]
     assert capsys.readouterr().out.splitlines() == [
         f"{out}: 4 samples written",
         "  1 image left out: 1 no caption and no region",

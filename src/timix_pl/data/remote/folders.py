@@ -9,9 +9,11 @@ from typing import Any
 import obstore
 
 from timix_pl.core.errors import DataError
-from timix_pl.data.remote.shard import RemoteAccess, RemoteShard, in_parallel
+from timix_pl.data.remote.prefetch import in_parallel
+from timix_pl.data.remote.remote_tar import RemoteAccess, RemoteTar, RemoteTars
 from timix_pl.data.remote.transport import get_optional, is_web, locate, retried
-from timix_pl.data.shards.index import MANIFEST_NAME, UNFINISHED_NAME, ShardFacts, parse_manifest
+from timix_pl.data.shards.index import ShardFacts
+from timix_pl.data.shards.manifest import MANIFEST_NAME, UNFINISHED_NAME, parse_manifest
 
 SCHEMES = ("s3", "gs", "https", "http")
 
@@ -19,7 +21,7 @@ Listed = dict[str, ShardFacts]
 """What a manifest says of each shard, by name."""
 
 
-def find_remote_shards(urls: Sequence[str], key: str, access: RemoteAccess) -> tuple[RemoteShard, ...]:
+def find_remote_tars(urls: Sequence[str], key: str, access: RemoteAccess) -> RemoteTars:
     """The tars at some URLs: tars, folders, and (but for web servers, which cannot list) patterns.
 
     Raises:
@@ -29,7 +31,7 @@ def find_remote_shards(urls: Sequence[str], key: str, access: RemoteAccess) -> t
     for url in urls:
         _check_url(url, key)
     manifests = lru_cache(None)(lambda folder, optional=False: _read_manifest(folder, key, optional))
-    found: list[RemoteShard | str] = []
+    found: list[RemoteTar | str] = []
     for url in urls:
         folder, _, name = url.rpartition("/")
         if not name.endswith(".tar") and not _is_pattern(name):
@@ -41,13 +43,13 @@ def find_remote_shards(urls: Sequence[str], key: str, access: RemoteAccess) -> t
         else:
             found += _of_folder(url, folder, name, key, access, manifests)
 
-    def ask(shard: RemoteShard | str) -> RemoteShard:
-        if isinstance(shard, RemoteShard):
+    def ask(shard: RemoteTar | str) -> RemoteTar:
+        if isinstance(shard, RemoteTar):
             return shard
         meta = retried(lambda: obstore.head(*locate(shard)), shard, key)
         return _from_meta(shard, key, access, meta)
 
-    return tuple(in_parallel(ask, found))
+    return RemoteTars(in_parallel(ask, found))
 
 
 def _check_url(url: str, key: str) -> None:
@@ -72,30 +74,29 @@ def _read_manifest(folder: str, key: str, optional: bool = False) -> Listed | No
     if content is None:
         return None
     try:
-        rows = parse_manifest(content, f"{folder}/").rows()
+        return dict(parse_manifest(content).rows())
     except ValueError as error:
         raise DataError(
             f"{key}: {folder}/{MANIFEST_NAME} is damaged ({error}). Make it again with 'timix-data index' and upload it."
         ) from error
-    return {name: ShardFacts(counts[0], counts[1], counts[2], counts[3], digest) for name, counts, digest in rows}
 
 
-def _with_facts(url: str, key: str, access: RemoteAccess, listed: Listed | None) -> RemoteShard | None:
+def _with_facts(url: str, key: str, access: RemoteAccess, listed: Listed | None) -> RemoteTar | None:
     """The shard at a URL as far as a manifest tells all about it."""
     facts = (listed or {}).get(url.rpartition("/")[2])
     if facts is None or not facts.digest:
         return None
-    return RemoteShard(url, key, access, facts.num_bytes, facts.digest, None, facts.num_samples, facts.digest)
+    return RemoteTar(url, key, access, facts.num_bytes, facts.digest, None, facts.num_samples, facts.digest)
 
 
-def _from_meta(url: str, key: str, access: RemoteAccess, meta: Any) -> RemoteShard:
+def _from_meta(url: str, key: str, access: RemoteAccess, meta: Any) -> RemoteTar:
     etag = None if is_web(url) else meta["e_tag"]
-    return RemoteShard(url, key, access, meta["size"], meta["e_tag"] or meta["last_modified"].isoformat(), etag)
+    return RemoteTar(url, key, access, meta["size"], meta["e_tag"] or meta["last_modified"].isoformat(), etag)
 
 
 def _of_web_folder(
     url: str, folder: str, name: str, key: str, access: RemoteAccess, manifests: Callable[[str], Listed | None]
-) -> list[RemoteShard | str]:
+) -> list[RemoteTar | str]:
     listed = manifests(folder)
     if name or listed is None:
         raise DataError(
@@ -109,7 +110,7 @@ def _of_web_folder(
 
 def _of_folder(
     url: str, folder: str, pattern: str, key: str, access: RemoteAccess, manifests: Callable[[str], Listed | None]
-) -> list[RemoteShard | str]:
+) -> list[RemoteTar | str]:
     if _is_pattern(folder):
         raise DataError(f"{key}: {url}: of a remote pattern only the last part may have '*', '?' or '['.")
     store, prefix = locate(folder)

@@ -13,7 +13,7 @@ from timix_pl.core.errors import DataError
 from timix_pl.core.sample import Region, Sample
 from timix_pl.data.images.augment import Crop, crop_regions, usable_regions
 from timix_pl.data.images.decode import open_image
-from timix_pl.data.remote.shard import RemoteAccess, gather_manifest
+from timix_pl.data.remote.remote_tar import RemoteAccess
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 from timix_pl.data.shards.sources import resolve_shards
 
@@ -70,7 +70,7 @@ class EvaluationSet(Dataset[EvaluationItem]):
     ):
         self.sources = resolve_shards(shards, key, access)
         self._key = key
-        self._reader = ShardReader([gather_manifest(source.tars) for source in self.sources], max_image_mb=max_image_mb)
+        self._reader = ShardReader([source.tars.manifest() for source in self.sources], max_image_mb=max_image_mb)
         self._size, self._max_image_px = image_size_px, max_image_px
 
     def __len__(self) -> int:

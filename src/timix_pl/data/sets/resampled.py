@@ -18,14 +18,14 @@ from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import seed_of
 from timix_pl.core.sample import Sample
 from timix_pl.core.types import Batch, RegionBatch
-from timix_pl.data.remote.shard import RemoteAccess, RemoteShard
+from timix_pl.data.remote.remote_tar import RemoteAccess
 from timix_pl.data.sets.training_set import TrainingSet
 from timix_pl.data.shards.reader import BadSampleError, make_sample
 from timix_pl.data.shards.sources import PIPE, resolve_shards, shard_items
+from timix_pl.data.shards.tar_scan import IMAGE_EXTS
 
 _SHUFFLE_SAMPLES = 1000
 _MAX_BAD_IN_A_ROW = 1000
-_IMAGE_EXTS = ("jpg", "jpeg", "png", "webp")
 
 
 class ResampledShards:
@@ -57,9 +57,10 @@ class ResampledShards:
         sources = resolve_shards(files, key, access) if files or not pipes else []
         if any(source.weight != 1 for source in sources):
             raise DataError(f"{key}: data=stream draws all shards alike and takes no weights; leave them out, or use data=shards")
-        self._remote = {tar.url: tar for source in sources for tar in source.tars if isinstance(tar, RemoteShard)}
-        local = [str(tar) for source in sources for tar in source.tars if isinstance(tar, Path)]
-        self.paths = [*local, *self._remote, *(command for pipe in pipes for command in braceexpand(pipe))]
+        tars = [tar for source in sources for tar in source.tars]
+        tars.sort(key=lambda tar: "://" in tar.location)  # local tars first, as in the fingerprint of older checkpoints
+        self._tars = {tar.location: tar for tar in tars}
+        self.paths = [*(tar.location for tar in tars), *(command for pipe in pipes for command in braceexpand(pipe))]
         self.seed, self.key = seed, key
         self.fingerprint = f"{seed_of(*[Path(path).name for path in self.paths]):016x}"
 
@@ -88,11 +89,17 @@ class ResampledShards:
 
     def _opened(self, chosen: Iterator[dict[str, Any]], go_on: Callable[[Exception], bool]) -> Iterator[dict[str, Any]]:
         for source in chosen:
-            shard = self._remote.get(source["url"])
-            if shard is None:
+            tar = self._tars.get(source["url"])
+            if tar is None:  # a command
                 yield from url_opener([source], handler=go_on)
                 continue
-            with os.fdopen(shard.open(), "rb") as stream:
+            try:
+                descriptor = tar.open_file()
+            except OSError as error:
+                error.args = (*error.args, tar.location)  # as url_opener does
+                go_on(error)
+                continue
+            with os.fdopen(descriptor, "rb") as stream:
                 yield source | {"stream": stream}
 
 
@@ -138,7 +145,7 @@ class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
 
 
 def _sample(raw: dict[str, Any]) -> Sample:
-    ext = next((ext for ext in _IMAGE_EXTS if ext in raw), None)
+    ext = next((ext for ext in IMAGE_EXTS if ext in raw), None)
     if ext is None:
         raise BadSampleError("the sample has no image (jpg, png or webp)")
     return make_sample(

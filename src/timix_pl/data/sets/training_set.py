@@ -17,7 +17,7 @@ from timix_pl.core.words import counted
 from timix_pl.data.images.augment import Crop, crop_regions, usable_regions
 from timix_pl.data.images.training_images import Augmentation, TrainingImages, stack
 from timix_pl.data.order import BlendedOrder, SourceOrder
-from timix_pl.data.remote.shard import RemoteAccess, gather_manifest
+from timix_pl.data.remote.remote_tar import RemoteAccess
 from timix_pl.data.sets.patch_labels import boxes_by_phrase, patch_labels
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 from timix_pl.data.shards.sources import resolve_shards
@@ -55,7 +55,7 @@ class SampleStream:
         access: RemoteAccess = RemoteAccess(),  # noqa: B008
     ):
         sources = resolve_shards(shards, key, access)
-        manifests = [gather_manifest(source.tars) for source in sources]
+        manifests = [source.tars.manifest() for source in sources]
         orders = [
             SourceOrder(manifest.shards.sizes, seed=seed, name=f"{name}-{number}", window_shards=window_shards)
             for number, manifest in enumerate(manifests)

@@ -11,7 +11,9 @@ from typing import Any, Self
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.sample import Region
-from timix_pl.data.shards.index import MANIFEST_NAME, UNFINISHED_NAME, index_shard, write_manifest
+from timix_pl.data.shards.index import index_shard
+from timix_pl.data.shards.local_tar import write_manifest
+from timix_pl.data.shards.manifest import MANIFEST_NAME, UNFINISHED_NAME
 from timix_pl.data.shards.tar_scan import IMAGE_EXTS
 
 

@@ -33,17 +33,20 @@ log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
 _MAX_GAP_BYTES = 1 << 16
 """Between members of a sample that are read in one request."""
+
+CHANGED = "The shards have changed. Start again, and make their manifest again if they have one."
+"""Advice for messages."""
 _STALE_INDEX = f"Make the indexes and {MANIFEST_NAME} again with 'timix-data index' where the tars are local, and upload them."
 
 
 @dataclass(frozen=True)
 class RemoteAccess:
-    """How remote shards are read.
+    """How remote tars are read.
 
     Args:
-        cache_dir: where whole shards and indexes are kept.
-        max_bytes: bound on the shards kept there; the least recently opened go first.
-        whole: read shards whole through the cache, or each sample in a range request.
+        cache_dir: where whole tars and indexes are kept.
+        max_bytes: bound on the tars that are kept there. The least recently opened are removed first.
+        whole: fetch whole tars into the cache. If False, each sample is read in a range request.
     """
 
     cache_dir: Path = Path("data/shards")
@@ -112,7 +115,7 @@ class RemoteTar:
                 if index is None:
                     index = self._fetch_index()
         if self.digest not in (None, index.digest):
-            raise DataError(f"{self.key}: {self.url}: its index is not the one that {MANIFEST_NAME} lists. {self._advice}")
+            raise DataError(f"{self.key}: {self.url}: its index is not the one that {MANIFEST_NAME} lists. {CHANGED}")
         return index
 
     def reader(self) -> MemberReader:
@@ -190,17 +193,13 @@ class RemoteTar:
     def _part_path(self) -> Path:
         return self.local.with_name(self.name + ".part")
 
-    @property
-    def _advice(self) -> str:
-        return "The shards have changed: start again, and make their manifest again if they have one."
-
     @contextmanager
     def _locked(self, wait: bool = True) -> Iterator[None]:
         with locked_file(self.local.with_name("lock"), wait):
             yield
 
     def _kept_index(self) -> ShardIndex | None:
-        """The index in the cache, if it is there and fits; another program, or an older version of this one, may have left any file."""
+        """The index in the cache, or None where there is none that fits. Another program or an older version may have left a file there."""
         if not self._index_path.is_file():
             return None
         try:
@@ -221,17 +220,17 @@ class RemoteTar:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Errors of a broken tar speak of its URL, and not of the cache."""
+        """Errors about a broken tar name its URL, not its place in the cache."""
         try:
             yield
         except BrokenTarError as error:
             raise DataError(
-                f"{self.key}: {self.url}: {error.reason}. Upload it again, whole and uncompressed, or leave it out. To take what is whole, "
+                f"{self.key}: {self.url}: {error.reason}. Upload it again, whole and uncompressed, or leave it out. To use its whole part, "
                 "run 'timix-data index --accept-truncated' where the tars are local, and upload the indexes."
             ) from error
 
     def _fetch_index(self) -> ShardIndex:
-        """Bring the index into the cache, or make it there. The lock must be held."""
+        """Fetch the index into the cache, or make it there. The lock must be held."""
         content = get_optional(self.url + INDEX_SUFFIX, self.key, denied_is_absent=True)
         if content is not None:
             try:
@@ -248,7 +247,7 @@ class RemoteTar:
             return index_shard(self.local)
 
     def _fetch(self, pauses_s: Sequence[float] | None = None) -> None:
-        """Bring the whole shard into the cache, unless it is there. The lock must be held."""
+        """Fetch the whole tar into the cache, unless it is there. The lock must be held."""
         if self.local.is_file():
             return
         try:
@@ -268,7 +267,7 @@ class RemoteTar:
             self._part_path.unlink(missing_ok=True)
 
     def _take_over(self) -> None:
-        """Make the download the shard of the cache, if it is what its manifest or index says. Tars are padded: the size does not tell."""
+        """Take the download into the cache if it fits its manifest or index. Tars are padded, so another tar may have the same size."""
         kept = self._kept_index()
         listed = self.digest if self.digest is not None else kept.digest if kept is not None else None
         fits = listed is None or self._scan(self._part_path).digest == listed
@@ -288,7 +287,7 @@ class RemoteTar:
                 got = obstore.get(*locate(self.url), options={"range": {"offset": done}} if done else None)
             except NotSupportedError:
                 done = 0
-                raise ShortBodyError("the body was cut off, and the server cannot send the rest alone") from None
+                raise ShortBodyError("the body was cut off, and the server cannot send only the rest") from None
             self._check(got.meta)
             file.seek(done)
             for chunk in got.stream(_CHUNK_BYTES):
@@ -298,7 +297,7 @@ class RemoteTar:
                 done += len(chunk)
                 farthest = max(farthest, done)
             if done > self.num_bytes:
-                raise DataError(f"{self.key}: {self.url}: {done} bytes came, and it has {self.num_bytes}. Ask those who run the server.")
+                raise DataError(f"{self.key}: {self.url}: {done} bytes came, and it has {self.num_bytes}. Ask the server's operators.")
             if done != self.num_bytes:
                 raise ShortBodyError(f"{done} of {self.num_bytes} bytes came")
 
@@ -306,21 +305,21 @@ class RemoteTar:
 
     def _check(self, meta: Any) -> None:
         if meta["size"] != self.num_bytes:
-            raise DataError(f"{self.key}: {self.url} has {meta['size']} bytes, and had {self.num_bytes} when it was listed. {self._advice}")
+            raise DataError(f"{self.key}: {self.url} has {meta['size']} bytes, and had {self.num_bytes} when it was listed. {CHANGED}")
         etag = meta["e_tag"]
         if etag is None:
             return
         if not self._first_etag:
             self._first_etag.append(self.etag or etag)
         if etag != self._first_etag[0]:
-            raise DataError(f"{self.key}: {self.url} has been replaced since the run started. {self._advice}")
+            raise DataError(f"{self.key}: {self.url} has been replaced since the run started. {CHANGED}")
 
     def _reserve(self) -> None:
-        """An empty file of the shard's size in the cache, when there is room for it."""
+        """Wait until the cache has room for the tar, and take that room with an empty file of its size."""
         access = self.access
         if self.num_bytes > access.max_bytes:
             raise DataError(
-                f"data.shard_cache_gb={access.max_bytes / 1e9:g}: {self.url} alone has {self.num_bytes / 1e9:.3g} GB. "
+                f"data.shard_cache_gb={access.max_bytes / 1e9:g}: {self.url} has {self.num_bytes / 1e9:.3g} GB. "
                 "Raise it, or set data.remote=range."
             )
         while True:

@@ -1,6 +1,7 @@
 """Shards that cannot be indexed, drawn with replacement through webdataset.
 
-There is no order: no epoch, no exact resume (a resumed run draws anew), no promise that every sample comes. All shards are drawn alike.
+There is no order: there are no epochs, a resumed run draws other samples, and some samples may never come. Every shard is as likely to be
+drawn as another, whatever its size.
 """
 
 import os
@@ -32,10 +33,11 @@ class ResampledShards:
     """Tars to draw from.
 
     Args:
-        shards: a folder, a pattern, or a list without weights; ``key``: the configuration key it came from.
+        shards: a folder, a pattern, or a list without weights.
+        key: the configuration key that named them.
         seed: the run's seed.
-        access: how remote shards are cached; they are always read whole.
-        allow_pipe: take ``pipe:COMMAND`` too, whose output is a tar; the command runs in a shell.
+        access: how remote shards are cached. They are always read whole.
+        allow_pipe: accept ``pipe:COMMAND`` too. The command runs in a shell, and its output is a tar.
     Raises:
         DataError: missing shards, weights, a source that cannot be reached, or a ``pipe:`` that is not allowed.
     """
@@ -56,7 +58,7 @@ class ResampledShards:
         files = [item for item in items if item not in pipes]
         sources = resolve_shards(files, key, access) if files or not pipes else []
         if any(source.weight != 1 for source in sources):
-            raise DataError(f"{key}: data=stream draws all shards alike and takes no weights; leave them out, or use data=shards")
+            raise DataError(f"{key}: data=stream takes no weights. Leave them out, or use data=shards")
         tars = [tar for source in sources for tar in source.tars]
         tars.sort(key=lambda tar: "://" in tar.location)  # local tars first, as in the fingerprint of older checkpoints
         self._tars = {tar.location: tar for tar in tars}
@@ -65,16 +67,16 @@ class ResampledShards:
         self.fingerprint = f"{seed_of(*[Path(path).name for path in self.paths]):016x}"
 
     def samples(self, *ids: int, on_broken: Callable[[str, str], None]) -> Iterator[dict[str, Any]]:
-        """An endless sequence of webdataset's samples, shuffled; another one for other ``ids``.
+        """An endless, shuffled sequence of webdataset's samples. Other ``ids`` give another sequence.
 
         Args:
-            on_broken: told the shard and the reason where the rest of a shard cannot be read; then comes another shard.
+            on_broken: called with the shard and the reason where the rest of a shard cannot be read. Another shard follows.
         """
 
         def go_on(error: Exception) -> bool:
             shard = error.args[-1] if error.args else ""
             if shard is not None and shard not in self.paths:
-                raise error  # inside a shard; webdataset catches it again, with the shard's path
+                raise error  # from inside a shard: webdataset calls this again with the shard's path
             detail = next((arg for arg in error.args if isinstance(arg, str)), "")
             on_broken(shard or "", f"the rest of the shard cannot be read: {type(error).__name__}: {detail}")
             return True
@@ -104,12 +106,13 @@ class ResampledShards:
 
 
 class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
-    """A step's item from whatever samples come next. Bad ones are reported and passed over; region batches come in their order as ever.
+    """Makes the item of each step from the samples that come next. Bad samples are reported and skipped. Region batches keep their order.
 
     Args:
-        shards: where pairs come from.
-        training_set: how they are used, and the region batches.
-        first_step: steps that are done; ``max_steps``: of the whole run.
+        shards: where the pairs come from.
+        training_set: makes the items, and has the region batches.
+        first_step: how many steps are done.
+        max_steps: steps of the whole run.
     """
 
     def __init__(self, shards: ResampledShards, training_set: TrainingSet, first_step: int, max_steps: int):

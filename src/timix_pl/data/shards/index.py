@@ -120,7 +120,7 @@ def load_or_make_facts(tar: Path) -> ShardFacts:
     try:
         return load_facts(tar)[0]
     except OSError as error:
-        raise DataError(f"{tar}: its index cannot be read ({error}). Mend the disk or network.") from error
+        raise DataError(f"{tar}: its index cannot be read ({error}). Check the disk and the network.") from error
     except DataError:
         index_shard(tar)
         return load_facts(tar)[0]

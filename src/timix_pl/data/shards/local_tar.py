@@ -153,6 +153,6 @@ def _retried(location: str, act: Callable[[], Result], pauses_s: Sequence[float]
         raise DataError(f"{location}: the shard is gone; restore it, or start a new run without it") from error
     except OSError as error:
         if not pauses_s:
-            raise DataError(f"{location}: three tries to read it failed, the last: {error}; mend the disk or network") from error
+            raise DataError(f"{location}: three tries to read it failed, the last: {error}. Check the disk and the network") from error
         time.sleep(pauses_s[0])
         return _retried(location, act, pauses_s[1:])

@@ -1,4 +1,4 @@
-"""Samples of indexed shards, read in any order."""
+"""Reads the samples of indexed shards, in any order."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -181,7 +181,7 @@ def _folder(tar: Tar) -> str:
 
 
 def make_sample(key: str, shard: str, image: bytes, image_ext: str, text: bytes | None, metadata: bytes | None) -> Sample:
-    """A sample from its members; ``captions`` in the JSON win over the text.
+    """A sample from its members. ``captions`` in the JSON replace the text.
 
     Raises:
         BadSampleError: the text is not UTF-8, or the JSON is not what it should be.

@@ -1,4 +1,4 @@
-"""Which tars people mean by a folder, a pattern or a list of them."""
+"""From a folder, a pattern or a list of these to the tars that they name."""
 
 import glob
 import math
@@ -19,7 +19,7 @@ from timix_pl.data.shards.local_tar import LocalTars
 from timix_pl.data.shards.manifest import MANIFEST_NAME, UNFINISHED_NAME, Tars, read_manifest
 
 PIPE = "pipe:"
-"""What a shell command in place of a shard starts with."""
+"""The prefix of a shell command that is given in place of a shard."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class Source:
 
 
 def resolve_shards(spec: Any, key: str = "shards", access: RemoteAccess = RemoteAccess()) -> list[Source]:  # noqa: B008
-    """Find the tars that a configuration value means.
+    """Find the tars that a configuration value names.
 
     Args:
-        spec: a folder, a tar, a pattern (``*``, ``?``, ``{000..099}``), each a path or a URL, or a list of these or of
+        spec: a folder, a tar or a pattern (``*``, ``?``, ``{000..099}``), as a path or a URL; or a list of these or of
             ``{path: ..., weight: ...}``.
-        key: the dotted key that ``spec`` is the value of, for messages.
-        access: how those at URLs are read.
+        key: the dotted key whose value is ``spec``, for messages.
+        access: how remote tars are read.
     Returns:
-        One source per item, tars in the order of their names (in a brace pattern: as it expands).
+        One source per item. Its tars are sorted by name; those of a brace pattern are in the order of the braces.
     Raises:
         DataError: nothing is given, a path is missing, a pattern matches nothing, a folder is unfinished or differs from its manifest,
             a weight is not a positive number, or a source cannot be reached.
@@ -51,7 +51,7 @@ def resolve_shards(spec: Any, key: str = "shards", access: RemoteAccess = Remote
 
 
 def shard_items(spec: Any) -> list[Any]:
-    """The items of a configuration value that may be a list or one item."""
+    """The items of a configuration value that is a list or one item."""
     return [spec] if isinstance(spec, str | Path | Mapping) else list(spec or [])
 
 
@@ -125,5 +125,5 @@ def _tars_of_folder(folder: Path, given: str) -> list[str]:
         )
     if not names:
         raise DataError(f"{given}: the folder has no .tar files. 'timix-data --help' says how to make shards.")
-    start = str(folder / names[0]).removesuffix(names[0])  # a path per name would take a second for 500,000
+    start = str(folder / names[0]).removesuffix(names[0])  # a Path for each of 500,000 names would take a second
     return [start + name for name in names]

@@ -330,7 +330,7 @@ def test_unusable_regions_are_left_out_and_named(tmp_path, pairs):
     batch, found = training_set(pairs, tmp_path / "foreign.tar", region_batch_size=2)[0]
     assert set(texts_of(found.tokens)) == {"good"} and found.keys == ["both", "both"]
     reasons = {(problem["key"], problem["stream"]): problem["reason"] for problem in batch.problems}
-    assert "1 region without a phrase, outside the image or in pixels" in reasons[("both", "data.region_shards")]
+    assert "1 region left out: no phrase, outside the image, or in pixels" in reasons[("both", "data.region_shards")]
     assert {problem["folder"] for problem in batch.problems} == {str(tmp_path)}
     assert "no region" in reasons[("none", "data.region_shards")]
 

@@ -32,7 +32,7 @@ from timix_pl.data.images.decode import EncodedImage
 from timix_pl.data.loader import Loader
 from timix_pl.data.order import BlendedOrder, SourceOrder
 from timix_pl.data.sets.training_set import Augmentation, SampleStream, TrainingSet
-from timix_pl.data.shards.index import build_manifest
+from timix_pl.data.shards.local_tar import LocalTars
 from timix_pl.data.shards.reader import ShardReader
 from timix_pl.data.shards.writer import ShardWriter
 
@@ -140,7 +140,7 @@ def memory_mb(pid: int, kind: str) -> float:
 
 def measure_decoding(options: argparse.Namespace) -> dict[str, float]:
     """JPEGs from memory to resized crops, as small as the crop allows, in as many processes as there are workers; nothing else."""
-    reader = ShardReader([build_manifest(sorted(Path(options.shards).glob("*.tar")))])
+    reader = ShardReader([LocalTars(sorted(Path(options.shards).glob("*.tar"))).manifest()])
     images = [EncodedImage(reader[number].image, "jpg", max_image_px=10**9) for number in range(min(400, len(reader)))]
     with multiprocessing.get_context("fork").Pool(options.workers) as pool:
         done = pool.starmap(decode_for, [(images, options.scale, options.seconds)] * options.workers, chunksize=1)
@@ -165,7 +165,7 @@ def decode_for(images: list[EncodedImage], scale: tuple[float, float], seconds: 
 def measure_resume(options: argparse.Namespace) -> dict[str, float]:
     """Seconds to the first batch from a position on; the shards are listed so often that the position lies in the first epoch."""
     tars = sorted(Path(options.shards).glob("*.tar"))
-    repeated = build_manifest(tars * (max(RESUME_AT) // build_manifest(tars).num_samples + 2))
+    repeated = LocalTars(tars * (max(RESUME_AT) // LocalTars(tars).manifest().num_samples + 2)).manifest()
     sizes = repeated.shards.sizes
     seconds = {}
     for position in RESUME_AT:

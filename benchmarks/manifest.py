@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from timix_pl.data.order import SourceOrder
-from timix_pl.data.shards.index import MANIFEST_NAME, build_manifest
+from timix_pl.data.shards.manifest import MANIFEST_NAME
 from timix_pl.data.shards.sources import resolve_shards
 
 
@@ -49,7 +49,7 @@ def start_on(folder: Path, window_shards: int, batch_size: int) -> None:
     print(f"{'':<46}{'time':>11}{'CPU':>11}{'peak':>12}")
     measure("nothing yet (Python, numpy)", lambda: None)
     (source,) = measure("names on the disk against the manifest", lambda: resolve_shards(folder))
-    manifest = measure("manifest, with a look at each file", lambda: build_manifest(source.tars))
+    manifest = measure("manifest, with a look at each file", source.tars.manifest)
     order = measure("order", lambda: SourceOrder(manifest.shards.sizes, seed=0, name="train", window_shards=window_shards))
     middle, last = manifest.num_samples // 2, manifest.num_samples - batch_size
     for what, position in (("start", 0), ("middle", middle), ("end", last), ("start of the next epoch", manifest.num_samples)):

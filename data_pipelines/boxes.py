@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from timix_pl.data.images.augment import MAX_EDGE
+from timix_pl.core.sample import MAX_EDGE
 
 Box = tuple[float, float, float, float]
 

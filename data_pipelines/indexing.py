@@ -13,18 +13,9 @@ from data_pipelines.parallel import parallel_map
 from data_pipelines.repeated_keys import RepeatedKeys, hash_keys
 from timix_pl.core.errors import DataError
 from timix_pl.core.words import counted
-from timix_pl.data.shards.index import (
-    MANIFEST_NAME,
-    Manifest,
-    ShardFacts,
-    ShardTable,
-    index_shard,
-    load_facts,
-    load_index,
-    read_manifest,
-    save_manifest,
-    scan_shard,
-)
+from timix_pl.data.shards.index import ShardFacts, index_shard, load_facts, load_index, scan_shard
+from timix_pl.data.shards.local_tar import LocalTars
+from timix_pl.data.shards.manifest import MANIFEST_NAME, Manifest, read_manifest, save_manifest
 from timix_pl.data.shards.sources import resolve_shards
 
 _MAX_LINES = 100
@@ -70,7 +61,7 @@ def index_shards(specs: Iterable[str], *, jobs: int = 1, force: bool = False, ac
         if broken:
             head = f"{spec}: {len(broken)} of {counted(len(tars), 'shard')} cannot be indexed."
             raise DataError("\n".join([head, *_limited(broken, "shards")]))
-        manifest = Manifest(ShardTable.of(tars, facts))
+        manifest = Manifest.of(LocalTars(tars), facts)
         if Path(spec).is_dir():
             save_manifest(Path(spec), manifest)
         yield f"{spec}: {counted(manifest.num_samples, 'sample')} in {counted(len(tars), 'shard')}"
@@ -105,7 +96,7 @@ def _tars_of(spec: str) -> list[Path]:
 def _local_tars(spec: str) -> list[Path]:
     if "://" in spec and not spec.startswith("file:"):
         raise DataError(f"{spec}: indexes are written beside the tars. Run this where they are local, then upload what it wrote.")
-    return [tar for tar in resolve_shards(spec, "SHARDS")[0].tars if isinstance(tar, Path)]
+    return [Path(tar.location) for tar in resolve_shards(spec, "SHARDS")[0].tars]
 
 
 def _index(tar: Path, *, force: bool, accept_truncated: bool) -> _Indexed:
@@ -130,11 +121,11 @@ def _listed(tars: Sequence[Path]) -> list[tuple[int, str] | None]:
     """Size in bytes and digest of each tar by the ``manifest.json`` of its folder; None where that does not say."""
     listings = {folder: read_manifest(folder) for folder in {tar.parent for tar in tars}}
     known = {
-        folder / name: (counts[1], digest)
+        folder / name: (facts.num_bytes, facts.digest)
         for folder, listing in listings.items()
         if listing is not None
-        for name, counts, digest in listing.rows()
-        if digest  # older manifests have none
+        for name, facts in listing.rows()
+        if facts.digest  # older manifests have none
     }
     return [known.get(tar) for tar in tars]
 

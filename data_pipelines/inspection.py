@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region, Sample
+from timix_pl.core.sample import Region, Sample
 from timix_pl.core.words import counted
 from timix_pl.data.images.augment import usable_regions
 from timix_pl.data.images.decode import check_size, open_image
-from timix_pl.data.remote.shard import gather_manifest
-from timix_pl.data.shards.index import Manifest, load_facts
+from timix_pl.data.shards.index import load_facts
+from timix_pl.data.shards.manifest import Manifest
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 from timix_pl.data.shards.sources import resolve_shards
 
@@ -107,7 +107,7 @@ def inspect_shards(specs: Sequence[str], *, num_samples: int, with_pictures: boo
     """
     if urls := [spec for spec in specs if "://" in spec and not spec.startswith("file:")]:
         raise DataError(f"{urls[0]}: remote shards cannot be looked at. Run this where they are local, or copy a few of them.")
-    manifests = [gather_manifest(source.tars) for source in resolve_shards(list(specs), "SHARDS")]
+    manifests = [source.tars.manifest() for source in resolve_shards(list(specs), "SHARDS")]
     reader = ShardReader(manifests)
     found = Inspection(
         ", ".join(specs),
@@ -133,11 +133,10 @@ def _gather_left_out(manifests: Sequence[Manifest], found: Inspection) -> None:
     for manifest in manifests:
         found.num_left_out += int(manifest.shards.num_problems.sum())
         for row in np.flatnonzero(manifest.shards.num_problems)[:_MAX_SHARDS_WITH_PROBLEMS].tolist():
-            path = manifest.shards[row].path
-            assert isinstance(path, Path)
-            for problem in load_facts(path)[1]:
+            tar = manifest.tars[row]
+            for problem in load_facts(Path(tar.location))[1]:
                 name, _, reason = problem.rpartition(": ")
-                found.left_out.add(reason, f"{path.name}: {name}")
+                found.left_out.add(reason, f"{tar.name}: {name}")
 
 
 def _look_at(reader: ShardReader, number: int, found: Inspection, *, show: bool) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 
 
 class Problem(NamedTuple):

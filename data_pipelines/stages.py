@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from data_pipelines.boxes import clip_box
 from data_pipelines.rows import Problem, Row
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 
 EXT_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Formats that shards hold as they are. MPO is a JPEG with further pictures behind it."""

@@ -8,7 +8,8 @@ import open_clip
 import torch
 from PIL import Image
 
-from timix_pl.core.types import Batch, MixPlan, Region, RegionBatch
+from timix_pl.core.sample import Region
+from timix_pl.core.types import Batch, MixPlan, RegionBatch
 from timix_pl.data.shards.writer import ShardWriter
 from timix_pl.mixing.mixer import Mixer, MixRows
 from timix_pl.mixing.step import MixStep

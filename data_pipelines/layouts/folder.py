@@ -10,7 +10,7 @@ from typing import Any
 from data_pipelines.files import read_json, read_lines, require_folder
 from data_pipelines.rows import Problem, Row
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 

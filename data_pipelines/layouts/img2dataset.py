@@ -5,9 +5,6 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from data_pipelines.files import require_folder
 from data_pipelines.layouts.folder import Group, group_files
 from data_pipelines.rows import Row
@@ -63,6 +60,9 @@ def _row(key: str, image: Path | bytes | None, text: bytes | None, fields: bytes
 
 
 def _failed_rows(parquet: Path) -> Iterator[Row]:
+    import pyarrow as pa  # late: it is slow to import, and the layouts must be quick
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(parquet) as file:
             for batch in file.iter_batches(columns=["key", "url", "status", "error_message"]):

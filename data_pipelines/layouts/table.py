@@ -5,9 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from data_pipelines.rows import Row
 from timix_pl.core.errors import DataError
 
@@ -63,7 +60,7 @@ def _pairs(table: Path, form: TableForm) -> Iterator[tuple[str, str]]:
         raise DataError(f"{table}: a table must be .tsv, .csv or .parquet.")
     try:
         yield from _parquet_pairs(table, form) if kind == ".parquet" else _text_pairs(table, form, tabs=kind == ".tsv")
-    except (OSError, csv.Error, UnicodeDecodeError, pa.ArrowException) as error:
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{table}: cannot be read ({error}).") from error
 
 
@@ -87,11 +84,17 @@ def _pick(line: list[str], columns: list[int]) -> tuple[str, str]:
 
 
 def _parquet_pairs(table: Path, form: TableForm) -> Iterator[tuple[str, str]]:
-    with pq.ParquetFile(table) as file:
-        _find_columns(table, file.schema_arrow.names, form)
-        for batch in file.iter_batches(columns=[form.image_column, form.caption_column]):
-            for image, caption in zip(batch[form.image_column], batch[form.caption_column], strict=True):
-                yield str(image.as_py() or ""), str(caption.as_py() or "")
+    import pyarrow as pa  # late: it is slow to import, and the layouts must be quick
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(table) as file:
+            _find_columns(table, file.schema_arrow.names, form)
+            for batch in file.iter_batches(columns=[form.image_column, form.caption_column]):
+                for image, caption in zip(batch[form.image_column], batch[form.caption_column], strict=True):
+                    yield str(image.as_py() or ""), str(caption.as_py() or "")
+    except pa.ArrowException as error:
+        raise DataError(f"{table}: cannot be read ({error}).") from error
 
 
 def _find_columns(table: Path, names: Sequence[str], form: TableForm) -> list[int]:

@@ -10,7 +10,7 @@ from data_pipelines.boxes import xywh_px_to_xyxy_norm
 from data_pipelines.files import in_layout, read_json, require_folder
 from data_pipelines.rows import Row
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 
 Entry = dict[str, Any]
 """An image, a region or an object as published."""

@@ -18,7 +18,7 @@ from tests.tiny import write_shards
 from timix_pl.building import trainer
 from timix_pl.cli.evaluate import main as evaluate
 from timix_pl.cli.train import main as train
-from timix_pl.data.shards.index import write_manifest
+from timix_pl.data.shards.local_tar import write_manifest
 
 SMALL = [
     "model=tiny",

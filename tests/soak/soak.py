@@ -25,7 +25,7 @@ import torch
 from tests.commands import write_scripts
 from tests.soak.audit import audit
 from tests.tiny import write_shards
-from timix_pl.data.shards.index import write_manifest
+from timix_pl.data.shards.local_tar import write_manifest
 
 WORDS = """model=tiny trainer=cpu trainer.num_threads=1 trainer.log_every_n_steps=1 trainer.progress_bar=false data.global_batch_size=8
 mixing.group_size=4 pta.batch_size=4 pta.every_n_steps=2 data.num_workers=1 evaluation.tasks=[] pictures.num_mixed=0 data.audit=true

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from timix_pl.config.schema import DataKind, Prepare, Remote, RootConfig
 from timix_pl.core.randomness import seed_of
 from timix_pl.data.datamodule import PretrainDataModule
-from timix_pl.data.remote.shard import RemoteAccess
+from timix_pl.data.remote.remote_tar import RemoteAccess
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.sets.image_folder import ImageFolder
 from timix_pl.data.sets.resampled import ResampledShards

@@ -1,40 +1,15 @@
-"""The shared words: what travels between the rooms.
+"""The tensors that travel between the rooms. :mod:`timix_pl.core.sample` has what needs no torch.
 
 Axis letters: B local batch, G global batch, M mixed images, N region images, R phrases, P patches, T tokens, D embedding, H and W image
 sides.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Region:
-    """A phrase and its box: x0, y0, x1, y1 as shares of the image's width and height, 0 to 1."""
-
-    phrase: str
-    bbox_xyxy_norm: tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One sample as it lies in a shard: the encoded image and everything that its JSON says.
-
-    ``extra`` holds the JSON's other fields (source, label, what was done to a scene).
-    """
-
-    key: str
-    image: bytes
-    image_ext: str
-    captions: tuple[str, ...] = ()
-    regions: tuple[Region, ...] = ()
-    extra: dict = field(default_factory=dict)
-    shard: str = ""
 
 
 class Batch(NamedTuple):

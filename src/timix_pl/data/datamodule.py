@@ -1,4 +1,4 @@
-"""Training batches for Lightning, in an order that a resumed run goes on with."""
+"""Training batches for Lightning, in an order that a resumed run continues."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -16,11 +16,11 @@ from timix_pl.data.sets.task_set import TaskItems, TaskSet
 from timix_pl.data.sets.training_set import SampleStream, TrainingSet
 
 LOADING = {"global_batch_size", "max_steps", "seed", "num_workers", "prefetch_batches", "allow_changed"}
-"""Options of every data module; the others are those of its data set."""
+"""Options of every data module. Its other options are those of its data set."""
 
 
 class StepSampler(Sampler[int]):
-    """The numbers of the steps still to do. Its length stays that of the whole run, as Lightning's progress wants it after a resume."""
+    """The numbers of the steps that are left. Its length is that of the whole run, which Lightning's progress needs after a resume."""
 
     def __init__(self, first_step: int, max_steps: int):
         self.first_step, self.max_steps = first_step, max_steps
@@ -33,14 +33,16 @@ class StepSampler(Sampler[int]):
 
 
 class StepDataModule(LightningDataModule, ABC):
-    """Batches by step of one run, and where they stand.
+    """The batches of a run by step, and their state for checkpoints.
 
     Args:
-        pairs: the stream of samples, or shards drawn with replacement; ``regions``: of region images, or None.
+        pairs: the stream of samples, or shards drawn with replacement.
+        regions: the stream of region images, or None.
         global_batch_size: samples per step over all ranks.
         max_steps: steps of the whole run.
-        num_workers: loader processes; ``prefetch_batches``: batches prepared ahead by each.
-        allow_changed: go on although the shards differ from those that the checkpoint knows.
+        num_workers: loader processes.
+        prefetch_batches: batches that each process prepares ahead.
+        allow_changed: continue although the shards differ from those of the checkpoint.
     Raises:
         RunError: on loading a checkpoint whose shards, seed or batch size differ.
     """
@@ -68,11 +70,11 @@ class StepDataModule(LightningDataModule, ABC):
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the shards, their weights or the shuffling window do."""
+        """A hash of the shards, their weights and the shuffling window."""
         return "-".join(stream.fingerprint for stream in (self.pairs, self.regions) if stream is not None)
 
     def train_dataloader(self) -> Loader:
-        """One item is one optimizer step; the loader starts after the steps that are done."""
+        """One item is one optimizer step. The loader starts after the steps that are done."""
         assert self.trainer is not None
         dataset: Any = self.training_set()
         sampler: StepSampler | None = StepSampler(self.trainer.global_step, self.max_steps)
@@ -87,7 +89,7 @@ class StepDataModule(LightningDataModule, ABC):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the streams stand; the same on every rank, counted from finished steps."""
+        """The position of the streams, counted from finished steps. It is the same on every rank."""
         assert self.trainer is not None
         consumed = self.trainer.global_step * self.global_batch_size
         epoch = consumed // self.pairs.num_samples if self.pairs.num_samples else None
@@ -95,7 +97,7 @@ class StepDataModule(LightningDataModule, ABC):
         return streams | {"epoch": epoch, "consumed": consumed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that the checkpoint belongs to these streams; where they stand follows from the trainer's step."""
+        """Check that the checkpoint belongs to these streams. Their position follows from the trainer's step."""
         if state_dict["fingerprint"] != self.fingerprint and not self._allow_changed:
             raise RunError(
                 f"data.train_shards, data.region_shards: fingerprint {self.fingerprint}, but the checkpoint was made with "
@@ -111,7 +113,7 @@ class StepDataModule(LightningDataModule, ABC):
 
 
 class PretrainDataModule(StepDataModule):
-    """Pairs and regions of one run.
+    """The pairs and regions of a pre-training run.
 
     Args:
         pairs, regions: see :class:`StepDataModule`.
@@ -146,11 +148,11 @@ class PretrainDataModule(StepDataModule):
 
 
 class TaskDataModule(StepDataModule):
-    """Images of one run, and what a task learns of them.
+    """The images of a fine-tuning run, and what its task learns from them.
 
     Args:
         samples: the stream of images.
-        task_items: what is learnt of them.
+        task_items: what the task learns from an image.
         options: of :class:`StepDataModule`, and of :class:`timix_pl.data.sets.task_set.TaskSet`.
     """
 

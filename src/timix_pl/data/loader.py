@@ -1,4 +1,4 @@
-"""Loader processes whose errors arrive as they were raised."""
+"""A data loader whose workers pass on their errors."""
 
 import atexit
 import multiprocessing
@@ -14,18 +14,18 @@ from timix_pl.core.processes import end_with_parent
 from timix_pl.data.remote.transport import used_here
 
 _PRELOADED = ["torch", "open_clip"]
-"""What takes long to import; workers of a fork server find it imported."""
+"""Modules that are slow to import. The fork server imports them once, for all its workers."""
 
 _JOB_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Loader(DataLoader):
-    """A ``DataLoader`` that raises a worker's ``TimixError`` in the main process, message and all; torch would bury it in a stack trace.
+    """A ``DataLoader`` that raises a worker's ``TimixError`` in the main process. torch would bury its message in a stack trace.
 
-    Once this process has read remote shards, workers come from a fork server: forks of the process itself could not read any.
+    Forks of a process that has read remote shards cannot read any. The workers of such a process come from a fork server.
 
     Args:
-        dataset: its items are used as they are.
+        dataset: each item is a batch, and is not collated.
         options: of ``DataLoader``.
     """
 
@@ -39,7 +39,7 @@ class Loader(DataLoader):
             self.multiprocessing_context = "forkserver"
         items = super().__iter__()
         atexit.unregister(_end_workers)
-        atexit.register(_end_workers)  # what is registered last runs first: before torch waits for each worker
+        atexit.register(_end_workers)  # the last one registered runs first: before torch waits for each worker
         for item in items:
             if isinstance(item, TimixError):
                 raise item
@@ -75,28 +75,29 @@ class _ErrorsInStream(IterableDataset):
 
 
 def _start_fork_server() -> None:
-    """Start it, unless it runs, and Python's tracker of resources with it, deaf to what a job is sent: workers end when their server does.
+    """Start the fork server and Python's resource tracker, unless they run, with the signals of a job blocked.
 
-    Blocked signals stay blocked in a process that is started; to ignore them there, once it runs, would come a moment too late.
+    Workers end when their server does, so it must outlive these signals. A new process inherits the blocking. If it ignored the signals
+    itself, a signal could come before that.
     """
     multiprocessing.set_forkserver_preload(_PRELOADED)
     for process in (resource_tracker, forkserver):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _JOB_SIGNALS)
         try:
-            process.ensure_running()  # that of the tracker unblocks signals, hence one after the other
+            process.ensure_running()  # the tracker's unblocks the signals, so they are blocked for each
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(worker_id: int) -> None:
-    """A job's signals and Ctrl-C reach the loader processes too, while the training process still needs their batches to end well."""
+    """Ignore the signals of a job and Ctrl-C: the training process still needs batches, to end in good order."""
     for number in _JOB_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
 
 
 def _end_workers() -> None:
-    """At exit: the libraries would wait for those that hang, and ask them with SIGTERM, which they ignore."""
+    """Kill the workers at exit. The libraries would send SIGTERM, which workers ignore, and then wait for those that hang."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises for workers that were killed
     for child in multiprocessing.active_children():
         if child.daemon:

@@ -1,7 +1,7 @@
-"""The training order: an endless sequence of samples as a pure function of (sizes, seed), the same at any number of ranks and workers.
+"""The training order: an endless sequence of samples. It is a pure function of (sizes, seed), whatever the number of ranks and workers.
 
-Position p of the sequence belongs to global batch p // G. Epochs follow one another without a gap, so that a batch may hold the end of one
-and the start of the next: no tail is dropped and none is padded.
+Position p of the sequence belongs to global batch p // G. Epochs follow one another without a gap: a batch may hold the end of one and the
+start of the next. No sample is dropped, and no batch is padded.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,12 +21,13 @@ _MAX_BLOCK = 65_536
 class SourceOrder:
     """The endless order of one source: in each epoch shards are permuted, then samples inside windows of a few shards.
 
-    A shard of more than 65,536 samples is cut into blocks of that many, which are permuted as shards are: a window is small in any case.
+    A shard of more than 65,536 samples is cut into blocks of that many, which are permuted like shards, so that every window is small.
 
     Args:
         shard_sizes: samples in each shard.
-        seed: the run's seed; ``name`` tells sources with the same seed apart.
-        window_shards: shards whose samples are shuffled together; memory grows with the samples of one window alone.
+        seed: the run's seed.
+        name: sources with the same seed and another name have another order.
+        window_shards: shards whose samples are shuffled together. Only the samples of one window are in memory.
     """
 
     def __init__(self, shard_sizes: Sequence[int] | NDArray[np.int64], *, seed: int, name: str, window_shards: int):
@@ -73,7 +74,7 @@ class SourceOrder:
 
 
 def _blocks(shard_sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The sizes of the blocks, and the shard of each: whole blocks, then what is left; a small or an empty shard is one block."""
+    """The size and the shard of each block. A large shard has whole blocks and then the rest; a small or empty shard is one block."""
     num_blocks = np.maximum(-(-shard_sizes // _MAX_BLOCK), 1)
     sizes = np.full(num_blocks.sum(), _MAX_BLOCK)
     sizes[np.cumsum(num_blocks) - 1] = shard_sizes - (num_blocks - 1) * _MAX_BLOCK
@@ -81,9 +82,9 @@ def _blocks(shard_sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[
 
 
 class BlendedOrder:
-    """The endless order of several sources, each drawn with its share of the positions and walked through in its own order.
+    """The endless order of several sources. Each source has its share of the positions, and fills them in its own order.
 
-    Every block of 4,096 positions holds each source's share, to the nearest sample; which position goes to which source is drawn per block.
+    Every block of 4,096 positions holds each source's share, to the nearest sample. Its positions are dealt to the sources at random.
 
     Args:
         sources: the orders to blend.
@@ -107,7 +108,7 @@ class BlendedOrder:
 
     @property
     def num_samples(self) -> int:
-        """Samples in all sources; what one epoch of the blend is taken to be."""
+        """Samples in all sources. So many positions count as one epoch of the blend."""
         return int(self._bases[-1])
 
     def locate(self, start: int, stop: int) -> NDArray[np.int64]:
@@ -129,7 +130,7 @@ class BlendedOrder:
         return np.concatenate(rows) if rows else np.empty((0, 2), np.int64)
 
     def shards_from(self, start: int) -> list[int]:
-        """As of each source; shards count through all sources in order."""
+        """The shards that each source reads from there on, as in :meth:`SourceOrder.shards_from`. They are numbered through all sources."""
         block, offset = divmod(start, _BLEND_BLOCK)
         chosen, before = self._block(block)
         found, base = [], 0
@@ -147,7 +148,7 @@ class BlendedOrder:
 
 
 class _Recent:
-    """A function that keeps its last two results; sent to another process, it goes without them."""
+    """A function that keeps its last two results. Another process gets it without them."""
 
     def __init__(self, function: Callable[..., Any]):
         self._function, self._cached = function, lru_cache(2)(function)

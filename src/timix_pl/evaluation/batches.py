@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.data.loader import Loader
 from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.sharing import over_ranks

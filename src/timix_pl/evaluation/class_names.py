@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from timix_pl.core.errors import DataError
-from timix_pl.data.remote.shard import read_beside
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.sets.image_folder import ImageFolder
 
@@ -43,7 +42,7 @@ def _classes(dataset: EvaluationSet | ImageFolder, given: str | None) -> tuple[l
     if given is not None:
         return _read(Path(given).read_bytes, given, origin, "classes")
     if isinstance(dataset, EvaluationSet):
-        return _read(lambda: read_beside(dataset.sources[0].tars[0], BESIDE), BESIDE, origin, "classes")
+        return _read(lambda: dataset.sources[0].tars[0].read_beside(BESIDE), BESIDE, origin, "classes")
     if (dataset.folder / BESIDE).exists():
         return _read((dataset.folder / BESIDE).read_bytes, BESIDE, origin, "classes")
     return dataset.class_folders, []

@@ -17,7 +17,7 @@ from timix_pl.building.model import normalises_over_the_batch
 from timix_pl.config.schema import DataKind, LauncherKind, Precision, RootConfig, Strategy
 from timix_pl.config.validate import micro_batch_sizes
 from timix_pl.core.errors import TimixError
-from timix_pl.data.shards.index import read_manifest
+from timix_pl.data.shards.manifest import read_manifest
 from timix_pl.data.shards.sources import shard_items
 from timix_pl.mixing.groups import num_mixed_rows
 from timix_pl.models.dual_encoder import DualEncoder

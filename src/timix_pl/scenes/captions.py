@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 
 Box = tuple[float, float, float, float]
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.scenes.captions import write_caption
 from timix_pl.scenes.misalignment import Misalignment, draw_misalignment
 from timix_pl.scenes.scene import Scene, draw_kinds, draw_scene

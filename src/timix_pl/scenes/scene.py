@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.scenes.captions import Box, choose, write_phrase
 from timix_pl.scenes.shapes import Outline, turned
 from timix_pl.scenes.vocabulary import KINDS, SIZES, TEXTURES, Kind, Rgb

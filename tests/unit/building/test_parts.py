@@ -19,7 +19,7 @@ from timix_pl.config.option import Resume
 from timix_pl.config.schema import RootConfig
 from timix_pl.config.validate import shard_options
 from timix_pl.core.errors import ConfigError, DataError, ModelError
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 from timix_pl.data.shards.writer import ShardWriter
 
@@ -81,7 +81,7 @@ def test_captions_that_cannot_be_read_are_named_at_the_start(tmp_path):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    with pytest.raises(DataError, match=r"a\.tar: one: the caption is not UTF-8 text; mend or remove it"):
+    with pytest.raises(DataError, match=r"a\.tar: one: the caption is not UTF-8 text; repair or remove it"):
         build_evaluators(config(f"data.val_shards={tmp_path / 'a.tar'}", "evaluation.tasks=[retrieval]"), MODEL)
 
 

@@ -99,6 +99,19 @@ def test_drawn_shards_that_are_cut_off_are_named_and_the_others_go_on(tmp_path):
     assert all("cannot be read" in problem["reason"] and problem["outcome"] == "passed over" for problem in problems)
 
 
+def test_a_drawn_shard_that_is_gone_is_named_and_the_others_go_on(tmp_path):
+    folder = write_shards(tmp_path / "shards", 24)
+    pairs = ResampledShards(str(folder), key="data.train_shards", seed=0)
+    (folder / "shard-000001.tar").unlink()
+    batches = [batch for batch, _ in datamodule(None, pairs=pairs).train_dataloader()]
+    assert {key for batch in batches for key in batch.keys} == {f"s{number}" for number in (*range(8), *range(16, 24))}
+    problems = [problem for batch in batches for problem in batch.problems]
+    assert problems and {(problem["folder"], problem["shard"], problem["outcome"]) for problem in problems} == {
+        (str(folder), "shard-000001.tar", "passed over")
+    }
+    assert all("FileNotFoundError: No such file" in problem["reason"] for problem in problems)
+
+
 def test_drawn_shards_none_of_which_can_be_read_end_in_an_error(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"not a tar")
     pairs = ResampledShards(str(tmp_path / "a.tar"), key="data.train_shards", seed=0)

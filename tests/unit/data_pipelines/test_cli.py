@@ -10,7 +10,6 @@ import tarfile
 import pytest
 
 from data_pipelines.cli import main
-from timix_pl.data.shards.index import load_index
 from timix_pl.data.shards.sources import resolve_shards
 from timix_pl.data.shards.writer import ShardWriter
 
@@ -32,6 +31,18 @@ def test_help_names_every_command_and_imports_nothing_slow():
     assert not any(f"'{module}'" in output for module in ("torch", "numpy", "PIL", "pyarrow", "tqdm"))
 
 
+def test_every_layout_is_quick_to_import():
+    code = """if True:
+        import importlib, pkgutil, sys
+        from data_pipelines import layouts, rows
+        for layout in pkgutil.iter_modules(layouts.__path__, "data_pipelines.layouts."):
+            importlib.import_module(layout.name)
+            print(layout.name)
+        print(sorted({"torch", "numpy", "PIL", "pyarrow", "tqdm"} & sys.modules.keys()))"""
+    *names, slow = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "data_pipelines.layouts.coco" in names and slow == "[]"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -43,7 +54,7 @@ def test_each_command_has_help(command, capsys):
 def test_folder_end_to_end(photos, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["folder", str(photos), "--out", str(out), "--samples-per-shard", "3"]) == 0
-    assert [len(load_index(tar)) for tar in resolve_shards(out)[0].tars] == [3, 1]
+    assert [len(tar.index()) for tar in resolve_shards(out)[0].tars] == [3, 1]
     assert capsys.readouterr().out.splitlines() == [
         f"{out}: 4 samples written",
         "  1 image left out: 1 no caption and no region",

@@ -21,7 +21,8 @@ from data_pipelines.parallel import parallel_map
 from data_pipelines.repeated_keys import RepeatedKeys, hash_keys
 from timix_pl.core.errors import DataError
 from timix_pl.data.shards import index as index_module
-from timix_pl.data.shards.index import build_manifest, load_index
+from timix_pl.data.shards.index import load_index
+from timix_pl.data.shards.local_tar import LocalTars
 from timix_pl.data.shards.reader import ShardReader
 from timix_pl.data.shards.sources import resolve_shards
 
@@ -55,7 +56,7 @@ def test_every_process_count_gives_the_same(shards, capsys, jobs):
     assert capsys.readouterr().out == f"{shards}: 12 samples in 6 shards\n"
     manifest = json.loads((shards / "manifest.json").read_text())
     assert [shard["name"] for shard in manifest["shards"]] == [f"{number}.tar" for number in range(6)]
-    assert manifest["fingerprint"] == build_manifest(sorted(shards.glob("*.tar"))).fingerprint
+    assert manifest["fingerprint"] == LocalTars(sorted(shards.glob("*.tar"))).manifest().fingerprint
     assert load_index(shards / "4.tar").keys.tolist() == ["a4", "b4"]
 
 
@@ -66,7 +67,7 @@ def test_valid_indexes_are_kept_changed_shards_are_scanned_and_force_scans_all(s
     assert main(["index", str(shards), "--jobs", "1"]) == 0
     after = index_times(shards)
     assert {name for name in before if before[name] != after[name]} == {"2.tar.index.npz"}
-    assert build_manifest(resolve_shards(shards)[0].tars).num_samples == 11
+    assert resolve_shards(shards)[0].tars.manifest().num_samples == 11
     assert main(["index", str(shards), "--jobs", "1", "--force"]) == 0
     assert all(after[name] != made for name, made in index_times(shards).items())
 
@@ -138,7 +139,7 @@ def test_the_whole_part_of_a_cut_tar_is_taken_only_where_asked_and_reported_ever
         assert f"{path}: 1.tar: the tar is cut off or damaged after 1 members, at byte 517 of 1539; the samples after that" in out
         assert f"{shards}: 11 samples in 6 shards" in out
     assert load_index(path).keys.tolist() == ["a1"]
-    assert build_manifest(resolve_shards(shards)[0].tars).shards.num_problems.sum() == 1
+    assert resolve_shards(shards)[0].tars.manifest().shards.num_problems.sum() == 1
     assert main(["index", "--verify", str(shards), "--jobs", "1"]) == 0
 
 
@@ -174,7 +175,7 @@ def test_what_verify_advises_mends_the_set(swapped, capsys, spec):
     assert advice == f"index --force {swapped}"
     assert main([*advice.split(), "--jobs", "1"]) == 0
     assert main(["index", "--verify", str(swapped / spec), "--jobs", "1"]) == 0
-    assert ShardReader([build_manifest(resolve_shards(swapped)[0].tars)]).name(6) == ("3.tar", "b3")
+    assert ShardReader([resolve_shards(swapped)[0].tars.manifest()]).name(6) == ("3.tar", "b3")
 
 
 def test_where_only_the_tar_was_indexed_again_verify_and_the_reader_name_the_folder(swapped, capsys):
@@ -184,12 +185,12 @@ def test_where_only_the_tar_was_indexed_again_verify_and_the_reader_name_the_fol
         assert main(["index", "--verify", str(spec), "--jobs", "1"]) == 2
         error = capsys.readouterr().err
         assert "3.tar: manifest.json" in error and advice in error
-    reader = ShardReader([build_manifest(resolve_shards(swapped)[0].tars)])
-    with pytest.raises(DataError, match=rf"3\.tar: .*start the run again.*{re.escape(advice)}"):
+    reader = ShardReader([resolve_shards(swapped)[0].tars.manifest()])
+    with pytest.raises(DataError, match=rf"3\.tar: .*Start the run again.*{re.escape(advice)}"):
         reader.name(6)
     assert main(["index", str(swapped), "--jobs", "1"]) == 0
     assert main(["index", "--verify", str(swapped), "--jobs", "1"]) == 0
-    assert ShardReader([build_manifest(resolve_shards(swapped)[0].tars)]).name(6) == ("3.tar", "b3")
+    assert ShardReader([resolve_shards(swapped)[0].tars.manifest()]).name(6) == ("3.tar", "b3")
 
 
 def test_keys_of_several_shards_are_reported(shards, capsys):
@@ -235,6 +236,6 @@ def test_a_listed_shard_costs_no_look_into_its_index(shards, monkeypatch):
     for path in shards.glob("*.npz"):
         path.write_bytes(b"never opened")
     monkeypatch.setattr(index_module, "scan_tar", None)
-    assert build_manifest(resolve_shards(shards)[0].tars).num_samples == 12
-    some = build_manifest([shards / "4.tar", shards / "1.tar"])  # of a pattern or a list
-    assert [shard.path.name for shard in some.shards] == ["4.tar", "1.tar"] and some.num_samples == 4
+    assert resolve_shards(shards)[0].tars.manifest().num_samples == 12
+    some = LocalTars([shards / "4.tar", shards / "1.tar"]).manifest()  # of a pattern or a list
+    assert [tar.name for tar in some.tars] == ["4.tar", "1.tar"] and some.num_samples == 4

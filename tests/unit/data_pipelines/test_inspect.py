@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_pipelines.cli import main
 from data_pipelines.inspection import inspect_shards
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.data.shards import index as index_module
 from timix_pl.data.shards.writer import ShardWriter
 

@@ -9,7 +9,7 @@ from PIL import Image
 from data_pipelines.boxes import clip_box
 from data_pipelines.rows import Row
 from data_pipelines.stages import clean, load_images, take_part
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 
 
 def test_take_part_keeps_about_the_asked_share_and_groups_together():

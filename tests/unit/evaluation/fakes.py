@@ -5,7 +5,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.data.sets.evaluation_set import EvaluationItem
 
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.tiny import write_shards
 from timix_pl.config.compose import compose
-from timix_pl.data.shards.index import write_manifest
+from timix_pl.data.shards.local_tar import write_manifest
 from timix_pl.runs import cost
 from timix_pl.runs.dry_run import dry_run
 

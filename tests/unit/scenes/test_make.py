@@ -11,7 +11,6 @@ import pytest
 
 from tests.unit.scenes.shards import FEW, all_bytes, make, read_split
 from timix_pl.core.errors import ConfigError, DataError
-from timix_pl.data.shards.index import build_manifest
 from timix_pl.data.shards.sources import resolve_shards
 from timix_pl.scenes import make as make_module
 from timix_pl.scenes.render import render
@@ -22,7 +21,7 @@ def test_splits_are_ordinary_shards(tmp_path):
     folder = make(tmp_path / "scenes", **FEW)
     for split, num in (("train", 8), ("regions", 4), ("val", 4), ("zero_shot", 4)):
         (source,) = resolve_shards(str(folder / split))
-        assert build_manifest(source.tars).num_samples == num
+        assert source.tars.manifest().num_samples == num
 
 
 def test_same_seed_same_bytes_another_seed_other_scenes(tmp_path):

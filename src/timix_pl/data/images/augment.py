@@ -1,4 +1,4 @@
-"""Crops and flips that move boxes along, and changes of colour."""
+"""Random crops, flips and colour changes. Boxes move with the image."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from timix_pl.core.randomness import permutation, uniform
-from timix_pl.core.types import Region
+from timix_pl.core.sample import MAX_EDGE, Region
 
 cv2.setNumThreads(0)
 
 _MIN_KEPT_AREA_FRAC = 0.5
-MAX_EDGE = 2.0
-"""An annotator's box may reach over the image's edge; one that reaches farther was written in pixels."""
 
 
 class Crop(NamedTuple):
-    """A rectangle of an image as shares of its width and height, and whether it is flipped left to right afterwards."""
+    """A rectangle, as shares of the image's width and height, and whether it is flipped left to right afterwards."""
 
     x0: float
     y0: float
@@ -30,12 +28,13 @@ class Crop(NamedTuple):
 
 
 def random_crop(aspect: float, scale: Sequence[float], ratio: Sequence[float], flip: bool, *ids: int | str) -> Crop:
-    """A random resized crop: area and aspect ratio drawn as torchvision's RandomResizedCrop does, ten tries, then a centre crop.
+    """A random resized crop, drawn as torchvision's RandomResizedCrop does: ten tries, then a centre crop.
 
     Args:
         aspect: width of the image over its height.
-        scale: smallest and largest share of the area; ``ratio``: of the aspect ratio.
-        ids: what the draw is for.
+        scale: smallest and largest share of the image's area.
+        ratio: smallest and largest aspect ratio of the crop.
+        ids: name the draw; the same ids give the same crop.
     """
     draws = uniform(41, "crop", *ids)
     flipped = bool(flip and draws[40] < 0.5)
@@ -58,7 +57,7 @@ def crop_pixels(crop: Crop, height: int, width: int) -> tuple[slice, slice]:
 
 
 def crop_fills(crop: Crop, size_px: tuple[int, int], height: int, width: int) -> bool:
-    """Whether the crop of an image of this height and width has at least ``size_px`` (height, width) pixels, so that none is made up."""
+    """Whether the crop of an image of this height and width has at least ``size_px`` (height, width) pixels, so that it is not enlarged."""
     rows, columns = crop_pixels(crop, height, width)
     return rows.stop - rows.start >= size_px[0] and columns.stop - columns.start >= size_px[1]
 
@@ -77,10 +76,11 @@ def random_colors(
     """The image (H W 3) with its colours changed at random, as torchvision's ColorJitter and then RandomGrayscale do.
 
     Args:
-        color_jitter: strengths, applied in an order drawn anew. Brightness, contrast and saturation are multiplied by 1 - strength to
-            1 + strength (never below 0); the hue is turned by up to strength of the circle, either way.
-        color_jitter_prob: share of the images that are changed so; ``gray_prob``: that lose their colours.
-        ids: what the draws are for.
+        color_jitter: strengths of the changes of brightness, contrast, saturation and hue, which come in random order. The first three are
+            multiplied by 1 - strength to 1 + strength (never below 0). The hue is turned by up to strength of the circle, either way.
+        color_jitter_prob: share of the images that are changed so.
+        gray_prob: share of the images that become grey.
+        ids: name the draws; the same ids give the same changes.
     """
     jitters = any(color_jitter) and color_jitter_prob > 0
     if not jitters and gray_prob == 0:
@@ -122,7 +122,7 @@ _HUE = 3
 
 
 def crop_regions(regions: Sequence[Region], crop: Crop) -> list[Region]:
-    """The regions as seen in the crop; one with less than half of its area left is dropped."""
+    """The regions as seen in the crop. A region that keeps less than half of its area is dropped."""
     moved = []
     width, height = crop.x1 - crop.x0, crop.y1 - crop.y0
     for region in regions:
@@ -138,7 +138,10 @@ def crop_regions(regions: Sequence[Region], crop: Crop) -> list[Region]:
 
 
 def usable_regions(regions: Sequence[Region]) -> tuple[list[Region], int]:
-    """The regions with a phrase and a box of some area inside the image, cut at its edges; and how many are not (in pixels, say)."""
+    """The regions that training can use, with boxes cut at the image's edges, and the number of the others.
+
+    A region needs a phrase, and a box that has some area inside the image and is not written in pixels.
+    """
     usable = []
     for region in regions:
         x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in region.bbox_xyxy_norm)

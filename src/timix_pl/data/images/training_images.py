@@ -1,4 +1,4 @@
-"""Images of training samples: opened, cropped at random, changed in colour."""
+"""Training images: opened, cropped at random, and changed in colour."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from timix_pl.core.types import Sample
+from timix_pl.core.sample import Sample
 from timix_pl.data.images.augment import Crop, crop_fills, crop_image, random_colors, random_crop
 from timix_pl.data.images.decode import EncodedImage
 from timix_pl.data.shards.reader import BadSampleError
 
 
 class Augmentation(NamedTuple):
-    """Random resized crop, flip and colours.
+    """Random changes of a training image: crop, flip and colours.
 
-    ``scale``: smallest and largest share of the area; ``ratio``: of the aspect ratio; the rest: see
-    :func:`timix_pl.data.images.augment.random_colors`.
+    Attributes:
+        scale, ratio: see :func:`timix_pl.data.images.augment.random_crop`.
+        flip: flip half of the images left to right.
+        color_jitter, color_jitter_prob, gray_prob: see :func:`timix_pl.data.images.augment.random_colors`.
     """
 
     scale: tuple[float, float] = (0.9, 1.0)
@@ -33,11 +35,11 @@ class Augmentation(NamedTuple):
 
 
 class TrainingImages:
-    """How a sample's image becomes a row of a batch: a pure function of the sample, the seed and the ``ids`` of its draws.
+    """Turns a sample's image into a row of a batch. The row depends only on the sample, the seed and the ``ids`` that name its draws.
 
     Args:
-        size_px: height and width of the rows.
-        patch_grid: rows and columns of patches; an image smaller than one of them is refused.
+        size_px: height and width of the row.
+        patch_grid: rows and columns of patches. An image that is smaller than a patch is refused.
         max_image_px: larger images are refused before they are decoded.
     """
 
@@ -46,7 +48,7 @@ class TrainingImages:
         self._patch_px = max(size_px[0] // patch_grid[0], size_px[1] // patch_grid[1])
 
     def open(self, sample: Sample) -> EncodedImage:
-        """The image, of which a JPEG is not decoded yet.
+        """The image. A JPEG is not decoded yet.
 
         Raises:
             BadSampleError: it cannot be used.
@@ -68,5 +70,5 @@ class TrainingImages:
 
 
 def stack(images: Sequence[NDArray[np.uint8]]) -> UInt8[Tensor, "B 3 H W"]:
-    """One tensor; in a loader's process it lies in shared memory from the start, and is sent without a copy."""
+    """One tensor. A worker of a loader makes it in shared memory, so that it is sent without a copy."""
     return default_collate([torch.from_numpy(image).permute(2, 0, 1) for image in images])

@@ -1,4 +1,4 @@
-"""The folder of remote shards that the processes of a machine share: its locks and its bound."""
+"""The cache of remote tars: a folder that the processes of a machine share, with locks and a bound on its size."""
 
 import fcntl
 import hashlib
@@ -14,16 +14,17 @@ _OURS = "[0-9a-f]" * _HASH_CHARS
 
 
 def folder_of(cache_dir: Path, *known_by: str | int) -> Path:
-    """Where all is kept of the shard that is known by these: a folder named by a hash, so that the cache's own can be told from others."""
+    """The folder for a tar that these values identify. Its name is a hash, which tells it from the folders of others."""
     return cache_dir / hashlib.sha256(json.dumps(known_by).encode()).hexdigest()[:_HASH_CHARS]
 
 
 @contextmanager
 def locked_file(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold a lock file, among processes and threads.
+    """Hold a lock that processes and threads share.
 
     Raises:
-        BlockingIOError: another holds it, and ``wait`` is false. DataError: the cache cannot be written.
+        BlockingIOError: another holds it, and ``wait`` is false.
+        DataError: the cache cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,9 +37,9 @@ def locked_file(path: Path, wait: bool = True) -> Iterator[None]:
 
 
 def drop_oldest(cache_dir: Path, max_bytes: int) -> bool:
-    """Remove the least recently opened shards, and what killed downloads left, until ``max_bytes`` are left; whether that was possible.
+    """Remove what killed downloads left, then the least recently opened tars, until ``max_bytes`` are left. Returns whether that worked.
 
-    Files that a process is just bringing in, or about to open, stay, and so does all that others keep in the folder.
+    Tars that a process is fetching or about to open stay. So do all files that are not the cache's own.
     """
     files = []
     for path in [*cache_dir.glob(f"{_OURS}/*.tar"), *cache_dir.glob(f"{_OURS}/*.part")]:

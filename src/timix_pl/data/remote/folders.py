@@ -1,4 +1,4 @@
-"""Which shards people mean by URLs: tars, folders and patterns in object stores and on web servers."""
+"""From URLs to the tars that they name: tars, folders and patterns in object stores and on web servers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,18 +9,23 @@ from typing import Any
 import obstore
 
 from timix_pl.core.errors import DataError
-from timix_pl.data.remote.shard import RemoteAccess, RemoteShard, in_parallel
+from timix_pl.data.remote.prefetch import in_parallel
+from timix_pl.data.remote.remote_tar import CHANGED, RemoteAccess, RemoteTar, RemoteTars
 from timix_pl.data.remote.transport import get_optional, is_web, locate, retried
-from timix_pl.data.shards.index import MANIFEST_NAME, UNFINISHED_NAME, ShardFacts, parse_manifest
+from timix_pl.data.shards.index import ShardFacts
+from timix_pl.data.shards.manifest import MANIFEST_NAME, UNFINISHED_NAME, parse_manifest
 
 SCHEMES = ("s3", "gs", "https", "http")
 
 Listed = dict[str, ShardFacts]
-"""What a manifest says of each shard, by name."""
+"""What a manifest says of each tar, by name."""
+
+_Found = tuple[str, RemoteTar | None]
+"""A URL, and the tar there if all about it is known; else the server must be asked."""
 
 
-def find_remote_shards(urls: Sequence[str], key: str, access: RemoteAccess) -> tuple[RemoteShard, ...]:
-    """The tars at some URLs: tars, folders, and (but for web servers, which cannot list) patterns.
+def find_remote_tars(urls: Sequence[str], key: str, access: RemoteAccess) -> RemoteTars:
+    """The tars that URLs name. Each is a tar, a folder, or a pattern; web servers cannot list files, so they have no patterns.
 
     Raises:
         DataError: a URL is of no known kind, nothing is there, a folder is unfinished or differs from its manifest, or a source cannot be
@@ -29,25 +34,23 @@ def find_remote_shards(urls: Sequence[str], key: str, access: RemoteAccess) -> t
     for url in urls:
         _check_url(url, key)
     manifests = lru_cache(None)(lambda folder, optional=False: _read_manifest(folder, key, optional))
-    found: list[RemoteShard | str] = []
+    found: list[_Found] = []
     for url in urls:
         folder, _, name = url.rpartition("/")
         if not name.endswith(".tar") and not _is_pattern(name):
             folder, name = url.rstrip("/"), ""
         if name and not _is_pattern(name):
-            found.append(_with_facts(url, key, access, manifests(folder, True)) or url)
+            found.append((url, _with_facts(url, key, access, manifests(folder, True))))
         elif is_web(url):
             found += _of_web_folder(url, folder, name, key, access, manifests)
         else:
             found += _of_folder(url, folder, name, key, access, manifests)
 
-    def ask(shard: RemoteShard | str) -> RemoteShard:
-        if isinstance(shard, RemoteShard):
-            return shard
-        meta = retried(lambda: obstore.head(*locate(shard)), shard, key)
-        return _from_meta(shard, key, access, meta)
+    def complete(one: _Found) -> RemoteTar:
+        url, tar = one
+        return tar or _from_meta(url, key, access, retried(lambda: obstore.head(*locate(url)), url, key))
 
-    return tuple(in_parallel(ask, found))
+    return RemoteTars(in_parallel(complete, found))
 
 
 def _check_url(url: str, key: str) -> None:
@@ -67,35 +70,34 @@ def _is_pattern(name: str) -> bool:
 
 
 def _read_manifest(folder: str, key: str, optional: bool = False) -> Listed | None:
-    """The shards that the manifest of a folder lists. ``optional``: shards are named without it, so one that is denied is none."""
+    """The tars that a folder's manifest lists. ``optional``: the user named the tars, so access to it may be denied."""
     content = get_optional(f"{folder}/{MANIFEST_NAME}", key, denied_is_absent=optional)
     if content is None:
         return None
     try:
-        rows = parse_manifest(content, f"{folder}/").rows()
+        return dict(parse_manifest(content).rows())
     except ValueError as error:
         raise DataError(
             f"{key}: {folder}/{MANIFEST_NAME} is damaged ({error}). Make it again with 'timix-data index' and upload it."
         ) from error
-    return {name: ShardFacts(counts[0], counts[1], counts[2], counts[3], digest) for name, counts, digest in rows}
 
 
-def _with_facts(url: str, key: str, access: RemoteAccess, listed: Listed | None) -> RemoteShard | None:
-    """The shard at a URL as far as a manifest tells all about it."""
+def _with_facts(url: str, key: str, access: RemoteAccess, listed: Listed | None) -> RemoteTar | None:
+    """The tar at a URL, or None where the manifest does not say all about it."""
     facts = (listed or {}).get(url.rpartition("/")[2])
     if facts is None or not facts.digest:
         return None
-    return RemoteShard(url, key, access, facts.num_bytes, facts.digest, None, facts.num_samples, facts.digest)
+    return RemoteTar(url, key, access, facts.num_bytes, facts.digest, None, facts.num_samples, facts.digest)
 
 
-def _from_meta(url: str, key: str, access: RemoteAccess, meta: Any) -> RemoteShard:
+def _from_meta(url: str, key: str, access: RemoteAccess, meta: Any) -> RemoteTar:
     etag = None if is_web(url) else meta["e_tag"]
-    return RemoteShard(url, key, access, meta["size"], meta["e_tag"] or meta["last_modified"].isoformat(), etag)
+    return RemoteTar(url, key, access, meta["size"], meta["e_tag"] or meta["last_modified"].isoformat(), etag)
 
 
 def _of_web_folder(
     url: str, folder: str, name: str, key: str, access: RemoteAccess, manifests: Callable[[str], Listed | None]
-) -> list[RemoteShard | str]:
+) -> list[_Found]:
     listed = manifests(folder)
     if name or listed is None:
         raise DataError(
@@ -104,14 +106,14 @@ def _of_web_folder(
             f"or upload the {MANIFEST_NAME} that 'timix-data index' writes, and give the folder."
         )
     urls = [f"{folder}/{name}" for name in sorted(listed)]
-    return [_with_facts(found, key, access, listed) or found for found in urls]
+    return [(found, _with_facts(found, key, access, listed)) for found in urls]
 
 
 def _of_folder(
     url: str, folder: str, pattern: str, key: str, access: RemoteAccess, manifests: Callable[[str], Listed | None]
-) -> list[RemoteShard | str]:
+) -> list[_Found]:
     if _is_pattern(folder):
-        raise DataError(f"{key}: {url}: of a remote pattern only the last part may have '*', '?' or '['.")
+        raise DataError(f"{key}: {url}: only the last part of a remote pattern may have '*', '?' or '['.")
     store, prefix = locate(folder)
     objects = retried(lambda: obstore.list_with_delimiter(store, prefix or None)["objects"], folder, key)
     metas = {meta["path"].rpartition("/")[2]: meta for meta in objects}
@@ -127,15 +129,12 @@ def _of_folder(
         )
     if not names:
         raise DataError(f"{key}: {url}: no {'such' if pattern else '.tar'} files there.")
-    shards = []
+    found: list[_Found] = []
     for name in names:
-        shard = _from_meta(f"{folder}/{name}", key, access, metas[name])
-        facts = _with_facts(shard.url, key, access, listed)
-        if facts is not None:
-            if facts.num_bytes != shard.num_bytes:
-                raise DataError(
-                    f"{key}: {shard.url} has {shard.num_bytes} bytes, and {facts.num_bytes} by its {MANIFEST_NAME}. {shard._advice}"
-                )
-            shard = replace(shard, num_samples=facts.num_samples, digest=facts.digest)
-        shards.append(shard)
-    return list(shards)
+        tar = _from_meta(f"{folder}/{name}", key, access, metas[name])
+        if known := _with_facts(tar.url, key, access, listed):
+            if known.num_bytes != tar.num_bytes:
+                raise DataError(f"{key}: {tar.url} has {tar.num_bytes} bytes, and {known.num_bytes} by its {MANIFEST_NAME}. {CHANGED}")
+            tar = replace(tar, num_samples=known.num_samples, digest=known.digest)
+        found.append((tar.url, tar))
+    return found

@@ -1,4 +1,4 @@
-"""Requests to object stores and web servers, tried again when they fail in passing.
+"""Requests to object stores and web servers, tried again after failures that may pass.
 
 Credentials and endpoints come from the environment, as ``obstore`` reads it.
 """
@@ -41,7 +41,7 @@ def retried(
     progress: Callable[[], int] = lambda: 0,
     pauses_s: Sequence[float] | None = None,
 ) -> Result:
-    """``act()``, tried again after longer and longer pauses; the count starts anew whenever ``progress`` has grown."""
+    """The result of ``act()``, tried again after longer and longer pauses. The count of tries starts again when ``progress`` has grown."""
     schedule = _RETRY_PAUSES_S if pauses_s is None else pauses_s
     left, reached = list(schedule), progress()
     while True:
@@ -63,7 +63,7 @@ def retried(
             if not left:
                 raise DataError(
                     f"{key}: {url}: {len(schedule) + 1} tries in a row failed, the last: {_said(error)}. "
-                    "Mend the connection or the server, and start again: the run goes on from its last checkpoint."
+                    "Check the connection and the server, and start again: the run continues from its last checkpoint."
                 ) from error
             log.warning("%s: %s; trying again in %g s", url, _said(error), left[0])
             time.sleep(left.pop(0))
@@ -80,14 +80,14 @@ class ForbiddenError(DataError):
 def _said(error: Exception) -> str:
     line = str(error).partition("\n")[0]
     if any(service in line for service in _CREDENTIAL_SERVICES):
-        return f"no credentials were found in the environment, and asking the machine's own service for them failed ({line})"
+        return f"no credentials were found in the environment, and the machine's own service did not give any ({line})"
     return line
 
 
 def get_optional(url: str, key: str, denied_is_absent: bool = False) -> bytes | None:
-    """The content of a small file; None where there is none.
+    """The content of a small file, or None where there is none.
 
-    To those who may not list, S3 says that access is denied to what is not there: ``denied_is_absent`` takes it so.
+    Where listing is not allowed, S3 denies access to files that do not exist. ``denied_is_absent`` takes such an answer as None.
     """
     try:
         return retried(lambda: bytes(obstore.get(*locate(url)).bytes()), url, key)
@@ -97,7 +97,7 @@ def get_optional(url: str, key: str, denied_is_absent: bool = False) -> bytes | 
         if denied_is_absent:
             return None
         raise ForbiddenError(
-            f"{error} If it is not there: S3 says so only to those who may list (s3:ListBucket); else upload it."
+            f"{error} The file may also be missing: without the right to list (s3:ListBucket), S3 gives the same answer. Then upload it."
         ) from error
 
 
@@ -126,7 +126,7 @@ def is_web(url: str) -> bool:
 
 
 def used_here() -> bool:
-    """Whether this process has read remote shards: its forks cannot, as the threads of the client do not come along."""
+    """Whether this process has read remote shards. Its forks then cannot, because they lack the client's threads."""
     return _used
 
 

@@ -1,10 +1,10 @@
-"""Captions as the items of a fine-tuning step."""
+"""Captions, as the items of a fine-tuning step."""
 
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from timix_pl.core.types import Sample
+from timix_pl.core.sample import Sample
 from timix_pl.data.shards.reader import BadSampleError
 
 
@@ -20,10 +20,10 @@ def captions_of(sample: Sample) -> Sequence[str]:
 
 
 class CaptionItems:
-    """Every caption of an image is an item; the loss has one term, which counts tokens.
+    """Items of :class:`timix_pl.data.sets.task_set.TaskSet` that are captions. The loss has one term, which counts tokens.
 
     Args:
-        to_tokens: captions to tokens (N T), and how many of each row count, the mark at the start among them.
+        to_tokens: turns captions into tokens (N T) and the length of each row, start token included.
     """
 
     def __init__(self, to_tokens: Callable[[Sequence[str]], tuple[Tensor, Tensor]]):
@@ -34,6 +34,6 @@ class CaptionItems:
         return captions_of(sample)
 
     def collate(self, items: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, int]]:
-        """``tokens``, ``length``, and the number of tokens that are to be foretold."""
+        """``tokens``, ``length``, and the number of tokens that the model predicts."""
         tokens, length = self._to_tokens(items)
         return {"tokens": tokens, "length": length}, {"caption": int((length - 1).sum())}

@@ -1,4 +1,4 @@
-"""Samples for evaluation: every one once, in order, decoded exactly."""
+"""Samples for evaluation: each one once, in order, decoded by PIL."""
 
 from typing import Any, NamedTuple
 
@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region, Sample
+from timix_pl.core.sample import Region, Sample
 from timix_pl.data.images.augment import Crop, crop_regions, usable_regions
 from timix_pl.data.images.decode import open_image
-from timix_pl.data.remote.shard import RemoteAccess, gather_manifest
+from timix_pl.data.remote.remote_tar import RemoteAccess
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 from timix_pl.data.shards.sources import resolve_shards
 
@@ -21,7 +21,7 @@ _SHARDS_AHEAD = 3
 
 
 class EvaluationItem(NamedTuple):
-    """One sample; boxes are those of the centre crop."""
+    """One sample. Boxes are those of the centre crop."""
 
     key: str
     image: UInt8[Tensor, "3 H W"]
@@ -31,9 +31,9 @@ class EvaluationItem(NamedTuple):
 
 
 def centre_crop(image: Image.Image, size_px: tuple[int, int]) -> tuple[UInt8[Tensor, "3 H W"], Crop]:
-    """The shorter side of an RGB image resized by PIL (bicubic), the centre cut out; and where that lies in the image.
+    """Resize the shorter side of an RGB image with PIL (bicubic) and cut out the centre. Returns it, and where it lies in the image.
 
-    Rounded as by torchvision's ``Resize`` and ``CenterCrop``, which open_clip evaluates with.
+    Sizes are rounded as torchvision's ``Resize`` and ``CenterCrop`` do, with which open_clip evaluates.
     """
     height, width = size_px
     if image.width * height > image.height * width:
@@ -47,15 +47,16 @@ def centre_crop(image: Image.Image, size_px: tuple[int, int]) -> tuple[UInt8[Ten
 
 
 class EvaluationSet(Dataset[EvaluationItem]):
-    """Samples of shards: shorter side resized by PIL (bicubic), centre crop.
+    """The samples of shards, as :func:`centre_crop` cuts them.
 
     Args:
-        shards: a folder, a pattern, or a list; ``key``: the configuration key it came from, for messages.
+        shards: a folder, a pattern, or a list.
+        key: the configuration key that named them, for messages.
         image_size_px: height and width of the crop.
         max_image_px, max_image_mb: larger images are refused, before they are decoded or read.
         access: how remote shards are read.
     Raises:
-        DataError: missing shards; a sample that cannot be read or decoded (it is named: evaluation leaves nothing out in silence).
+        DataError: missing shards, or a sample that cannot be read or decoded. The error names it: evaluation leaves nothing out.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class EvaluationSet(Dataset[EvaluationItem]):
     ):
         self.sources = resolve_shards(shards, key, access)
         self._key = key
-        self._reader = ShardReader([gather_manifest(source.tars) for source in self.sources], max_image_mb=max_image_mb)
+        self._reader = ShardReader([source.tars.manifest() for source in self.sources], max_image_mb=max_image_mb)
         self._size, self._max_image_px = image_size_px, max_image_px
 
     def __len__(self) -> int:
@@ -88,33 +89,33 @@ class EvaluationSet(Dataset[EvaluationItem]):
         return EvaluationItem(sample.key, pixels, sample.captions, regions, sample.extra)
 
     def has_regions(self) -> bool:
-        """Whether one of 64 samples spread evenly over the set has a usable region. No image is read.
+        """Whether one of 64 samples, spread evenly over the set, has a usable region. No image is read.
 
-        It decides only whether ``data.val_shards`` serve for grounding; boxes that are rare may be missed.
+        It only decides whether ``data.val_shards`` can be used for grounding. Rare boxes may be missed.
         """
         return any(usable_regions(self._reader.regions(number))[0] for number in self._reader.some())
 
     def check_captions(self, task: str) -> None:
-        """Find out before an evaluation that samples have no captions. No image is read, and of many samples 64 are looked at.
+        """Check before an evaluation that samples have captions. No image is read. Of a large set 64 samples are checked.
 
         Args:
-            task: of ``evaluation.tasks``, for the message.
+            task: the one of ``evaluation.tasks`` that needs them, for the message.
         Raises:
-            DataError: one of them has none, or none that can be read.
+            DataError: a sample has no caption, or none that can be read.
         """
         for number in self._reader.some():
             shard, key = self._reader.name(number)
             if not self._without_image(number).captions:
                 raise DataError(
-                    f"{self._key}: {shard}: {key} has no captions, and {task} needs at least one for every image. Write them "
+                    f"{self._key}: {shard}: {key} has no captions, and {task} needs at least one for each image. Write them "
                     f'into the shard ({key}.txt, or "captions" in {key}.json), or leave {task} out of evaluation.tasks'
                 )
 
     def check_questions(self) -> None:
-        """Find out before an evaluation that no sample has questions. No image is read.
+        """Check before an evaluation that some sample has questions. No image is read.
 
         Raises:
-            DataError: so it is, or one that cannot be read was met.
+            DataError: no sample has questions, or a sample cannot be read.
         """
         if not any(self._without_image(number).extra.get("questions") for number in (*self._reader.some(), *range(len(self)))):
             raise DataError(
@@ -129,4 +130,4 @@ class EvaluationSet(Dataset[EvaluationItem]):
             raise self._unusable(number, error) from error
 
     def _unusable(self, number: int, error: BadSampleError) -> BadSampleError:
-        return BadSampleError(f"{': '.join(self._reader.name(number))}: {error}; mend or remove it, evaluation leaves nothing out")
+        return BadSampleError(f"{': '.join(self._reader.name(number))}: {error}; repair or remove it, evaluation leaves nothing out")

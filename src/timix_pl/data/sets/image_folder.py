@@ -1,4 +1,4 @@
-"""Labelled images in a folder whose sub-folders are the classes."""
+"""Labelled images in a folder with one sub-folder per class."""
 
 import logging
 import os
@@ -21,11 +21,12 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".t
 class ImageFolder(Dataset[EvaluationItem]):
     """The images of ``FOLDER/CLASS/.../NAME.jpg``, class by class.
 
-    ``extra["label"]`` is the place of CLASS among ``class_folders``, which are sorted by name. Images are found and numbered as by
-    torchvision's ``ImageFolder``, and prepared as by ``EvaluationSet``. Hidden folders are passed over.
+    ``extra["label"]`` is the place of CLASS among ``class_folders``, which are sorted by name. Images are found and numbered as
+    torchvision's ``ImageFolder`` does, and prepared as ``EvaluationSet`` does. Hidden folders are skipped.
 
     Args:
-        folder: ``key`` is the configuration key it came from, for messages.
+        folder: the folder of class folders.
+        key: the configuration key that named it, for messages.
         image_size_px: height and width of the crop.
         max_image_px, max_image_mb: larger images are refused, before they are decoded or read.
     Raises:
@@ -74,4 +75,4 @@ class ImageFolder(Dataset[EvaluationItem]):
                 raise BadSampleError(f"it has {size / 1e6:.1f} MB, more than data.max_image_mb={self._max_image_mb}")
             return centre_crop(open_image(path.read_bytes(), max_image_px=self._max_image_px), self._size)[0]
         except (BadSampleError, OSError) as error:
-            raise BadSampleError(f"{path}: {error}; mend or remove it, evaluation leaves nothing out") from error
+            raise BadSampleError(f"{path}: {error}; repair or remove it, evaluation leaves nothing out") from error

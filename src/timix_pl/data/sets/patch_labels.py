@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 
 _ROUNDING = 1e-5
-"""Share of a patch that float32 may add or lose; an edge on the border of two patches touches one of them alone."""
+"""The share of a patch by which float32 may be wrong. A box that ends on the border of two patches must touch only one of them."""
 
 
 def patch_labels(boxes_xyxy_norm: Float[Tensor, "R 4"], grid: tuple[int, int], min_cover: float = 0.0) -> Float[Tensor, "R P"]:
@@ -28,7 +28,7 @@ def patch_labels(boxes_xyxy_norm: Float[Tensor, "R 4"], grid: tuple[int, int], m
 
 
 def boxes_by_phrase(regions: Sequence[Region]) -> dict[str, Float[Tensor, "n 4"]]:
-    """The boxes of each phrase of one image; a phrase that comes several times ("person") means all of its boxes."""
+    """The boxes of each phrase of one image. A phrase that comes several times ("person") has several boxes."""
     boxes: dict[str, list[tuple[float, ...]]] = {}
     for region in regions:
         boxes.setdefault(region.phrase, []).append(region.bbox_xyxy_norm)

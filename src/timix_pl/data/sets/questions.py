@@ -1,4 +1,4 @@
-"""Questions about images, as shards hold them, and as a training step takes them."""
+"""Questions about images, as shards hold them and as a training step needs them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,11 +11,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Sample
+from timix_pl.core.sample import Sample
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 
 KINDS = ("multiple_choice", "open")
-"""How a question can be asked: with choices, one of which is right, or without."""
+"""How a question can be asked: with choices, of which one is right, or without."""
 
 _SHARDS_AHEAD = 3
 _MAX_TARGETS = 10
@@ -28,7 +28,7 @@ def kinds_of(kind: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Question:
-    """A question and its answers, one or one of each of several people; ``wrong`` are the other choices, where there are any."""
+    """A question and its answers: one, or one from each of several people. ``wrong`` are the other choices, if there are any."""
 
     question: str
     answers: tuple[str, ...]
@@ -37,7 +37,7 @@ class Question:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The right one first; none where the question has no wrong ones."""
+        """The right choice first. Empty where the question has no wrong ones."""
         return (self.answers[0], *self.wrong) if self.wrong else ()
 
 
@@ -65,7 +65,7 @@ def _question(entry: Any) -> Question:
 
 
 def usable_questions(sample: Sample, kinds: Sequence[str]) -> list[Question]:
-    """The questions of a sample; with choices, where only these are learnt.
+    """The questions of a sample. Where only multiple choice is learnt, those with choices.
 
     Raises:
         BadSampleError: there are none.
@@ -82,14 +82,14 @@ def usable_questions(sample: Sample, kinds: Sequence[str]) -> list[Question]:
 class QuestionItems:
     """Items of :class:`timix_pl.data.sets.task_set.TaskSet` that are questions.
 
-    A question can be learnt in one or both ways: by its choices, where it has any, and by its answers, where one of them is known. One
-    without a known answer stays, and teaches nothing.
+    A question can be learnt by its choices, if it has any, and by its answers, if one of them is known. A question without a known answer
+    stays in the batch, and adds nothing to the loss of open answers.
 
     Args:
-        tokenizer: texts to tokens.
-        kinds: of :data:`KINDS`, those that are learnt.
-        answers: those known, in their order.
-        targets: what each of a question's answers is worth, in the form that ``answers`` have.
+        tokenizer: turns texts into tokens.
+        kinds: those of :data:`KINDS` that are learnt.
+        answers: the known answers. Their order gives their numbers.
+        targets: returns how much each of a question's answers is worth. Its answers are written like those in ``answers``.
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class QuestionItems:
         return usable_questions(sample, self.kinds)
 
     def collate(self, items: Sequence[Question]) -> tuple[dict[str, Tensor], dict[str, int]]:
-        """``question`` (N T), and what the kinds ask for.
+        """``question`` (N T), and the tensors of each kind.
 
-        Of multiple choice, ``choices`` (N C T), the right one first, and ``num_choices`` (N), 0 where there are none. Of open answers,
-        ``answers`` (N K), the numbers of those known, and ``shares`` (N K), what each is worth of 1, all 0 where none is known.
+        For multiple choice: ``choices`` (N C T), the right one first, and ``num_choices`` (N), 0 where there are none. For open answers:
+        ``answers`` (N K), the numbers of the known answers, and ``shares`` (N K), which sum to 1, or are all 0 where no answer is known.
         """
         tensors, num_items = {"question": shortened(self.tokenizer([item.question for item in items]))}, {}
         if "multiple_choice" in self.kinds:
@@ -132,24 +132,24 @@ class QuestionItems:
         return tensors, num_items
 
     def _known(self, item: Question) -> dict[int, float]:
-        """Numbers of the known answers, and their shares of 1; the ten that are worth most."""
+        """The numbers of the ten known answers that are worth most, and their shares, which sum to 1."""
         worth = {self._number_of[answer]: value for answer, value in self._targets(item.answers).items() if answer in self._number_of}
         most = dict(sorted(worth.items(), key=lambda pair: -pair[1])[:_MAX_TARGETS])
         return {number: value / sum(most.values()) for number, value in most.items()}
 
 
 def shortened(tokens: Int[Tensor, "N T"]) -> Int[Tensor, "N _"]:
-    """Without the columns at the end in which every row repeats its last token: padding, which need not be computed on."""
+    """The tokens without the padding: the last columns, in which every row repeats its last token."""
     differs, length = (tokens != tokens[:, -1:]).any(0).nonzero(), tokens.shape[1]
     used = int(differs[-1]) + 1 if len(differs) else 1
-    return tokens if used == length - 1 else tokens[:, :used]  # a row may be full, and repeat nothing
+    return tokens if used == length - 1 else tokens[:, :used]  # a row may be full, without padding
 
 
 def frequent_answers(reader: ShardReader, count: int, normalise: Callable[[str], str], key: str) -> list[str]:
-    """The most frequent answers of all samples, in the form that ``normalise`` gives them; no image is read.
+    """The most frequent answers of all samples, as ``normalise`` writes them. No image is read.
 
     Args:
-        count: at most so many; of equally frequent ones those that come first in the alphabet.
+        count: how many at most. Of equally frequent answers, those that come first in the alphabet are taken.
         key: the configuration key of the shards, for messages.
     Raises:
         DataError: no sample has a question with an answer.
@@ -160,7 +160,7 @@ def frequent_answers(reader: ShardReader, count: int, normalise: Callable[[str],
         try:
             questions = questions_of(reader.extra(number))
         except BadSampleError:
-            continue  # training meets it too, and reports it
+            continue  # training meets and reports it
         found.update(normalise(answer) for question in questions for answer in question.answers)
     found.pop("", None)
     if not found:

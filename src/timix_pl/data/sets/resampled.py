@@ -1,6 +1,7 @@
 """Shards that cannot be indexed, drawn with replacement through webdataset.
 
-There is no order: no epoch, no exact resume (a resumed run draws anew), no promise that every sample comes. All shards are drawn alike.
+There is no order: there are no epochs, a resumed run draws other samples, and some samples may never come. Every shard is as likely to be
+drawn as another, whatever its size.
 """
 
 import os
@@ -16,25 +17,27 @@ from webdataset.tariterators import group_by_keys, tar_file_expander, url_opener
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import seed_of
-from timix_pl.core.types import Batch, RegionBatch, Sample
-from timix_pl.data.remote.shard import RemoteAccess, RemoteShard
+from timix_pl.core.sample import Sample
+from timix_pl.core.types import Batch, RegionBatch
+from timix_pl.data.remote.remote_tar import RemoteAccess
 from timix_pl.data.sets.training_set import TrainingSet
 from timix_pl.data.shards.reader import BadSampleError, make_sample
 from timix_pl.data.shards.sources import PIPE, resolve_shards, shard_items
+from timix_pl.data.shards.tar_scan import IMAGE_EXTS
 
 _SHUFFLE_SAMPLES = 1000
 _MAX_BAD_IN_A_ROW = 1000
-_IMAGE_EXTS = ("jpg", "jpeg", "png", "webp")
 
 
 class ResampledShards:
     """Tars to draw from.
 
     Args:
-        shards: a folder, a pattern, or a list without weights; ``key``: the configuration key it came from.
+        shards: a folder, a pattern, or a list without weights.
+        key: the configuration key that named them.
         seed: the run's seed.
-        access: how remote shards are cached; they are always read whole.
-        allow_pipe: take ``pipe:COMMAND`` too, whose output is a tar; the command runs in a shell.
+        access: how remote shards are cached. They are always read whole.
+        allow_pipe: accept ``pipe:COMMAND`` too. The command runs in a shell, and its output is a tar.
     Raises:
         DataError: missing shards, weights, a source that cannot be reached, or a ``pipe:`` that is not allowed.
     """
@@ -55,24 +58,25 @@ class ResampledShards:
         files = [item for item in items if item not in pipes]
         sources = resolve_shards(files, key, access) if files or not pipes else []
         if any(source.weight != 1 for source in sources):
-            raise DataError(f"{key}: data=stream draws all shards alike and takes no weights; leave them out, or use data=shards")
-        self._remote = {tar.url: tar for source in sources for tar in source.tars if isinstance(tar, RemoteShard)}
-        local = [str(tar) for source in sources for tar in source.tars if isinstance(tar, Path)]
-        self.paths = [*local, *self._remote, *(command for pipe in pipes for command in braceexpand(pipe))]
+            raise DataError(f"{key}: data=stream takes no weights. Leave them out, or use data=shards")
+        tars = [tar for source in sources for tar in source.tars]
+        tars.sort(key=lambda tar: "://" in tar.location)  # local tars first, as in the fingerprint of older checkpoints
+        self._tars = {tar.location: tar for tar in tars}
+        self.paths = [*(tar.location for tar in tars), *(command for pipe in pipes for command in braceexpand(pipe))]
         self.seed, self.key = seed, key
         self.fingerprint = f"{seed_of(*[Path(path).name for path in self.paths]):016x}"
 
     def samples(self, *ids: int, on_broken: Callable[[str, str], None]) -> Iterator[dict[str, Any]]:
-        """An endless sequence of webdataset's samples, shuffled; another one for other ``ids``.
+        """An endless, shuffled sequence of webdataset's samples. Other ``ids`` give another sequence.
 
         Args:
-            on_broken: told the shard and the reason where the rest of a shard cannot be read; then comes another shard.
+            on_broken: called with the shard and the reason where the rest of a shard cannot be read. Another shard follows.
         """
 
         def go_on(error: Exception) -> bool:
             shard = error.args[-1] if error.args else ""
             if shard is not None and shard not in self.paths:
-                raise error  # inside a shard; webdataset catches it again, with the shard's path
+                raise error  # from inside a shard: webdataset calls this again with the shard's path
             detail = next((arg for arg in error.args if isinstance(arg, str)), "")
             on_broken(shard or "", f"the rest of the shard cannot be read: {type(error).__name__}: {detail}")
             return True
@@ -87,21 +91,28 @@ class ResampledShards:
 
     def _opened(self, chosen: Iterator[dict[str, Any]], go_on: Callable[[Exception], bool]) -> Iterator[dict[str, Any]]:
         for source in chosen:
-            shard = self._remote.get(source["url"])
-            if shard is None:
+            tar = self._tars.get(source["url"])
+            if tar is None:  # a command
                 yield from url_opener([source], handler=go_on)
                 continue
-            with os.fdopen(shard.open(), "rb") as stream:
+            try:
+                descriptor = tar.open_file()
+            except OSError as error:
+                error.args = (*error.args, tar.location)  # as url_opener does
+                go_on(error)
+                continue
+            with os.fdopen(descriptor, "rb") as stream:
                 yield source | {"stream": stream}
 
 
 class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
-    """A step's item from whatever samples come next. Bad ones are reported and passed over; region batches come in their order as ever.
+    """Makes the item of each step from the samples that come next. Bad samples are reported and skipped. Region batches keep their order.
 
     Args:
-        shards: where pairs come from.
-        training_set: how they are used, and the region batches.
-        first_step: steps that are done; ``max_steps``: of the whole run.
+        shards: where the pairs come from.
+        training_set: makes the items, and has the region batches.
+        first_step: how many steps are done.
+        max_steps: steps of the whole run.
     """
 
     def __init__(self, shards: ResampledShards, training_set: TrainingSet, first_step: int, max_steps: int):
@@ -137,7 +148,7 @@ class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
 
 
 def _sample(raw: dict[str, Any]) -> Sample:
-    ext = next((ext for ext in _IMAGE_EXTS if ext in raw), None)
+    ext = next((ext for ext in IMAGE_EXTS if ext in raw), None)
     if ext is None:
         raise BadSampleError("the sample has no image (jpg, png or webp)")
     return make_sample(

@@ -1,4 +1,4 @@
-"""A fine-tuning step's batch from its number alone: images, and questions or captions that point at them."""
+"""The batch of a fine-tuning step, made from only the step's number: images, and questions or captions that point at them."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from timix_pl.core.randomness import seed_of
-from timix_pl.core.types import Sample, TaskBatch
+from timix_pl.core.sample import Sample
+from timix_pl.core.types import TaskBatch
 from timix_pl.data.images.training_images import Augmentation, TrainingImages, stack
 from timix_pl.data.sets.training_set import SampleStream
 
 
 class TaskItems(Protocol):
-    """What a task learns from a sample; used in loader processes."""
+    """What a task learns from a sample. It is used in loader processes."""
 
     def of(self, sample: Sample) -> Sequence[Any]:
         """All items of a sample, always in the same order.
@@ -26,7 +27,7 @@ class TaskItems(Protocol):
         """
 
     def collate(self, items: Sequence[Any]) -> tuple[dict[str, Tensor], dict[str, int]]:
-        """Tensors of one row per item, and the number of items in each term of the loss; every term is named, also those without any."""
+        """Tensors with one row per item, and the number of items in each term of the loss. Terms without items are named too."""
 
 
 class TaskSet(Dataset[tuple[TaskBatch, None]]):
@@ -34,11 +35,12 @@ class TaskSet(Dataset[tuple[TaskBatch, None]]):
 
     Args:
         samples: the stream of images.
-        task_items: what is learnt of them.
-        items_per_image: of an image with more, so many are used; in each epoch the next ones, so that all are.
-        image_size_px: height and width; ``patch_grid``: rows and columns of patches.
+        task_items: what the task learns from an image.
+        items_per_image: the most items of an image in one step. Each epoch uses the next ones.
+        image_size_px: height and width.
+        patch_grid: rows and columns of patches.
         global_batch_size: images per step over all ranks.
-        rank, world_size: which share.
+        rank, world_size: which share of the batch is this rank's.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class TaskSet(Dataset[tuple[TaskBatch, None]]):
 
 
 def in_turn(items: Sequence[Any], count: int, epoch: int, offset: int) -> list[Any]:
-    """``count`` of the items, the next ones in each epoch, the first again after the last; all where there are no more."""
+    """``count`` of the items, or all if there are not more. Each epoch takes the next ones; the first follows the last."""
     if len(items) <= count:
         return list(items)
     start = (epoch * count + offset) % len(items)

@@ -1,4 +1,4 @@
-"""A fixed sample of the training pairs, read as evaluation reads: what a model does with pairs that it has learned."""
+"""A fixed part of the training pairs, read as evaluation reads them. It shows what a model does with pairs that it has learned."""
 
 from torch.utils.data import Dataset
 
@@ -13,13 +13,13 @@ _MAX_REPLACEMENTS = 100
 
 
 class TrainingSample(Dataset[EvaluationItem]):
-    """Blocks of 128 neighbouring pairs, spread evenly over the set, so that few shards are read; without augmentation.
+    """Blocks of 128 neighbouring pairs, spread evenly over the set, so that few shards are read. There is no augmentation.
 
-    A sample that cannot be read or has no caption gives way to one near it, always the same one; training counts and names such samples.
+    A sample that cannot be read or has no caption is replaced by one near it, always the same one. Training counts and names such samples.
 
     Args:
         dataset: the training shards.
-        num_samples: at most so many.
+        num_samples: how many at most.
     Raises:
         DataError: 100 samples in a row cannot be used.
     """
@@ -42,7 +42,7 @@ class TrainingSample(Dataset[EvaluationItem]):
             if item.captions:
                 return item
         raise DataError(
-            f"data.train_shards: {_MAX_REPLACEMENTS} samples around number {chosen} cannot be used; timix-data inspect tells why"
+            f"data.train_shards: {_MAX_REPLACEMENTS} samples around number {chosen} cannot be used. 'timix-data inspect' says why"
         )
 
     def number_in_set(self, number: int) -> int:

@@ -1,4 +1,4 @@
-"""A step's batch from its number alone: what the loader's workers run."""
+"""The batch of a training step, made from only the step's number. The workers of the loader run this."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,32 +11,35 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import permutation, seed_of, uniform
-from timix_pl.core.types import Batch, RegionBatch, Sample
+from timix_pl.core.sample import Sample
+from timix_pl.core.types import Batch, RegionBatch
 from timix_pl.core.words import counted
 from timix_pl.data.images.augment import Crop, crop_regions, usable_regions
 from timix_pl.data.images.training_images import Augmentation, TrainingImages, stack
 from timix_pl.data.order import BlendedOrder, SourceOrder
-from timix_pl.data.remote.shard import RemoteAccess, gather_manifest
+from timix_pl.data.remote.remote_tar import RemoteAccess
 from timix_pl.data.sets.patch_labels import boxes_by_phrase, patch_labels
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 from timix_pl.data.shards.sources import resolve_shards
 
 _MAX_REPLACEMENTS = 100
 _MAX_OF_SHARD = 20
-"""Replacements drawn from the shard of the bad sample; those after that are of any shard."""
+"""So many replacements are drawn from the shard of the bad sample, and later ones from any shard."""
 
 _MAX_REGION_CROPS = 4
-_INSPECT = "'timix-data inspect SHARDS' shows what shards hold; mend them, or name others"
+_INSPECT = "'timix-data inspect SHARDS' shows what shards hold. Repair them, or name others"
 
 
 class SampleStream:
-    """The samples of some shards in their endless training order, with bad ones replaced.
+    """The samples of shards in their endless training order. Bad samples are replaced.
 
     Args:
-        shards: a folder, a pattern, or a list with weights; ``key``: the configuration key it came from.
-        seed: the run's seed; ``name`` tells streams with the same seed apart.
+        shards: a folder, a pattern, or a list with weights.
+        key: the configuration key that named them.
+        seed: the run's seed.
+        name: streams with the same seed and another name have another order.
         window_shards: shards whose samples are shuffled together.
-        max_image_mb: samples with members of more megabytes are bad ones, and not read.
+        max_image_mb: a sample with a member of more megabytes is a bad one, and is not read.
         access: how remote shards are read.
     Raises:
         DataError: missing shards, an empty pattern, or a source that cannot be reached.
@@ -54,7 +57,7 @@ class SampleStream:
         access: RemoteAccess = RemoteAccess(),  # noqa: B008
     ):
         sources = resolve_shards(shards, key, access)
-        manifests = [gather_manifest(source.tars) for source in sources]
+        manifests = [source.tars.manifest() for source in sources]
         orders = [
             SourceOrder(manifest.shards.sizes, seed=seed, name=f"{name}-{number}", window_shards=window_shards)
             for number, manifest in enumerate(manifests)
@@ -72,10 +75,10 @@ class SampleStream:
         return self.order.num_samples
 
     def check(self, use: Callable[[Sample], Any]) -> None:
-        """Find out before a run that its samples are of no use. No image is read, and of many samples 64 are looked at.
+        """Check before a run that some samples can be used. No image is read. Of a large set 64 samples are checked.
 
         Args:
-            use: raises ``BadSampleError`` where it cannot use one.
+            use: raises ``BadSampleError`` for a sample that it cannot use.
         Raises:
             DataError: none of them can be used.
         """
@@ -89,10 +92,12 @@ class SampleStream:
         raise DataError(f"{self._key}: none of the {len(numbers)} samples looked at can be used; the last reason: {reason}. {_INSPECT}")
 
     def load(self, start: int, count: int, use: Callable[[Sample, tuple[int, int]], Any], problems: list[dict[str, Any]]) -> list[Any]:
-        """``use(sample, (epoch, number))`` for ``count`` positions; where that raises ``BadSampleError``, for another, always the same one.
+        """The results of ``use(sample, (epoch, number))`` for ``count`` positions from ``start`` on.
+
+        A sample for which ``use`` raises ``BadSampleError`` is replaced by another, always by the same one.
 
         Args:
-            problems: takes each bad sample's stream, position, folder, shard, key, reason and outcome.
+            problems: gets the stream, position, folder, shard, key, reason and outcome of each bad sample.
         Raises:
             DataError: 100 samples in a row cannot be used.
         """
@@ -122,17 +127,22 @@ class SampleStream:
 
 
 class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
-    """Item ``step`` is this rank's share of the step's global batch, and every few steps of a region batch.
+    """Item ``step`` is this rank's share of the step's global batch and, in every n-th step, of a region batch.
 
     Args:
-        pairs: the stream of image-text pairs, or None where they come from elsewhere; ``regions``: of region images, or None.
-        tokenizer: captions to tokens.
-        image_size_px: height and width; ``patch_grid``: rows and columns of the patch labels.
-        global_batch_size, region_batch_size: images per step over all ranks; ``region_every_n_steps``: a region batch in every n-th step.
-        rank, world_size: which share.
-        max_phrases: per region image and step; ``phrase_template``: how a phrase becomes a caption.
+        pairs: the stream of image-text pairs, or None where they come from elsewhere.
+        regions: the stream of region images, or None.
+        tokenizer: turns captions into tokens.
+        image_size_px: height and width.
+        patch_grid: rows and columns of the patch labels.
+        global_batch_size, region_batch_size: images per step over all ranks.
+        rank, world_size: which share of a batch is this rank's.
+        region_every_n_steps: every n-th step has a region batch.
+        max_phrases: the most phrases of a region image in one step.
+        phrase_template: how a phrase becomes a caption.
         min_cover: see :func:`timix_pl.data.sets.patch_labels.patch_labels`.
-        negative_frac: share of extra phrases of other images, labelled 0; ``caption_positive``: captions labelled 1 everywhere.
+        negative_frac: the share of another image's phrases that are added to an image, with labels of 0.
+        caption_positive: add an image's caption, with labels of 1.
     """
 
     def __init__(
@@ -182,7 +192,7 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
     def assemble(
         self, step: int, pairs: Sequence[tuple[NDArray[np.uint8], str, str, str]], problems: list[dict[str, Any]]
     ) -> tuple[Batch, RegionBatch | None]:
-        """The step's item from its pairs, as :meth:`use_pair` gives them."""
+        """The item of a step, from pairs that :meth:`use_pair` returned."""
         images, captions, keys, shards = zip(*pairs, strict=True)
         region_batch = self._region_batch(step, problems)
         first = self.rank * self.batch_size
@@ -192,7 +202,7 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         """The augmented image, one of the captions, the key, and the shard's file name.
 
         Args:
-            ids: what the random draws are for.
+            ids: name the random draws.
         Raises:
             BadSampleError: the sample cannot be used.
         """
@@ -236,13 +246,13 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
     def _use_regions(
         self, sample: Sample, ids: tuple[int, int], notes: list[dict[str, Any]]
     ) -> tuple[NDArray[np.uint8], dict[str, Tensor], set[str], str | None, str, str]:
-        """The augmented image, the boxes of the phrases drawn, all phrases that it holds, one of its captions, its key and its shard."""
+        """The augmented image, the boxes of the drawn phrases, all phrases of the image, one of its captions, its key and its shard."""
         usable, num_unusable = usable_regions(sample.regions)
         if not usable:
-            raise BadSampleError("the sample has no region with a phrase and a box inside the image, in shares of its sides (0 to 1)")
+            raise BadSampleError("the sample has no region with a phrase and a box inside the image, given as shares of its sides (0 to 1)")
         if num_unusable:
             assert self.regions is not None
-            reason = f"{counted(num_unusable, 'region')} without a phrase, outside the image or in pixels left out"
+            reason = f"{counted(num_unusable, 'region')} left out: no phrase, outside the image, or in pixels"
             folder = self.regions.reader.folder(ids[1])
             where = {"stream": "data.region_shards", "folder": folder, "shard": sample.shard, "key": sample.key}
             notes.append(where | {"reason": reason, "outcome": "used in part"})
@@ -262,10 +272,11 @@ class TrainingSet(Dataset[tuple[Batch, RegionBatch | None]]):
         return cropped, drawn, {region.phrase for region in usable}, caption, sample.key, sample.shard
 
     def _negatives(self, candidates: Sequence[list[str]], held: Sequence[set[str]], step: int, first: int) -> list[tuple[str, int]]:
-        """Phrases, and the image of this rank that each is added to: some of those candidates that the image does not hold itself.
+        """Phrases, and the image of this rank to which each is added. An image gets no phrase that it has itself.
 
         Args:
-            candidates: for each image, the phrases of the one before it in the global batch; ``held``: all phrases of each image.
+            candidates: for each image, the phrases of the image before it in the global batch.
+            held: all phrases of each image.
             first: position of image 0 in the global batch.
         """
         added = []

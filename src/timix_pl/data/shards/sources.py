@@ -1,9 +1,9 @@
-"""Which tars people mean by a folder, a pattern or a list of them."""
+"""From a folder, a pattern or a list of these to the tars that they name."""
 
 import glob
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,33 @@ from braceexpand import braceexpand
 
 from timix_pl.core.errors import DataError
 from timix_pl.core.files import nearest_path
-from timix_pl.data.remote.folders import find_remote_shards
-from timix_pl.data.remote.shard import RemoteAccess, RemoteShard
-from timix_pl.data.shards.index import MANIFEST_NAME, UNFINISHED_NAME, read_manifest
+from timix_pl.data.remote.folders import find_remote_tars
+from timix_pl.data.remote.remote_tar import RemoteAccess
+from timix_pl.data.shards.local_tar import LocalTars
+from timix_pl.data.shards.manifest import MANIFEST_NAME, UNFINISHED_NAME, Tars, read_manifest
 
 PIPE = "pipe:"
-"""What a shell command in place of a shard starts with."""
+"""The prefix of a shell command that is given in place of a shard."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Tars that people named together, all local or all remote; ``weight`` is 1 where they gave none."""
+    """Tars that the user named together; ``weight`` is 1 where none was given."""
 
-    tars: tuple[Path, ...] | tuple[RemoteShard, ...]
+    tars: Tars
     weight: float = 1.0
 
 
 def resolve_shards(spec: Any, key: str = "shards", access: RemoteAccess = RemoteAccess()) -> list[Source]:  # noqa: B008
-    """Find the tars that a configuration value means.
+    """Find the tars that a configuration value names.
 
     Args:
-        spec: a folder, a tar, a pattern (``*``, ``?``, ``{000..099}``), each a path or a URL, or a list of these or of
+        spec: a folder, a tar or a pattern (``*``, ``?``, ``{000..099}``), as a path or a URL; or a list of these or of
             ``{path: ..., weight: ...}``.
-        key: the dotted key that ``spec`` is the value of, for messages.
-        access: how those at URLs are read.
+        key: the dotted key whose value is ``spec``, for messages.
+        access: how remote tars are read.
     Returns:
-        One source per item, tars in the order of their names (in a brace pattern: as it expands).
+        One source per item. Its tars are sorted by name; those of a brace pattern are in the order of the braces.
     Raises:
         DataError: nothing is given, a path is missing, a pattern matches nothing, a folder is unfinished or differs from its manifest,
             a weight is not a positive number, or a source cannot be reached.
@@ -50,7 +51,7 @@ def resolve_shards(spec: Any, key: str = "shards", access: RemoteAccess = Remote
 
 
 def shard_items(spec: Any) -> list[Any]:
-    """The items of a configuration value that may be a list or one item."""
+    """The items of a configuration value that is a list or one item."""
     return [spec] if isinstance(spec, str | Path | Mapping) else list(spec or [])
 
 
@@ -74,7 +75,7 @@ def _resolve_item(item: Any, key: str, access: RemoteAccess) -> Source:
     return Source(_find_tars(str(item["path"]), key, access), float(weight))
 
 
-def _find_tars(text: str, key: str, access: RemoteAccess) -> tuple[Path, ...] | tuple[RemoteShard, ...]:
+def _find_tars(text: str, key: str, access: RemoteAccess) -> Tars:
     if text.startswith(PIPE):
         raise DataError(f"{key}={text}: 'pipe:' runs a shell command; it is only read with data=stream and data.allow_pipe=true.")
     try:
@@ -83,10 +84,10 @@ def _find_tars(text: str, key: str, access: RemoteAccess) -> tuple[Path, ...] | 
         raise DataError(f"{key}={text}: unbalanced braces.") from None
     remote = ["://" in part for part in parts]
     if all(remote):
-        return find_remote_shards(parts, key, access)
+        return find_remote_tars(parts, key, access)
     if any(remote):
         raise DataError(f"{key}={text}: local paths and URLs in one pattern. Give them as a list.")
-    return tuple(tar for part in parts for tar in _expand_path(Path(part).expanduser(), f"{key}={text}"))
+    return LocalTars(path for part in parts for path in _expand_path(Path(part).expanduser(), f"{key}={text}"))
 
 
 def _without_file_scheme(text: str) -> str:
@@ -96,27 +97,27 @@ def _without_file_scheme(text: str) -> str:
     return text
 
 
-def _expand_path(path: Path, given: str) -> list[Path]:
+def _expand_path(path: Path, given: str) -> Sequence[str | Path]:
     if path.is_dir():
         return _tars_of_folder(path, given)
     if path.is_file():
         return [path]
     if glob.has_magic(str(path)):
-        tars = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-        if not tars:
+        paths = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+        if not paths:
             fixed = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
             where = f"There are no such files in {fixed}." if fixed.exists() else nearest_path(fixed)
             raise DataError(f"{given}: the pattern matches no file. {where}")
-        return tars
+        return paths
     raise DataError(f"{given}: {path} does not exist. {nearest_path(path)}")
 
 
-def _tars_of_folder(folder: Path, given: str) -> list[Path]:
+def _tars_of_folder(folder: Path, given: str) -> list[str]:
     if (folder / UNFINISHED_NAME).exists():
         raise DataError(f"{given}: writing the shards of this folder has not finished. Wait for it, or write them again.")
     names = sorted(name for name in os.listdir(folder) if name.endswith(".tar"))  # sorting paths is slow
     listing = read_manifest(folder)
-    if listing is not None and (differing := sorted({name for name, *_ in listing.rows()}.symmetric_difference(names))):
+    if listing is not None and (differing := sorted({name for name, _ in listing.rows()}.symmetric_difference(names))):
         state = "is not listed" if (folder / differing[0]).exists() else "is missing"
         raise DataError(
             f"{given}: the folder differs from its {MANIFEST_NAME}: {differing[0]} {state}, {len(differing)} in all. "
@@ -124,4 +125,5 @@ def _tars_of_folder(folder: Path, given: str) -> list[Path]:
         )
     if not names:
         raise DataError(f"{given}: the folder has no .tar files. 'timix-data --help' says how to make shards.")
-    return [folder / name for name in names]
+    start = str(folder / names[0]).removesuffix(names[0])  # a Path for each of 500,000 names would take a second
+    return [start + name for name in names]

@@ -7,7 +7,7 @@ from pathlib import Path
 from timix_pl.core.errors import DataError
 
 IMAGE, TEXT, JSON = range(3)
-"""The kinds of member that a sample has: columns of ``ShardIndex.offsets`` and ``ShardIndex.sizes``."""
+"""The kinds of member of a sample, which are columns of ``ShardIndex.offsets`` and ``ShardIndex.sizes``."""
 
 IMAGE_EXTS = ("jpg", "jpeg", "png", "webp")
 KIND_OF_EXT = dict.fromkeys(IMAGE_EXTS, IMAGE) | {"txt": TEXT, "caption": TEXT, "json": JSON}
@@ -17,14 +17,14 @@ _MAX_PLAIN_CHARS = 90
 
 
 class BrokenTarError(DataError):
-    """A tar that cannot be used as it is; ``reason`` says why, without its path."""
+    """A tar that cannot be used as it is. ``reason`` says why, without the path."""
 
     reason = ""
 
 
 @dataclass
 class ScannedSample:
-    """One sample: (offset, size) in bytes of each kind of member it has, and the image's extension in lower case."""
+    """One sample: (offset, size) in bytes of each kind of member that it has, and the image's extension in lower case."""
 
     members: dict[int, tuple[int, int]] = field(default_factory=dict)
     image_ext: str = ""
@@ -33,20 +33,20 @@ class ScannedSample:
 def scan_tar(path: Path, *, accept_truncated: bool = False) -> tuple[dict[str, ScannedSample], list[str]]:
     """Find the samples of a tar by webdataset's naming: the key is the name up to the first dot of its last part.
 
-    Members of other kinds (``.cls``, ``.npy``), folders and hidden files are passed over.
+    Members of other kinds (``.cls``, ``.npy``), folders and hidden files are skipped.
 
     Args:
         path: an uncompressed tar.
-        accept_truncated: of a tar that was cut off or is damaged, take the members before that; the rest becomes a problem.
+        accept_truncated: take the members before the cut or the damage of a tar. The rest becomes a problem.
     Returns:
-        The samples that have an image, by key, in the order of their first member; and one line for each thing left out.
+        The samples that have an image, by key, in the order of their first member, and one line for each thing that is left out.
     Raises:
         DataError: the file is missing, is not a plain tar, or was cut off.
     """
     samples: dict[str, ScannedSample] = {}
     members, broken = _read_members(path)
     if broken and not accept_truncated:
-        raise _broken(path, broken, "Fetch or write it again, or take what is whole with 'timix-data index --accept-truncated'.")
+        raise _broken(path, broken, "Fetch or write it again, or use its whole part with 'timix-data index --accept-truncated'.")
     problems = [f"{path.name}: {broken}; the samples after that are left out"] if broken else []
     for name, offset, size in members:
         directory, slash, base = name.rpartition("/")
@@ -70,7 +70,7 @@ def scan_tar(path: Path, *, accept_truncated: bool = False) -> tuple[dict[str, S
 
 
 def is_header_of(header: bytes, key: str, size: int) -> bool:
-    """Whether this block may stand before a member of a sample. Long and non-ASCII names are elsewhere, and not compared."""
+    """Whether a block can be the header of this sample's member. Long and non-ASCII names are stored elsewhere, and not compared."""
     try:
         member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
@@ -85,14 +85,14 @@ def _broken(path: Path, reason: str, advice: str) -> BrokenTarError:
 
 
 def _read_members(path: Path) -> tuple[list[tuple[str, int, int]], str]:
-    """(name, offset of the data, size) of every whole regular member; and, where the tar has no end, what is wrong with it."""
+    """(name, offset of the data, size) of each whole regular file in the tar, and what is wrong with a tar that has no end."""
     members: list[tuple[str, int, int]] = []
     try:
         num_bytes = path.stat().st_size
         with tarfile.open(path, "r:") as tar:
             try:
                 while (member := tar.next()) is not None:
-                    tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
+                    tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them
                     if member.isreg() and member.offset_data + member.size <= num_bytes:
                         members.append((member.name, member.offset_data, member.size))
                 has_end = _has_end_mark(path, tar.offset)

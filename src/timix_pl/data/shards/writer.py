@@ -1,4 +1,4 @@
-"""Samples to webdataset tar shards with their indexes and a manifest."""
+"""Writes samples to webdataset tar shards, with indexes and a manifest."""
 
 import io
 import json
@@ -10,20 +10,22 @@ from types import TracebackType
 from typing import Any, Self
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region
-from timix_pl.data.shards.index import MANIFEST_NAME, UNFINISHED_NAME, index_shard, write_manifest
+from timix_pl.core.sample import Region
+from timix_pl.data.shards.index import index_shard
+from timix_pl.data.shards.local_tar import write_manifest
+from timix_pl.data.shards.manifest import MANIFEST_NAME, UNFINISHED_NAME
 from timix_pl.data.shards.tar_scan import IMAGE_EXTS
 
 
 class ShardWriter:
-    """Write samples to ``FOLDER/shard-000000.tar`` and so on; the same samples give the same bytes.
+    """Writes samples to ``FOLDER/shard-000000.tar`` and so on. The same samples give the same bytes.
 
-    A context manager. A shard gets its name when it is whole, its index after it, and ``manifest.json`` comes when all is written. A folder
-    whose writing stopped half-way is refused by readers.
+    Use it as a context manager. A shard gets its name when it is whole, and then its index. ``manifest.json`` is written last. Readers
+    refuse a folder whose writing has not finished.
 
     Args:
         folder: made if it is missing.
-        samples_per_shard: samples in every shard but the last.
+        samples_per_shard: samples in each shard except the last.
         overwrite: replace the shards that the folder has.
     Raises:
         DataError: the folder already has shards, or ``samples_per_shard`` is not positive.
@@ -65,12 +67,12 @@ class ShardWriter:
             key: its name in the shards; characters other than letters, digits, ``_`` and ``-`` become ``_``.
             image: an encoded image, written as it is.
             image_ext: jpg, jpeg, png or webp.
-            captions: all go to ``KEY.json``, the first to ``KEY.txt`` too.
+            captions: all go to ``KEY.json``; the first also goes to ``KEY.txt``.
             regions: phrases and their boxes, inside the image.
             extra: further fields of ``KEY.json``.
         Raises:
-            DataError: an empty or repeated key, no image, another extension, a box that is empty or outside the image, or a field of
-                ``extra`` that the format itself uses.
+            DataError: an empty or repeated key, no image, another extension, a box that is empty or outside the image, or a field in
+                ``extra`` that the format uses itself.
         """
         name = self._new_key(key)
         ext = image_ext.lower().lstrip(".")
@@ -78,7 +80,7 @@ class ShardWriter:
         if not image or ext not in IMAGE_EXTS:
             raise DataError(f"{key}: {len(image)} bytes of image_ext={image_ext!r}; an image must be one of {', '.join(IMAGE_EXTS)}.")
         if clash := fields.keys() & (extra or {}).keys():
-            raise DataError(f"{key}: extra must not have {', '.join(sorted(clash))}; give it as an argument of its own.")
+            raise DataError(f"{key}: extra must not have {', '.join(sorted(clash))}. Give it as its own argument.")
         tar = self._open_shard()
         _add_member(tar, f"{name}.{'jpg' if ext == 'jpeg' else ext}", image)
         if captions:

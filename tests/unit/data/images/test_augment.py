@@ -8,7 +8,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from tests.tiny import random_pixels
 from timix_pl.core.randomness import permutation, uniform
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.data.images.augment import Crop, crop_image, crop_regions, random_colors, random_crop, usable_regions
 
 

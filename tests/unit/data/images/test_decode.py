@@ -135,6 +135,12 @@ def test_orientations_are_read_as_pil_reads_them(metadata, kept_by_pil, monkeypa
     assert close(decode(data, "jpg"), np.asarray(open_image(data, **LIMIT)), 1)
 
 
+def test_a_thumbnail_in_an_earlier_segment_does_not_hide_the_orientation():
+    data, thumbnail = (save(Image.fromarray(PICTURE), "JPEG", quality=95, exif=exif) for exif in (exif_of(6), b""))
+    app13 = struct.pack(">HH", 0xFFED, len(thumbnail) + 2) + thumbnail
+    assert close(decode(data[:2] + app13 + data[2:], "jpg"), UPRIGHT[6])
+
+
 @pytest.mark.parametrize("place", [8, 10, 13, 14, 30, 32])
 def test_an_exif_block_that_is_damaged_or_comes_twice_is_left_to_pil(place):
     data = save(Image.fromarray(PICTURE), "JPEG", quality=95, exif=exif_of(6))

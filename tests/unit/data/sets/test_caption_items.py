@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from timix_pl.core.types import Sample
+from timix_pl.core.sample import Sample
 from timix_pl.data.sets.caption_items import CaptionItems
 from timix_pl.data.shards.reader import BadSampleError
 

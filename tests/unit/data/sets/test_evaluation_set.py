@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.tiny import encoded_image, random_pixels, write_shards
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.shards.writer import ShardWriter
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.tiny import GRID, IMAGE_SIZE_PX, encoded_image
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.data.images.augment import Crop, crop_fills, crop_image, crop_regions
 from timix_pl.data.images.decode import EncodedImage
 from timix_pl.data.sets.patch_labels import patch_labels

@@ -6,9 +6,8 @@ import torch
 from tests.questions import question, write_question_shards
 from tests.tiny import write_shards
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Sample
+from timix_pl.core.sample import Sample
 from timix_pl.data.sets.questions import Question, QuestionItems, frequent_answers, questions_of, shortened
-from timix_pl.data.shards.index import build_manifest
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 from timix_pl.data.shards.sources import resolve_shards
 from timix_pl.metrics.vqa import normalise_answer, soft_targets
@@ -24,7 +23,7 @@ def items_of(kinds, answers=("red", "blue", "green")):
 
 
 def reader_of(folder):
-    return ShardReader([build_manifest(source.tars) for source in resolve_shards(str(folder))])
+    return ShardReader([source.tars.manifest() for source in resolve_shards(str(folder))])
 
 
 def test_questions_of_a_sample():

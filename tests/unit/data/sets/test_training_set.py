@@ -11,10 +11,9 @@ from torch.utils.data import DataLoader
 
 from tests.tiny import GRID, IMAGE_SIZE_PX, encoded_image, random_captions, random_pixels, write_shards
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.data.sets.training_set import Augmentation, SampleStream, TrainingSet
-from timix_pl.data.shards import reader as reader_module
-from timix_pl.data.shards.index import build_manifest
+from timix_pl.data.shards import local_tar
 from timix_pl.data.shards.reader import ShardReader
 from timix_pl.data.shards.sources import resolve_shards
 from timix_pl.data.shards.writer import ShardWriter
@@ -220,7 +219,7 @@ def test_the_region_stream_goes_on_where_it_stood_at_the_last_region_batch(pairs
 def test_phrases_point_at_their_image_and_their_patches(pairs, regions):
     """Without cropping, a patch is labelled where the phrase's box touches it."""
     steps = training_set(pairs, regions, augmentation=Augmentation((1.0, 1.0), (1.5, 1.5), False), phrase_template="a photo of {}")
-    samples = {sample.key: sample for sample in ShardReader([build_manifest(s.tars) for s in resolve_shards(str(regions))])}
+    samples = {sample.key: sample for sample in ShardReader([s.tars.manifest() for s in resolve_shards(str(regions))])}
     _, found = steps[2]
     assert found.images.shape == (4, 3, *IMAGE_SIZE_PX) and sorted(set(found.image_index.tolist())) == [0, 1, 2, 3]
     for text, image, labels in zip(texts_of(found.tokens), found.image_index.tolist(), found.patch_labels, strict=True):
@@ -331,7 +330,7 @@ def test_unusable_regions_are_left_out_and_named(tmp_path, pairs):
     batch, found = training_set(pairs, tmp_path / "foreign.tar", region_batch_size=2)[0]
     assert set(texts_of(found.tokens)) == {"good"} and found.keys == ["both", "both"]
     reasons = {(problem["key"], problem["stream"]): problem["reason"] for problem in batch.problems}
-    assert "1 region without a phrase, outside the image or in pixels" in reasons[("both", "data.region_shards")]
+    assert "1 region left out: no phrase, outside the image, or in pixels" in reasons[("both", "data.region_shards")]
     assert {problem["folder"] for problem in batch.problems} == {str(tmp_path)}
     assert "no region" in reasons[("none", "data.region_shards")]
 
@@ -375,7 +374,7 @@ def test_sources_are_drawn_by_weight(pairs, regions):
 def test_each_shard_of_a_window_is_opened_once(tmp_path, monkeypatch):
     write_shards(tmp_path / "shards", 40, samples_per_shard=1)
     opened = []
-    monkeypatch.setattr(reader_module, "load_index", lambda path, load=reader_module.load_index: opened.append(path) or load(path))
+    monkeypatch.setattr(local_tar, "load_index", lambda path, load=local_tar.load_index: opened.append(path) or load(path))
     both = [{"path": f"{tmp_path}/shards/shard-0000{tens}?.tar", "weight": weight} for tens, weight in ((0, 1), (3, 2))]
     wide = SampleStream(both, key="k", seed=0, name="a", window_shards=20)
     wide.load(0, 300, lambda sample, ids: sample.key, [])

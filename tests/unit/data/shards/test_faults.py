@@ -16,7 +16,7 @@ from timix_pl.core.errors import DataError
 from timix_pl.data.loader import Loader
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.sets.training_set import SampleStream, TrainingSet
-from timix_pl.data.shards import reader as reader_module
+from timix_pl.data.shards import local_tar
 from timix_pl.data.shards.reader import BadSampleError
 
 
@@ -170,7 +170,7 @@ def test_a_member_of_absurd_size_is_never_read(tmp_path, monkeypatch):
                 tar.addfile(member, io.BytesIO(content))
         file.write(good.getvalue())
     sizes = []
-    monkeypatch.setattr(reader_module.os, "pread", lambda fd, size, at, read=os.pread: sizes.append(size) or read(fd, size, at))
+    monkeypatch.setattr(local_tar.os, "pread", lambda fd, size, at, read=os.pread: sizes.append(size) or read(fd, size, at))
     batch = training_set(path)[0][0]
     assert {problem["reason"] for problem in batch.problems} == {"the image has 1073.7 MB, more than data.max_image_mb=100"}
     assert "huge" not in batch.keys and 0 < max(sizes) < 10_000
@@ -238,8 +238,8 @@ def test_an_index_on_a_failing_disk_is_asked_three_times(shards, monkeypatch):
         calls.append(path)
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(reader_module, "load_index", failing)
-    monkeypatch.setattr(reader_module.time, "sleep", lambda pause_s: None)
+    monkeypatch.setattr(local_tar, "load_index", failing)
+    monkeypatch.setattr(local_tar.time, "sleep", lambda pause_s: None)
     with pytest.raises(DataError, match=r"0\.tar: three tries .*Input/output error"):
         reader[0]
     assert len(calls) == 3

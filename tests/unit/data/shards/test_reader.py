@@ -10,9 +10,8 @@ import pytest
 
 from tests.tiny import encoded_image, random_pixels, write_shards
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region
-from timix_pl.data.shards import reader as reader_module
-from timix_pl.data.shards.index import build_manifest
+from timix_pl.core.sample import Region
+from timix_pl.data.shards import local_tar
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 from timix_pl.data.shards.sources import resolve_shards
 
@@ -20,7 +19,7 @@ IMAGE = encoded_image(random_pixels(8, 8, seed=0), "PNG")
 
 
 def reader_of(path):
-    return ShardReader([build_manifest(source.tars) for source in resolve_shards(str(path))])
+    return ShardReader([source.tars.manifest() for source in resolve_shards(str(path))])
 
 
 @pytest.fixture
@@ -163,8 +162,8 @@ def failing_disk(monkeypatch):
         return call
 
     for name in ("open", "pread"):
-        monkeypatch.setattr(reader_module.os, name, failing(getattr(os, name)))
-    monkeypatch.setattr(reader_module.time, "sleep", Disk.pauses.append)
+        monkeypatch.setattr(local_tar.os, name, failing(getattr(os, name)))
+    monkeypatch.setattr(local_tar.time, "sleep", Disk.pauses.append)
     return Disk
 
 
@@ -184,7 +183,7 @@ def test_a_failing_disk_is_asked_three_times_and_longer_and_longer_after(tmp_pat
 def test_a_shard_that_is_gone_is_not_waited_for(tmp_path, failing_disk, monkeypatch):
     folder = write_shards(tmp_path / "shards", 5)
     reader = reader_of(folder)
-    monkeypatch.setattr(reader_module, "load_index", lambda path, load=reader_module.load_index: (load(path), path.unlink())[0])
+    monkeypatch.setattr(local_tar, "load_index", lambda path, load=local_tar.load_index: (load(path), path.unlink())[0])
     with pytest.raises(DataError, match="the shard is gone"):
         reader[0]
     assert failing_disk.pauses == []

@@ -3,27 +3,20 @@
 import pytest
 from omegaconf import OmegaConf
 
+from tests.tars import write_shards
 from timix_pl.core.errors import DataError
-from timix_pl.data.shards.index import write_manifest
+from timix_pl.data.shards.local_tar import write_manifest
 from timix_pl.data.shards.sources import resolve_shards
-from timix_pl.data.shards.writer import ShardWriter
-
-
-def write_shards(folder, num_samples=4):
-    with ShardWriter(folder, samples_per_shard=2) as writer:
-        for i in range(num_samples):
-            writer.write(f"k{i}", b"image", "jpg", captions=["a"])
-    return folder
 
 
 def test_patterns_folders_files_and_lists(tmp_path, monkeypatch):
     write_shards(tmp_path / "a")
     write_shards(tmp_path / "b", num_samples=2)
     monkeypatch.chdir(tmp_path)
-    tars = [str(t) for t in resolve_shards("a/shard-{000000..000001}.tar")[0].tars]
+    tars = [t.location for t in resolve_shards("a/shard-{000000..000001}.tar")[0].tars]
     assert tars == ["a/shard-000000.tar", "a/shard-000001.tar"]
-    assert [str(t) for t in resolve_shards("a/*1.tar")[0].tars] == ["a/shard-000001.tar"]
-    assert [str(t) for t in resolve_shards("a/shard-000000.tar")[0].tars] == ["a/shard-000000.tar"]
+    assert [t.location for t in resolve_shards("a/*1.tar")[0].tars] == ["a/shard-000001.tar"]
+    assert [t.location for t in resolve_shards("a/shard-000000.tar")[0].tars] == ["a/shard-000000.tar"]
     assert len(resolve_shards("{a,b}")[0].tars) == 3
     sources = resolve_shards(OmegaConf.create(["a", {"path": "b", "weight": 2}]))
     assert [(len(s.tars), s.weight) for s in sources] == [(2, 1.0), (1, 2.0)]

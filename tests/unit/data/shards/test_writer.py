@@ -1,13 +1,14 @@
 """The writer against what any tar reader, and webdataset, see."""
 
 import json
+import os
 import tarfile
 
 import pytest
 import webdataset
 
 from timix_pl.core.errors import DataError
-from timix_pl.core.types import Region
+from timix_pl.core.sample import Region
 from timix_pl.data.shards.index import load_index
 from timix_pl.data.shards.sources import resolve_shards
 from timix_pl.data.shards.writer import ShardWriter
@@ -57,10 +58,10 @@ def test_the_same_samples_give_the_same_bytes(tmp_path):
 def test_every_shard_is_indexed_and_the_manifest_counts(tmp_path):
     write_samples(tmp_path / "s")
     (source,) = resolve_shards(tmp_path / "s")
-    assert [len(load_index(tar)) for tar in source.tars] == [2, 2, 1]
+    assert [len(tar.index()) for tar in source.tars] == [2, 2, 1]
     manifest = json.loads((tmp_path / "s" / "manifest.json").read_text())
     assert manifest["num_samples"] == 5
-    assert [s["num_bytes"] for s in manifest["shards"]] == [tar.stat().st_size for tar in source.tars]
+    assert [s["num_bytes"] for s in manifest["shards"]] == [os.stat(tar.location).st_size for tar in source.tars]
 
 
 def test_a_stopped_writer_leaves_only_whole_shards_and_readers_refuse_the_folder(tmp_path):
@@ -81,7 +82,7 @@ def test_shards_are_replaced_only_on_demand(tmp_path):
         write_samples(tmp_path / "s", num_samples=1)
     write_samples(tmp_path / "s", num_samples=1, overwrite=True)
     assert [p.name for p in (tmp_path / "s").glob("*.tar")] == ["shard-000000.tar"]
-    assert resolve_shards(tmp_path / "s")[0].tars == (tmp_path / "s" / "shard-000000.tar",)
+    assert resolve_shards(tmp_path / "s")[0].tars[0].location == str(tmp_path / "s" / "shard-000000.tar")
 
 
 def test_overwrite_never_removes_tars_that_it_did_not_make(tmp_path):

@@ -1,23 +1,18 @@
-"""Shards in object stores and on web servers: found, indexed, and read whole through a local cache or in ranges.
+"""Tars in object stores and on web servers, read whole through a local cache, or in ranges.
 
-A shard is known by its URL, size and version (its ETag, or the digest in ``manifest.json``). All that is kept of it lies in one folder
-of the cache, named by a hash of these, so a shard that has changed is fetched anew. Processes of a machine share the cache: a lock per
-shard lets one of them fetch it, and the bound of the whole is held under another lock.
+A tar is known by its URL, its size and its version (the ETag, or the digest in ``manifest.json``). The cache keeps all of a tar in one
+folder, which is named by a hash of these three, so a tar that has changed is fetched again. The processes of a machine share the cache. A
+lock per tar lets one of them fetch it. Another lock guards the bound of the whole cache.
 """
 
-import atexit
 import logging
 import os
-import threading
 import time
-import weakref
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar
 
 import obstore
 from obstore.exceptions import NotSupportedError
@@ -25,40 +20,33 @@ from obstore.exceptions import NotSupportedError
 from timix_pl.core.errors import DataError
 from timix_pl.core.files import atomic_path
 from timix_pl.data.remote.cache import drop_oldest, folder_of, locked_file
+from timix_pl.data.remote.prefetch import exiting, in_parallel
 from timix_pl.data.remote.transport import ShortBodyError, get_optional, locate, retried
-from timix_pl.data.shards.index import (
-    MANIFEST_NAME,
-    Manifest,
-    ShardEntry,
-    ShardIndex,
-    build_manifest,
-    index_shard,
-    join_entries,
-    read_index_file,
-    scan_shard,
-)
+from timix_pl.data.shards.index import INDEX_SUFFIX, ShardFacts, ShardIndex, index_shard, read_index_file, scan_shard
+from timix_pl.data.shards.local_tar import FileReader
+from timix_pl.data.shards.manifest import MANIFEST_NAME, Manifest
+from timix_pl.data.shards.tar import MemberReader
 from timix_pl.data.shards.tar_scan import HEADER_BYTES, BrokenTarError, is_header_of
 
 log = logging.getLogger(__name__)
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-_CONNECTIONS = 16
 _CHUNK_BYTES = 1 << 20
-_EXIT_WAIT_S = 2.0
+_MAX_GAP_BYTES = 1 << 16
+"""Between members of a sample that are read in one request."""
+
+CHANGED = "The shards have changed. Start again, and make their manifest again if they have one."
+"""Advice for messages."""
 _STALE_INDEX = f"Make the indexes and {MANIFEST_NAME} again with 'timix-data index' where the tars are local, and upload them."
 
 
 @dataclass(frozen=True)
 class RemoteAccess:
-    """How remote shards are read.
+    """How remote tars are read.
 
     Args:
-        cache_dir: where whole shards and indexes are kept.
-        max_bytes: bound on the shards kept there; the least recently opened go first.
-        whole: read shards whole through the cache, or each sample in a range request.
+        cache_dir: where whole tars and indexes are kept.
+        max_bytes: bound on the tars that are kept there. The least recently opened are removed first.
+        whole: fetch whole tars into the cache. If False, each sample is read in a range request.
     """
 
     cache_dir: Path = Path("data/shards")
@@ -67,15 +55,19 @@ class RemoteAccess:
 
 
 @dataclass(frozen=True)
-class RemoteShard:
-    """A tar at a URL. ``key``: the configuration key it came from, for messages.
+class RemoteTar:
+    """A tar at a URL; see :class:`timix_pl.data.shards.tar.Tar`. It reads its own members in ranges, where ``access`` says so.
 
-    ``num_bytes`` and ``version`` tell it from what the URL held at other times; ``etag`` is what its store must answer with, and where it
-    is not known, the first answer's holds for those after it; ``num_samples`` and ``digest`` are those of ``manifest.json``.
-
+    Args:
+        key: the configuration key that named it, for messages.
+        num_bytes, version: tell it from what the URL held at other times.
+        etag: what its store must answer with. None takes that of the first answer.
+        num_samples, digest: what ``manifest.json`` says; None where there is none.
     Raises:
-        DataError: from every method: the source refuses, stays away after all tries, or has another size or version than it had.
+        DataError: from every method: the source refuses, fails in all tries, or the tar has another size or version than it had.
     """
+
+    parallel: ClassVar[bool] = True
 
     url: str
     key: str
@@ -89,23 +81,33 @@ class RemoteShard:
 
     @property
     def name(self) -> str:
-        """The tar's file name."""
+        """The file name."""
         return self.url.rpartition("/")[2]
 
     @property
+    def location(self) -> str:
+        """The URL."""
+        return self.url
+
+    @property
+    def cache_share(self) -> float:
+        """The share of the cache that it takes; 0 where it is read in ranges."""
+        return self.num_bytes / self.access.max_bytes if self.access.whole else 0.0
+
+    @property
     def local(self) -> Path:
-        """Where the cache keeps it, if it does."""
+        """Where the cache keeps it once it is fetched."""
         return folder_of(self.access.cache_dir, self.url, self.num_bytes, self.version) / self.name
 
-    def entry(self) -> ShardEntry:
-        """What it holds: from the manifest, or from its index."""
+    def facts(self) -> ShardFacts:
+        """What it holds, from the manifest or from its index."""
         if self.num_samples is not None and self.digest is not None:
-            return ShardEntry(self, self.num_samples, self.num_bytes, 0, 0, self.digest)
+            return ShardFacts(self.num_samples, self.num_bytes, 0, 0, self.digest)
         index = self.index()
-        return ShardEntry(self, len(index), self.num_bytes, 0, len(index.problems), index.digest)
+        return ShardFacts(len(index), self.num_bytes, 0, len(index.problems), index.digest)
 
     def index(self) -> ShardIndex:
-        """Its index: the one beside it, or else made here from the whole shard; kept in the cache."""
+        """The index beside it, or one that is made here from the whole tar. It is kept in the cache."""
         index = self._kept_index()
         if index is None:
             with self._locked():
@@ -113,11 +115,15 @@ class RemoteShard:
                 if index is None:
                     index = self._fetch_index()
         if self.digest not in (None, index.digest):
-            raise DataError(f"{self.key}: {self.url}: its index is not the one that {MANIFEST_NAME} lists. {self._advice}")
+            raise DataError(f"{self.key}: {self.url}: its index is not the one that {MANIFEST_NAME} lists. {CHANGED}")
         return index
 
-    def open(self) -> int:
-        """A file descriptor of the whole shard, which stays readable when the cache drops the file."""
+    def reader(self) -> MemberReader:
+        """Opens the tar for reads at any offset. A tar that is read whole is fetched."""
+        return FileReader(self) if self.access.whole else self
+
+    def open_file(self) -> int:
+        """Fetches the whole tar, and returns a file descriptor. It stays readable when the cache drops the file."""
         try:
             descriptor = os.open(self.local, os.O_RDONLY)
         except FileNotFoundError:
@@ -146,16 +152,30 @@ class RemoteShard:
             raise DataError(f"{self.key}: {self.url}: this server cannot send ranges. Set data.remote=cache.") from None
 
     def read_members(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Members of the sample ``key`` at (offset, size), in one request; the headers before them must be theirs."""
-        start = min(offset for offset, _ in spans) - HEADER_BYTES
-        block = self.read(max(offset + size for offset, size in spans) - start, start)
+        """The members of the sample ``key`` at these (offset, size), in one request where they lie close together.
+
+        The headers before them are read too, and must name the sample.
+        """
+        start, end = min(offset for offset, _ in spans), max(offset + size for offset, size in spans)
+        if len(spans) > 1 and end - start > sum(size for _, size in spans) + _MAX_GAP_BYTES:
+            return [self.read_members(key, [span])[0] for span in spans]
+        start -= HEADER_BYTES
+        block = self.read(end - start, start)
         for offset, size in spans:
             if not is_header_of(block[offset - start - HEADER_BYTES : offset - start], key, size):
                 raise DataError(f"{self.key}: {self.url}: at byte {offset} there is no such member of {key}. {_STALE_INDEX}")
         return [block[offset - start : offset - start + size] for offset, size in spans]
 
+    def read_beside(self, name: str) -> bytes:
+        """The content of a file in the same folder."""
+        url = f"{self.url.rpartition('/')[0]}/{name}"
+        content = get_optional(url, self.key)
+        if content is None:
+            raise FileNotFoundError(f"there is no {url}")
+        return content
+
     def prefetch(self) -> None:
-        """Fetch what reading it will need, if no other process is at it; one try, for reading tries again."""
+        """Fetch what reading needs, in one try, unless another process does. Errors are only logged: reading meets them again."""
         try:
             if not self._index_path.is_file():
                 self.index()
@@ -167,15 +187,11 @@ class RemoteShard:
 
     @property
     def _index_path(self) -> Path:
-        return self.local.with_name(self.name + ".index.npz")
+        return self.local.with_name(self.name + INDEX_SUFFIX)
 
     @property
     def _part_path(self) -> Path:
         return self.local.with_name(self.name + ".part")
-
-    @property
-    def _advice(self) -> str:
-        return "The shards have changed: start again, and make their manifest again if they have one."
 
     @contextmanager
     def _locked(self, wait: bool = True) -> Iterator[None]:
@@ -183,7 +199,7 @@ class RemoteShard:
             yield
 
     def _kept_index(self) -> ShardIndex | None:
-        """The index in the cache, if it is there and fits; another program, or an older version of this one, may have left any file."""
+        """The index in the cache, or None where there is none that fits. Another program or an older version may have left a file there."""
         if not self._index_path.is_file():
             return None
         try:
@@ -193,7 +209,7 @@ class RemoteShard:
             return None
 
     def _read_index(self, path: Path) -> ShardIndex:
-        index, num_bytes = read_index_file(path, self.local)
+        index, num_bytes = read_index_file(path)
         if num_bytes != self.num_bytes:
             raise DataError(f"the tar has {self.num_bytes} bytes, and had {num_bytes} when it was indexed")
         return index
@@ -204,18 +220,18 @@ class RemoteShard:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Errors of a broken tar speak of its URL, and not of the cache."""
+        """Errors about a broken tar name its URL, not its place in the cache."""
         try:
             yield
         except BrokenTarError as error:
             raise DataError(
-                f"{self.key}: {self.url}: {error.reason}. Upload it again, whole and uncompressed, or leave it out. To take what is whole, "
+                f"{self.key}: {self.url}: {error.reason}. Upload it again, whole and uncompressed, or leave it out. To use its whole part, "
                 "run 'timix-data index --accept-truncated' where the tars are local, and upload the indexes."
             ) from error
 
     def _fetch_index(self) -> ShardIndex:
-        """Bring the index into the cache, or make it there. The lock must be held."""
-        content = get_optional(f"{self.url}.index.npz", self.key, denied_is_absent=True)
+        """Fetch the index into the cache, or make it there. The lock must be held."""
+        content = get_optional(self.url + INDEX_SUFFIX, self.key, denied_is_absent=True)
         if content is not None:
             try:
                 with atomic_path(self._index_path) as temporary:
@@ -231,7 +247,7 @@ class RemoteShard:
             return index_shard(self.local)
 
     def _fetch(self, pauses_s: Sequence[float] | None = None) -> None:
-        """Bring the whole shard into the cache, unless it is there. The lock must be held."""
+        """Fetch the whole tar into the cache, unless it is there. The lock must be held."""
         if self.local.is_file():
             return
         try:
@@ -251,7 +267,7 @@ class RemoteShard:
             self._part_path.unlink(missing_ok=True)
 
     def _take_over(self) -> None:
-        """Make the download the shard of the cache, if it is what its manifest or index says. Tars are padded: the size does not tell."""
+        """Take the download into the cache if it fits its manifest or index. Tars are padded, so another tar may have the same size."""
         kept = self._kept_index()
         listed = self.digest if self.digest is not None else kept.digest if kept is not None else None
         fits = listed is None or self._scan(self._part_path).digest == listed
@@ -271,17 +287,17 @@ class RemoteShard:
                 got = obstore.get(*locate(self.url), options={"range": {"offset": done}} if done else None)
             except NotSupportedError:
                 done = 0
-                raise ShortBodyError("the body was cut off, and the server cannot send the rest alone") from None
+                raise ShortBodyError("the body was cut off, and the server cannot send only the rest") from None
             self._check(got.meta)
             file.seek(done)
             for chunk in got.stream(_CHUNK_BYTES):
-                if _exiting.is_set():
+                if exiting.is_set():
                     raise DataError(f"{self.url}: given up at exit")
                 file.write(chunk)
                 done += len(chunk)
                 farthest = max(farthest, done)
             if done > self.num_bytes:
-                raise DataError(f"{self.key}: {self.url}: {done} bytes came, and it has {self.num_bytes}. Ask those who run the server.")
+                raise DataError(f"{self.key}: {self.url}: {done} bytes came, and it has {self.num_bytes}. Ask the server's operators.")
             if done != self.num_bytes:
                 raise ShortBodyError(f"{done} of {self.num_bytes} bytes came")
 
@@ -289,21 +305,21 @@ class RemoteShard:
 
     def _check(self, meta: Any) -> None:
         if meta["size"] != self.num_bytes:
-            raise DataError(f"{self.key}: {self.url} has {meta['size']} bytes, and had {self.num_bytes} when it was listed. {self._advice}")
+            raise DataError(f"{self.key}: {self.url} has {meta['size']} bytes, and had {self.num_bytes} when it was listed. {CHANGED}")
         etag = meta["e_tag"]
         if etag is None:
             return
         if not self._first_etag:
             self._first_etag.append(self.etag or etag)
         if etag != self._first_etag[0]:
-            raise DataError(f"{self.key}: {self.url} has been replaced since the run started. {self._advice}")
+            raise DataError(f"{self.key}: {self.url} has been replaced since the run started. {CHANGED}")
 
     def _reserve(self) -> None:
-        """An empty file of the shard's size in the cache, when there is room for it."""
+        """Wait until the cache has room for the tar, and take that room with an empty file of its size."""
         access = self.access
         if self.num_bytes > access.max_bytes:
             raise DataError(
-                f"data.shard_cache_gb={access.max_bytes / 1e9:g}: {self.url} alone has {self.num_bytes / 1e9:.3g} GB. "
+                f"data.shard_cache_gb={access.max_bytes / 1e9:g}: {self.url} has {self.num_bytes / 1e9:.3g} GB. "
                 "Raise it, or set data.remote=range."
             )
         while True:
@@ -315,89 +331,15 @@ class RemoteShard:
             time.sleep(0.1)
 
 
-class Prefetcher:
-    """Fetches shards in a thread of its own; when it is asked for others, it drops what it has not begun."""
+class RemoteTars(tuple[RemoteTar, ...]):
+    """Remote tars in order."""
 
-    def __init__(self) -> None:
-        self._asked: tuple[RemoteShard, ...] = ()
-        self._waiting: deque[RemoteShard] = deque()
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+    __slots__ = ()
 
-    def fetch(self, shards: Sequence[RemoteShard]) -> None:
-        """Have these fetched, in this order, as far as the cache holds them all."""
-        if tuple(shards) == self._asked:
-            return
-        self._asked = tuple(shards)
-        room = shards[0].access.max_bytes
-        with self._lock:
-            self._waiting.clear()
-            for shard in shards:
-                room -= shard.num_bytes
-                if room < 0 and shard.access.whole:
-                    break
-                self._waiting.append(shard)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="shard-prefetch", daemon=True)
-                self._thread.start()
-                _threads.add(self._thread)
+    def manifest(self) -> Manifest:
+        """What the tars hold.
 
-    def _run(self) -> None:
-        while True:
-            with self._lock:
-                if not self._waiting or _exiting.is_set():
-                    self._thread = None
-                    return
-                shard = self._waiting.popleft()
-            shard.prefetch()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Prefetcher, ()
-
-
-def gather_manifest(tars: Sequence[Path | RemoteShard]) -> Manifest:
-    """What a set of tars holds, wherever they are.
-
-    Raises:
-        DataError: no sample in any tar, a broken tar, a source that cannot be reached.
-    """
-    remote = [tar for tar in tars if isinstance(tar, RemoteShard)]
-    return (
-        join_entries(in_parallel(RemoteShard.entry, remote)) if remote else build_manifest([tar for tar in tars if isinstance(tar, Path)])
-    )
-
-
-def read_beside(tar: Path | RemoteShard, name: str) -> bytes:
-    """The file of that name in the folder of a tar.
-
-    Raises:
-        OSError: there is none. DataError: the source cannot be reached.
-    """
-    if isinstance(tar, Path):
-        return tar.with_name(name).read_bytes()
-    url = f"{tar.url.rpartition('/')[0]}/{name}"
-    content = get_optional(url, tar.key)
-    if content is None:
-        raise FileNotFoundError(f"there is no {url}")
-    return content
-
-
-def in_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """The results for all items, in their order; the first error ends it."""
-    with ThreadPoolExecutor(_CONNECTIONS) as pool:
-        return list(pool.map(function, items))
-
-
-_exiting = threading.Event()
-_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
-
-
-def _end_threads() -> None:
-    """Without this, a thread that comes back from the network while the interpreter ends would bring the process down."""
-    _exiting.set()
-    until = time.monotonic() + _EXIT_WAIT_S
-    for thread in list(_threads):
-        thread.join(max(0.0, until - time.monotonic()))
-
-
-atexit.register(_end_threads)
+        Raises:
+            DataError: no sample in any tar, a broken tar, or a source that cannot be reached.
+        """
+        return Manifest.of(self, in_parallel(RemoteTar.facts, self))

@@ -25,13 +25,13 @@ from tests.tiny import GRID, IMAGE_SIZE_PX, write_shards
 from tests.web_server import WebServer
 from timix_pl.core.errors import DataError
 from timix_pl.data.loader import Loader
-from timix_pl.data.remote import shard as remote
-from timix_pl.data.remote import transport
-from timix_pl.data.remote.shard import Prefetcher, RemoteAccess, RemoteShard, gather_manifest
+from timix_pl.data.remote import prefetch, remote_tar, transport
+from timix_pl.data.remote.prefetch import Prefetcher
+from timix_pl.data.remote.remote_tar import RemoteAccess, RemoteTar
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.sets.resampled import ResampledSet, ResampledShards
 from timix_pl.data.sets.training_set import SampleStream, TrainingSet
-from timix_pl.data.shards.index import build_manifest
+from timix_pl.data.shards.local_tar import LocalTars
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 from timix_pl.data.shards.sources import resolve_shards
 
@@ -74,7 +74,7 @@ def shards_of(spec, access, key=KEY):
     return source.tars
 
 
-def first_shard(served, access) -> RemoteShard:
+def first_shard(served, access) -> RemoteTar:
     return shards_of(f"{served.url}/shards/shard-000000.tar", access)[0]
 
 
@@ -122,15 +122,15 @@ def test_a_manifest_is_all_that_is_read_at_the_start(served, access):
 def test_indexes_spare_the_shards_at_the_start(served, folder, access):
     (folder / "manifest.json").unlink()
     tars = shards_of(served.url + TARS, access)
-    assert gather_manifest(tars).num_samples == 30
+    assert tars.manifest().num_samples == 30
     assert served.gets(".tar") == [] and len(served.gets(".npz")) == 4
 
 
 def test_foreign_tars_are_fetched_and_indexed_once(served, folder, access):
     foreign(folder)
-    manifests = [gather_manifest(shards_of(served.url + TARS, access)) for _ in range(2)]
-    assert len(served.gets(".tar")) == 4 and [*manifests[0].shards] == [*manifests[1].shards]
-    assert manifests[0].fingerprint == build_manifest(sorted(folder.glob("*.tar"))).fingerprint
+    manifests = [shards_of(served.url + TARS, access).manifest() for _ in range(2)]
+    assert len(served.gets(".tar")) == 4 and [*manifests[0].shards.rows()] == [*manifests[1].shards.rows()]
+    assert manifests[0].fingerprint == LocalTars(sorted(folder.glob("*.tar"))).manifest().fingerprint
 
 
 def test_a_remote_index_of_another_tar_is_not_used(served, folder, access):
@@ -151,7 +151,7 @@ def swapped(folder):
 def test_a_tar_that_is_not_the_one_of_the_manifest_is_refused(served, folder, tmp_path, whole):
     swapped(folder)
     access = RemoteAccess(tmp_path / "cache", whole=whole)
-    reader = ShardReader([gather_manifest(shards_of(f"{served.url}/shards", access))])
+    reader = ShardReader([shards_of(f"{served.url}/shards", access).manifest()])
     with pytest.raises(DataError, match=rf"{re.escape(KEY)}: {served.url}/shards/shard-000000\.tar: .*timix-data index"):
         reader[0]
     assert not list(access.cache_dir.glob("*/*.tar"))
@@ -163,18 +163,18 @@ def test_a_tar_that_is_not_the_one_of_its_index_is_refused(served, folder, tmp_p
     (folder / "manifest.json").unlink()
     swapped(folder)
     access = RemoteAccess(tmp_path / "cache", whole=whole)
-    reader = ShardReader([gather_manifest(shards_of(served.url + TARS, access))])
+    reader = ShardReader([shards_of(served.url + TARS, access).manifest()])
     with pytest.raises(DataError, match=rf"{re.escape(KEY)}: {served.url}/shards/shard-000000\.tar: .*timix-data index"):
         reader[0]
     if whole:  # the next start makes an index of what is in the cache
-        assert ShardReader([gather_manifest(shards_of(served.url + TARS, access))])[0].key == "s8"
+        assert ShardReader([shards_of(served.url + TARS, access).manifest()])[0].key == "s8"
 
 
 def test_a_shard_that_is_in_the_cache_already_is_compared_with_its_index_too(served, folder, access):
     (folder / "manifest.json").unlink()
     swapped(folder)
     shard = first_shard(served, access)
-    os.close(shard.open())
+    os.close(shard.open_file())
     assert shard.index().keys.tolist()[0] == "s8"
 
 
@@ -186,8 +186,8 @@ def test_long_names_and_other_alphabets_are_read_in_ranges(served, tmp_path):
                 member = tarfile.TarInfo(f"{key}.png")
                 member.size = len(key)
                 tar.addfile(member, io.BytesIO(key.encode()[: member.size]))
-        (shard,) = shards_of(f"{served.url}/{number}.tar", RemoteAccess(tmp_path / "cache", whole=False))
-        reader = ShardReader([gather_manifest([shard])])
+        tars = shards_of(f"{served.url}/{number}.tar", RemoteAccess(tmp_path / "cache", whole=False))
+        reader = ShardReader([tars.manifest()])
         assert [reader[row].key for row in range(len(keys))] == keys
 
 
@@ -203,14 +203,14 @@ def test_no_process_ever_sees_an_index_that_does_not_fit(served, folder, access,
     (folder / "manifest.json").unlink()
     (folder / "shard-000003.tar.index.npz").replace(folder / "shard-000000.tar.index.npz")
     shard, renamed = first_shard(served, access), []
-    monkeypatch.setattr(remote.os, "replace", lambda *paths: renamed.append(shard.local.is_file()) or os.rename(*paths))
+    monkeypatch.setattr(remote_tar.os, "replace", lambda *paths: renamed.append(shard.local.is_file()) or os.rename(*paths))
     shard.index()
     assert renamed == [False, True], "the tar, then its index"
 
 
 def test_a_sample_is_one_range_request(served, tmp_path):
     shards = shards_of(f"{served.url}/shards", RemoteAccess(tmp_path / "cache", whole=False))
-    reader = ShardReader([gather_manifest(shards)])
+    reader = ShardReader([shards.manifest()])
     sample = reader[9]
     assert sample.key == "s9" and len(sample.captions) == 2 and sample.shard == "shard-000001.tar"
     assert len(served.gets(".tar")) == 1 and served.gets(".tar")[0] is not None
@@ -222,16 +222,17 @@ def test_members_far_apart_are_read_one_by_one(served, tmp_path):
             path = tmp_path / name
             path.write_bytes(bytes(source) if source else b"a caption")
             tar.add(path, name)
-    (shard,) = shards_of(f"{served.url}/x.tar", RemoteAccess(tmp_path / "cache", whole=False))
-    reader = ShardReader([gather_manifest([shard])])
+    tars = shards_of(f"{served.url}/x.tar", RemoteAccess(tmp_path / "cache", whole=False))
+    reader = ShardReader([tars.manifest()])
     served.requests.clear()
     assert reader[0].captions == ("a caption",) and reader[0].image == b"a caption"
     assert all(int(wanted.split("-")[1]) - int(wanted.split("=")[1].split("-")[0]) < 1000 for wanted in served.gets(".tar"))
 
 
 def test_file_urls_are_paths(folder):
-    assert shards_of(f"file://{folder}", RemoteAccess()) == tuple(sorted(folder.glob("*.tar")))
-    assert shards_of(f"file://{folder}/shard-{{000000..000001}}.tar", RemoteAccess()) == tuple(sorted(folder.glob("*.tar"))[:2])
+    paths = sorted(map(str, folder.glob("*.tar")))
+    assert [tar.location for tar in shards_of(f"file://{folder}", RemoteAccess())] == paths
+    assert [tar.location for tar in shards_of(f"file://{folder}/shard-{{000000..000001}}.tar", RemoteAccess())] == paths[:2]
 
 
 def test_a_cut_body_is_gone_on_with_from_where_it_ended(served, access):
@@ -239,7 +240,7 @@ def test_a_cut_body_is_gone_on_with_from_where_it_ended(served, access):
     (served.folder / "big.tar").write_bytes(content)
     (shard,) = shards_of(f"{served.url}/big.tar", access)
     served.cut = 1
-    assert bytes_of(shard.open()) == content
+    assert bytes_of(shard.open_file()) == content
     first, second = served.gets("big.tar")
     assert first is None and int(re.fullmatch(r"bytes=(\d+)-", second)[1]) > 1_000_000
 
@@ -250,7 +251,7 @@ def test_a_server_that_drops_every_body_is_put_up_with_as_long_as_it_moves(serve
     (shard,) = shards_of(f"{served.url}/big.tar", access)
     served.cut = 100
     with pytest.raises(DataError, match="4 tries in a row"):
-        shard.open()
+        shard.open_file()
     assert 5 < len(served.gets("big.tar")) < 10
     assert not list(access.cache_dir.glob("*/*.part"))
 
@@ -260,7 +261,7 @@ def test_a_server_without_ranges_sends_it_again(served, access):
     (served.folder / "big.tar").write_bytes(content)
     (shard,) = shards_of(f"{served.url}/big.tar", access)
     served.cut, served.ranges = 1, False
-    assert bytes_of(shard.open()) == content
+    assert bytes_of(shard.open_file()) == content
     with pytest.raises(DataError, match=r"data\.remote=cache"):
         shard.read(10, 5)
 
@@ -275,7 +276,7 @@ def test_a_body_that_ends_early_without_an_error_is_not_taken_as_whole(served, a
     for content, said in ((b"", r"0 of \d+ bytes came"), (bytes(shard.num_bytes + 1), r"\d+ bytes came, and it has")):
         monkeypatch.setattr(obstore, "get", lambda *_, content=content, **__: body(content))
         with pytest.raises(DataError, match=said):
-            shard.open()
+            shard.open_file()
         with pytest.raises(DataError, match=r"\d+ of 5 bytes came"):
             shard.read(5, 0)
     assert not shard.local.exists()
@@ -293,7 +294,7 @@ def test_missing_credentials_are_called_that(served, bucket, access, monkeypatch
 def test_refusals_in_passing_are_waited_out(served, access, whole):
     shard = first_shard(served, access)
     served.unavailable = 3
-    assert (len(bytes_of(shard.open())) == shard.num_bytes) if whole else (shard.read(5, 0) == b"s0.pn")
+    assert (len(bytes_of(shard.open_file())) == shard.num_bytes) if whole else (shard.read(5, 0) == b"s0.pn")
 
 
 def test_a_cut_range_is_asked_for_again(served, access):
@@ -307,7 +308,7 @@ def test_a_server_that_is_started_again_is_waited_for(served, access, monkeypatc
     shard = first_shard(served, access)
     served.stop()
     threading.Timer(0.5, served.start).start()
-    assert len(bytes_of(shard.open())) == shard.num_bytes
+    assert len(bytes_of(shard.open_file())) == shard.num_bytes
 
 
 def test_a_source_that_stays_away_stops_the_run_with_its_name(served, access):
@@ -321,7 +322,7 @@ def test_a_source_that_stays_away_stops_the_run_with_its_name(served, access):
 
 def test_a_slow_source_is_no_error(served, access):
     served.delay_s = 0.05
-    assert len(bytes_of(first_shard(served, access).open())) > 10_000
+    assert len(bytes_of(first_shard(served, access).open_file())) > 10_000
 
 
 @pytest.mark.parametrize(("status", "said"), [(403, "access is denied"), (401, "access is denied"), (404, "there is no"), (400, "400")])
@@ -330,7 +331,7 @@ def test_what_trying_again_cannot_mend_is_not_tried_again(served, access, status
     served.requests.clear()
     served.status = status
     with pytest.raises(DataError, match=f"{re.escape(KEY)}.*{said}"):
-        shard.open()
+        shard.open_file()
     assert len(served.requests) == 1
 
 
@@ -338,13 +339,13 @@ def test_a_manifest_that_may_not_be_read_is_called_that_unless_the_tars_are_name
     served.forbidden = "manifest.json"
     with pytest.raises(DataError, match=rf"{re.escape(KEY)}: {served.url}/shards/manifest\.json: access is denied"):
         shards_of(f"{served.url}/shards/", access)
-    assert gather_manifest(shards_of(served.url + TARS, access)).num_samples == 30
+    assert shards_of(served.url + TARS, access).manifest().num_samples == 30
 
 
 def test_an_index_that_may_not_be_read_is_made_here(served, folder, access):
     (folder / "manifest.json").unlink()
     served.forbidden = ".npz"
-    assert gather_manifest(shards_of(served.url + TARS, access)).num_samples == 30
+    assert shards_of(served.url + TARS, access).manifest().num_samples == 30
 
 
 def test_a_tar_that_was_uploaded_cut_is_named_by_its_url(served, folder, access):
@@ -367,7 +368,7 @@ def test_a_shard_of_another_size_is_refused(served, folder, access):
     shard = first_shard(served, access)
     with (folder / shard.name).open("ab") as file:
         file.write(bytes(1024))
-    for read in (shard.open, lambda: shard.read(5, 0)):
+    for read in (shard.open_file, lambda: shard.read(5, 0)):
         with pytest.raises(DataError, match=rf"{shard.num_bytes + 1024} bytes, and had {shard.num_bytes}"):
             read()
     assert not list(access.cache_dir.glob("*/*.tar"))
@@ -375,24 +376,24 @@ def test_a_shard_of_another_size_is_refused(served, folder, access):
 
 def test_a_changed_shard_is_fetched_anew_by_the_next_run(served, folder, access):
     (folder / "manifest.json").unlink()
-    before = bytes_of(first_shard(served, access).open())
+    before = bytes_of(first_shard(served, access).open_file())
     (folder / "shard-000000.tar").write_bytes(before[:-512] + b"x" * 512)
-    assert bytes_of(first_shard(served, access).open()).endswith(b"x")
+    assert bytes_of(first_shard(served, access).open_file()).endswith(b"x")
 
 
 def test_the_cache_stays_under_its_bound_and_drops_the_oldest(served, tmp_path):
     size = (served.folder / "shards/shard-000000.tar").stat().st_size
     access = RemoteAccess(tmp_path / "cache", max_bytes=int(size * 2.5))
     shards = shards_of(served.url + TARS, access)
-    held = shards[0].open()
+    held = shards[0].open_file()
     for number in (1, 0, 2):
-        os.close(shards[number].open())
+        os.close(shards[number].open_file())
         time.sleep(0.02)
     assert sorted(path.name for path in access.cache_dir.glob("*/*.tar")) == ["shard-000000.tar", "shard-000002.tar"]
-    os.close(shards[3].open())
+    os.close(shards[3].open_file())
     assert len(bytes_of(held)) == size
     with ThreadPoolExecutor(8) as pool:
-        for descriptor in pool.map(lambda number: shards[number % 4].open(), range(24)):
+        for descriptor in pool.map(lambda number: shards[number % 4].open_file(), range(24)):
             assert len(bytes_of(descriptor)) > 1000
     assert sum(path.stat().st_size for path in access.cache_dir.glob("*/*.tar")) <= access.max_bytes
 
@@ -406,7 +407,7 @@ def test_the_cache_leaves_a_users_own_tars_alone(served, tmp_path):
     (tmp_path / "cache/lock").write_text("theirs")
     access = RemoteAccess(tmp_path / "cache", max_bytes=int(shard.num_bytes * 1.5))
     for tar in shards_of(served.url + TARS, access):
-        os.close(tar.open())
+        os.close(tar.open_file())
     assert {path.name: path.stat().st_size for path in own.iterdir()} == dict.fromkeys(("y.tar", "z.part", "lock"), shard.num_bytes)
     assert (tmp_path / "cache/lock").read_text() == "theirs"
     assert len(list(access.cache_dir.glob("*/*.tar"))) == 2, "one of theirs, one of ours"
@@ -414,14 +415,14 @@ def test_the_cache_leaves_a_users_own_tars_alone(served, tmp_path):
 
 def test_a_shard_larger_than_the_cache_is_refused(served, tmp_path):
     with pytest.raises(DataError, match=r"data\.shard_cache_gb=1e-06.*data\.remote=range"):
-        first_shard(served, RemoteAccess(tmp_path / "cache", max_bytes=1000)).open()
+        first_shard(served, RemoteAccess(tmp_path / "cache", max_bytes=1000)).open_file()
 
 
 FETCH = """
 import pickle, sys, os
 shard = pickle.loads(bytes.fromhex(sys.argv[1]))
 print("begins", flush=True)
-print(len(os.fdopen(shard.open(), "rb").read()))
+print(len(os.fdopen(shard.open_file(), "rb").read()))
 """
 
 
@@ -451,9 +452,9 @@ def test_a_killed_download_leaves_nothing_that_looks_whole(served, tmp_path):
     assert not shard.local.exists() and list(access.cache_dir.glob("*/*.part"))
     served.delay_s = 0
     other = first_shard(served, RemoteAccess(tmp_path / "cache", max_bytes=4_050_000))
-    os.close(other.open())
+    os.close(other.open_file())
     assert not list(access.cache_dir.glob("*/*.part")), "what it left counts, and goes when room is needed"
-    assert bytes_of(shard.open()) == (served.folder / "big.tar").read_bytes()
+    assert bytes_of(shard.open_file()) == (served.folder / "big.tar").read_bytes()
 
 
 def test_the_next_window_is_there_before_it_is_needed(served, access):
@@ -498,13 +499,13 @@ def test_prefetching_keeps_within_the_cache(served, tmp_path):
 
 
 def test_prefetching_in_rounds_keeps_no_ended_threads(served, access):
-    before, prefetcher = len(remote._threads), Prefetcher()
+    before, prefetcher = len(prefetch._threads), Prefetcher()
     for shard in shards_of(served.url + TARS, access):
         prefetcher.fetch([shard])
         while prefetcher._thread is not None:
             time.sleep(0.01)
     gc.collect()
-    assert len(remote._threads) <= before + 1
+    assert len(prefetch._threads) <= before + 1
 
 
 def test_a_prefetch_that_fails_does_not_hide_the_error(served, access):
@@ -519,7 +520,7 @@ def test_a_process_ends_while_it_still_fetches_ahead(served, access):
     (shard,) = shards_of(f"{served.url}/big.tar", access)
     served.delay_s = 0.01
     code = (
-        "import pickle, sys, time; from timix_pl.data.remote.shard import Prefetcher\n"
+        "import pickle, sys, time; from timix_pl.data.remote.prefetch import Prefetcher\n"
         "shard = pickle.loads(bytes.fromhex(sys.argv[1])); Prefetcher().fetch([shard])\n"
         "while not shard._part_path.exists(): time.sleep(0.01)"
     )
@@ -546,7 +547,7 @@ def test_a_fork_says_why_it_cannot_read(served, access):
     result, answer = os.pipe()
     if os.fork() == 0:
         try:
-            shard.open()
+            shard.open_file()
         except DataError as error:
             os.write(answer, str(error).encode())
         os._exit(0)
@@ -556,7 +557,7 @@ def test_a_fork_says_why_it_cannot_read(served, access):
 
 def test_a_member_of_absurd_size_is_not_asked_for(served, tmp_path):
     """Each image has more than 100 bytes, no text or JSON is asked for either."""
-    reader = ShardReader([gather_manifest(shards_of(served.url + TARS, RemoteAccess(tmp_path / "cache", whole=False)))], max_image_mb=1e-4)
+    reader = ShardReader([shards_of(served.url + TARS, RemoteAccess(tmp_path / "cache", whole=False)).manifest()], max_image_mb=1e-4)
     reader.expect(range(4), lambda: [0])
     with pytest.raises(BadSampleError, match=r"the image has .* MB, more than data\.max_image_mb=0\.0001"):
         reader[0]
@@ -680,7 +681,7 @@ def test_an_object_that_is_replaced_by_one_of_the_same_size_is_noticed(bucket, a
     path = Path(bucket / shard.name)
     path.write_bytes(path.read_bytes())
     with pytest.raises(DataError, match="has been replaced since the run started"):
-        shard.open()
+        shard.open_file()
 
 
 @pytest.mark.parametrize("with_manifest", [True, False])
@@ -693,7 +694,7 @@ def test_a_shard_that_is_replaced_after_its_first_request_is_noticed(served, buc
     shard.read(5, 0)
     path = bucket / shard.name
     path.write_bytes(path.read_bytes())
-    for read in (lambda: shard.read(5, 0), shard.open, pickle.loads(pickle.dumps(shard)).open):
+    for read in (lambda: shard.read(5, 0), shard.open_file, pickle.loads(pickle.dumps(shard)).open_file):
         with pytest.raises(DataError, match="has been replaced since the run started"):
             read()
 
@@ -706,5 +707,5 @@ def test_a_download_is_never_put_together_from_two_versions(served, access):
     served.cut = 1
     served.after_cut = lambda: path.write_bytes(content[::-1])
     with pytest.raises(DataError, match="has been replaced since the run started"):
-        shard.open()
+        shard.open_file()
     assert not shard.local.exists()

@@ -29,9 +29,11 @@ import torch
 
 from timix_pl.data.images.augment import crop_fills, crop_image, random_crop
 from timix_pl.data.images.decode import EncodedImage
+from timix_pl.data.images.training_images import Augmentation
 from timix_pl.data.loader import Loader
 from timix_pl.data.order import BlendedOrder, SourceOrder
-from timix_pl.data.sets.training_set import Augmentation, SampleStream, TrainingSet
+from timix_pl.data.sets.pair_set import PairSet
+from timix_pl.data.sets.sample_stream import SampleStream
 from timix_pl.data.shards.local_tar import LocalTars
 from timix_pl.data.shards.reader import ShardReader
 from timix_pl.data.shards.writer import ShardWriter
@@ -66,9 +68,9 @@ def synthetic_photo(seed: int) -> bytes:
     return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
 
-def training_set(options: argparse.Namespace) -> TrainingSet:
-    """Pairs alone, as ``data=shards mixing=none`` reads them."""
-    return TrainingSet(
+def pair_set(options: argparse.Namespace) -> PairSet:
+    """Only pairs, as ``data=shards mixing=none`` reads them."""
+    return PairSet(
         SampleStream(options.shards, key="shards", seed=0, name="bench", window_shards=WINDOW_SHARDS),
         None,
         open_clip.get_tokenizer("ViT-B-32"),
@@ -83,7 +85,7 @@ def training_set(options: argparse.Namespace) -> TrainingSet:
 def timix_loader(options: argparse.Namespace, first_step: int = 0) -> Loader:
     """The loader of a run from ``first_step`` on."""
     steps = range(first_step, first_step + 10**9)
-    return Loader(training_set(options), sampler=steps, num_workers=options.workers, prefetch_factor=4)
+    return Loader(pair_set(options), sampler=steps, num_workers=options.workers, prefetch_factor=4)
 
 
 def open_clip_loader(options: argparse.Namespace) -> Iterable[Any]:

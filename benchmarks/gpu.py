@@ -25,9 +25,9 @@ from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.callbacks.throughput import peak_memory_bytes
-from timix_pl.training.objective import Objective
+from timix_pl.training.objective import Contrastive, Objective
 from timix_pl.training.peak_flops import peak_flops
-from timix_pl.training.step_cost import StepShape, count_flops
+from timix_pl.training.step_cost import PairWorkload, count_flops, flops_of
 
 BATCH_SIZES = {"ViT-B-32": 1024, "ViT-B-16": 384, "ViT-L-14": 128}
 TINY = {"timix-tiny": 16}
@@ -96,7 +96,7 @@ def measure(variant: Variant, architecture: str, batch_size: int, *, device: str
     depth = len(DualEncoder.create(architecture, pta_block=1, with_pta=False, device="meta").image.blocks())
     model = DualEncoder.create(architecture, pta_block=depth // 2, with_pta=mixed, mixing_level=depth // 3 if variant.of_tokens else None)
     mixer, num_regions = (TiMix(model.patch_grid), batch_size // 4) if mixed else (None, 0)
-    flops = count_flops(model, mixer, variant.compute)
+    flops = count_flops(PairWorkload(model, mixer, variant.compute))
     if variant.open_clip:
         seconds = open_clip_step_s(architecture, batch_size, fused=variant.fused, **length)
     else:
@@ -104,14 +104,16 @@ def measure(variant: Variant, architecture: str, batch_size: int, *, device: str
             model.checkpoint_gradients()
         if variant.compiled:
             model.compile_blocks(backend)
-        objective = Objective(targets="self" if variant.compute == "extra" else "one_hot", tile_rows=None if variant.tiled else batch_size)
+        targets, tile_rows = "self" if variant.compute == "extra" else "one_hot", None if variant.tiled else batch_size
+        objective = Objective(Contrastive(targets=targets, tile_rows=tile_rows))
         mixing = [MixingCallback(mixer, ratio=variant.ratio or 0, compute=variant.compute, group_size=batch_size)] if mixer else []
         seconds = step_s(
             model, objective, batch_size, num_regions=num_regions, callbacks=mixing, micro_batch_size=micro_batch_size, **length
         )
-    shape = StepShape(batch_size, round((variant.ratio or 0) * batch_size), num_regions, num_regions * PHRASES_PER_IMAGE)
+    num_mixed, num_phrases = round((variant.ratio or 0) * batch_size), num_regions * PHRASES_PER_IMAGE
+    counts = {"pair": batch_size, "mixed_image": num_mixed, "region_image": num_regions, "phrase": num_phrases}
     peak = peak_flops(torch.device(device), bf16=True)
-    mfu = None if peak is None else flops.of(shape) / seconds / peak
+    mfu = None if peak is None else flops_of(flops, counts) / seconds / peak
     return Row(batch_size, batch_size / seconds, mfu, peak_memory_bytes(torch.device(device)) / 1e9)
 
 

@@ -14,11 +14,12 @@ from open_clip_train.params import parse_args
 from open_clip_train.scheduler import cosine_lr
 from open_clip_train.train import train_one_epoch
 
-from timix_pl.core.types import Batch, RegionBatch
+from timix_pl.core.types import PairBatch, RegionBatch
 from timix_pl.models.dual_encoder import DualEncoder
-from timix_pl.training.module import OptimSettings, PretrainModule
+from timix_pl.training.module import TrainModule
 from timix_pl.training.objective import Objective
 from timix_pl.training.signals import silence_lightning
+from timix_pl.training.step_module import OptimSettings
 
 PHRASES_PER_IMAGE = 3
 CAPTION = "a small red ring left of a striped blue square"
@@ -68,7 +69,8 @@ def random_regions(model: DualEncoder, num_images: int, device: str) -> RegionBa
     labels = torch.randint(0, 2, (num_phrases, model.patch_grid[0] * model.patch_grid[1])).float()
     image_index = torch.arange(num_phrases) // PHRASES_PER_IMAGE
     phrases = model.tokenizer([CAPTION] * num_phrases)
-    return RegionBatch(random_images(num_images, model.image_size_px, device), phrases, image_index, labels, [""] * num_images)
+    images = random_images(num_images, model.image_size_px, device)
+    return RegionBatch(images=images, tokens=phrases, image_index=image_index, patch_labels=labels, keys=[""] * num_images)
 
 
 def open_clip_step_s(
@@ -118,16 +120,22 @@ def step_s(
     callbacks: tuple[Callback, ...] = (),
     micro_batch_size: int | None = None,
 ) -> float:
-    """Seconds of a step of :class:`PretrainModule` under Lightning's Trainer, with images as bytes and open_clip's hyper-parameters.
+    """Seconds of a step of :class:`TrainModule` under Lightning's Trainer, with images as bytes and open_clip's hyper-parameters.
 
     Args:
         num_regions: images of a region batch in each step, with :data:`PHRASES_PER_IMAGE` phrases each.
     """
-    images = random_images(batch_size, model.image_size_px, device)
-    pairs = Batch(images, model.tokenizer([CAPTION] * batch_size), [""] * batch_size, [CAPTION] * batch_size, 0, [])
-    regions = random_regions(model, num_regions, device) if num_regions else None
-    batches = TimedBatches((pairs, regions), num_steps=num_steps, warm_up=warm_up, device=device)
-    module = PretrainModule(
+    captions = [CAPTION] * batch_size
+    batch = PairBatch(
+        images=random_images(batch_size, model.image_size_px, device),
+        tokens=model.tokenizer(captions),
+        captions=captions,
+        keys=[""] * batch_size,
+        first=0,
+        regions=random_regions(model, num_regions, device) if num_regions else None,
+    )
+    batches = TimedBatches(batch, num_steps=num_steps, warm_up=warm_up, device=device)
+    module = TrainModule(
         model,
         objective,
         OptimSettings(clip_grad_norm=None),

@@ -4,21 +4,23 @@ python -m benchmarks.step --architecture timix-tiny --batch-size 128
 """
 
 import argparse
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
 
-from timix_pl.core.types import Batch, RegionBatch
+from timix_pl.core.types import PairBatch, RegionBatch
 from timix_pl.mixing.groups import mixed_rows
 from timix_pl.mixing.mixer import MixRows
 from timix_pl.mixing.step import MixStep
 from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.encoded import Encoded
 from timix_pl.models.patch_dropout import PatchDropout
 from timix_pl.optim.groups import parameter_groups
-from timix_pl.training.objective import Objective
+from timix_pl.training.objective import Contrastive, Objective
 
 CAPTION = "a small red ring left of a striped blue square"
 
@@ -29,24 +31,25 @@ class Bench:
     def __init__(self, architecture: str, *, block: int, batch_size: int, num_regions: int, phrases_per_image: int, device: str):
         torch.manual_seed(0)
         self.model = DualEncoder.create(architecture, pta_block=block).to(device)
-        self.objective = Objective()
+        self.objective = Objective(Contrastive())
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, 0.1), lr=1e-4, fused=True)
         self.device, self.block_grid = device, self.model.patch_grid
         images = torch.randint(0, 256, (batch_size, 3, *self.model.image_size_px), dtype=torch.uint8, device=device)
         tokens = self.model.tokenizer([CAPTION] * batch_size).to(device)
-        self.batch = Batch(images, tokens, [], [CAPTION] * batch_size, 0, [])
         num_phrases = num_regions * phrases_per_image
-        self.regions = RegionBatch(
-            images[:num_regions],
-            self.model.tokenizer([CAPTION] * num_phrases).to(device),
-            torch.arange(num_phrases, device=device) // phrases_per_image,
-            torch.randint(0, 2, (num_phrases, self.block_grid[0] * self.block_grid[1]), device=device).float(),
-            [],
+        regions = RegionBatch(
+            images=images[:num_regions],
+            tokens=self.model.tokenizer([CAPTION] * num_phrases).to(device),
+            image_index=torch.arange(num_phrases, device=device) // phrases_per_image,
+            patch_labels=torch.randint(0, 2, (num_phrases, self.block_grid[0] * self.block_grid[1]), device=device).float(),
+            keys=[],
         )
+        self.batch = PairBatch(images=images, tokens=tokens, captions=[CAPTION] * batch_size, regions=regions, keys=[], first=0)
+        self.clean = dataclasses.replace(self.batch, regions=None)
 
     def plain(self) -> None:
-        """Clean images and captions alone."""
-        self._finish(self.objective(self.model(self.batch.images, self.batch.tokens), None, first=0).loss)
+        """Only clean images and captions."""
+        self._finish(self._loss(self.model(self.batch.images, self.batch.tokens), self.clean))
 
     def timix(self, ratio: float, compute: str = "extra", *, level: int | None = None, patch_dropout: float = 0.0) -> None:
         """The step as it is trained, PTA included."""
@@ -56,8 +59,8 @@ class Bench:
         mix = MixStep(mixer=TiMix(self.block_grid), compute=compute, chosen=chosen)
         self.model.mixing_level = level
         dropout = PatchDropout(patch_dropout, 0, 0, 0) if patch_dropout else None
-        encoded = self.model(self.batch.images, self.batch.tokens, mix=mix, regions=self.regions, dropout=dropout)
-        self._finish(self.objective(encoded, self.regions, first=0).loss)
+        encoded = self.model(self.batch.images, self.batch.tokens, mix=mix, regions=self.batch.regions, dropout=dropout)
+        self._finish(self._loss(encoded, self.batch))
 
     def lowest(self, ratio: float, compute: str = "extra") -> None:
         """The plain step and what no implementation can leave out: the mixed images' passes, and the region images' to the block.
@@ -65,7 +68,7 @@ class Bench:
         With ``replace`` the mixed images are part of the plain step, and a pass to the block scores the images to be mixed.
         """
         encoded = self.model(self.batch.images, self.batch.tokens)
-        loss = self.objective(encoded, None, first=0).loss
+        loss = self._loss(encoded, self.clean)
         image, pixels = self.model.image, self.model.normalise(self.batch.images)
         chosen = pixels[: round(ratio * len(pixels))]
         if compute == "extra":
@@ -73,7 +76,11 @@ class Bench:
         else:
             with torch.no_grad():
                 image(chosen, stop=image.block)
-        self._finish(loss + image(self.model.normalise(self.regions.images), stop=image.block).patch_features.mean())
+        assert self.batch.regions is not None
+        self._finish(loss + image(self.model.normalise(self.batch.regions.images), stop=image.block).patch_features.mean())
+
+    def _loss(self, encoded: Encoded, batch: PairBatch) -> torch.Tensor:
+        return self.objective(encoded, batch, self.objective.count_items(batch, batch.images.device)).loss
 
     def _finish(self, loss: torch.Tensor) -> None:
         loss.backward()

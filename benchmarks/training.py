@@ -27,7 +27,7 @@ from benchmarks.data import make_shards
 from benchmarks.ready_made import open_clip_step_s, step_s
 from timix_pl.core import architectures
 from timix_pl.models.dual_encoder import DualEncoder
-from timix_pl.training.objective import Objective
+from timix_pl.training.objective import Contrastive, Objective
 
 OPEN_CLIP = "import sys, open_clip; open_clip.add_model_config(sys.argv[1]); from open_clip_train.main import main; main(sys.argv[2:])"
 TIMIX_TRAIN = str(Path(sys.executable).with_name("timix-train"))
@@ -42,7 +42,7 @@ def plain_steps(options: argparse.Namespace) -> tuple[float, float]:
     theirs_s = open_clip_step_s(options.architecture, options.batch_size, **length)
     torch.manual_seed(0)
     model = DualEncoder.create(options.architecture, pta_block=1, with_pta=False)
-    return options.batch_size / theirs_s, options.batch_size / step_s(model, Objective(), options.batch_size, **length)
+    return options.batch_size / theirs_s, options.batch_size / step_s(model, Objective(Contrastive()), options.batch_size, **length)
 
 
 def end_to_end(options: argparse.Namespace) -> tuple[float, float]:

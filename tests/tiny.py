@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from timix_pl.core.sample import Region
-from timix_pl.core.types import Batch, MixPlan, RegionBatch
+from timix_pl.core.types import MixPlan, PairBatch, RegionBatch
 from timix_pl.data.shards.writer import ShardWriter
 from timix_pl.mixing.mixer import Mixer, MixRows
 from timix_pl.mixing.step import MixStep
@@ -55,10 +55,11 @@ def mix_step(
     return MixStep(mixer=mixer, compute=compute, chosen=chosen, joined_tokens=joined_tokens, planned=planned)
 
 
-def random_pairs(model: DualEncoder, num_pairs: int, seed: int, *, first: int = 0) -> Batch:
+def random_pairs(model: DualEncoder, num_pairs: int, seed: int, *, first: int = 0, regions: RegionBatch | None = None) -> PairBatch:
     captions = random_captions(num_pairs, seed)
     keys = [f"pair-{seed}-{number}" for number in range(num_pairs)]
-    return Batch(random_images(num_pairs, seed), model.tokenizer(captions), keys, captions, first, [])
+    images, tokens = random_images(num_pairs, seed), model.tokenizer(captions)
+    return PairBatch(images=images, tokens=tokens, keys=keys, captions=captions, first=first, regions=regions)
 
 
 def random_regions(model: DualEncoder, num_images: int, num_phrases: int, seed: int) -> RegionBatch:
@@ -67,7 +68,8 @@ def random_regions(model: DualEncoder, num_images: int, num_phrases: int, seed: 
     image_index = torch.from_numpy(np.sort(np.r_[np.arange(num_images), rng.integers(0, num_images, num_phrases - num_images)]))
     labels = torch.from_numpy(rng.integers(0, 2, (num_phrases, GRID[0] * GRID[1]))).float()
     phrases = model.tokenizer(random_captions(num_phrases, seed + 1))
-    return RegionBatch(random_images(num_images, seed), phrases, image_index, labels, [f"region-{number}" for number in range(num_images)])
+    images, keys = random_images(num_images, seed), [f"region-{number}" for number in range(num_images)]
+    return RegionBatch(images=images, tokens=phrases, image_index=image_index, patch_labels=labels, keys=keys)
 
 
 def encoded_image(pixels: np.ndarray, image_format: str = "JPEG", **options) -> bytes:

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from tests.tiny import GRID, IMAGE_SIZE_PX, random_captions, tiny_model
-from timix_pl.core.types import TaskBatch
-from timix_pl.data.sets.task_set import TaskSet
+from timix_pl.core.types import ItemBatch
+from timix_pl.data.sets.item_set import ItemSet
 from timix_pl.data.shards.reader import BadSampleError
 from timix_pl.models.fine_tuned import FineTuned, token_dim
 
@@ -19,7 +19,7 @@ class Lengths(FineTuned):
         head = nn.ModuleDict({name: nn.Linear(encoder.image.patch_dim + token_dim(encoder), 1) for name in ("long", "short")})
         super().__init__(encoder, head, **options)
 
-    def forward(self, batch):
+    def sums(self, batch):
         patches, (tokens, padding) = self.patch_features(batch.images), self.token_features(batch.items["tokens"])
         shown = ~padding[:, :, None]
         joined = torch.cat((patches.mean(1)[batch.image_index], (tokens * shown).sum(1) / shown.sum(1)), 1)
@@ -44,9 +44,9 @@ class Captions:
         return {"tokens": self.tokenizer(items), "length": length, "long": long}, {"long": int(long.sum()), "short": int((~long).sum())}
 
 
-def task_set(samples, model, **options):
+def item_set(samples, model, **options):
     defaults = {"items_per_image": 2, "image_size_px": IMAGE_SIZE_PX, "patch_grid": GRID, "global_batch_size": 8, "seed": 0}
-    return TaskSet(samples, Captions(model.tokenizer), **(defaults | options))
+    return ItemSet(samples, Captions(model.tokenizer), **(defaults | options))
 
 
 def ready_task_batches(model, num_steps, *, counts=(3, 1, 2, 1, 1, 4, 1, 2)):
@@ -54,8 +54,18 @@ def ready_task_batches(model, num_steps, *, counts=(3, 1, 2, 1, 1, 4, 1, 2)):
     batches = []
     for seed in range(num_steps):
         images = torch.randint(0, 256, (len(counts), 3, *IMAGE_SIZE_PX), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
-        items, num_items = Captions(model.tokenizer).collate(random_captions(sum(counts), seed))
+        items, items_of_term = Captions(model.tokenizer).collate(random_captions(sum(counts), seed))
         index = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
         keys = [f"image-{seed}-{number}" for number in range(len(counts))]
-        batches.append((TaskBatch(images, index, list(counts), items, num_items, keys, 0, []), None))
+        batches.append(
+            ItemBatch(
+                images=images,
+                image_index=index,
+                items_per_image=list(counts),
+                items=items,
+                items_of_term=items_of_term,
+                keys=keys,
+                first=0,
+            )
+        )
     return batches

@@ -11,20 +11,21 @@ from torch import nn
 
 from tests.distributed.spawn import run_on_ranks
 from tests.optim import optim_settings
-from tests.tiny import GRID, IMAGE_SIZE_PX, WORDS, encoded_image, random_captions, random_pixels, tiny_model
+from tests.step_data import item_data
+from tests.tiny import WORDS, encoded_image, random_captions, random_pixels, tiny_model
 from tests.unit.evaluation.fakes import Items, OracleModel, item
 from tests.unit.training.running import trainer_for, weights_of
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.core.errors import DataError
-from timix_pl.data.datamodule import TaskDataModule
 from timix_pl.data.sets.caption_items import CaptionItems
-from timix_pl.data.sets.training_set import SampleStream
+from timix_pl.data.sets.sample_stream import SampleStream
 from timix_pl.data.shards.writer import ShardWriter
 from timix_pl.evaluation.evaluators.captioning import Captioning
 from timix_pl.models.caption_decoder import small_decoder
 from timix_pl.models.caption_tokenizers import CaptionsToTokens
 from timix_pl.models.captioner import Captioner
-from timix_pl.training.fine_tuning import FineTuneModule
+from timix_pl.training.module import TrainModule
+from timix_pl.training.objective import Objective
 
 CPU = torch.device("cpu")
 
@@ -107,17 +108,12 @@ def learn(folder, towers="all"):
     model = Captioner(encoder, decoder, label_smoothing=0.1, generation={}, towers=towers)
     # so large an eps that AdamW moves by the gradient, not by its sign: rounding stays rounding
     optim = optim_settings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.0)
-    module = FineTuneModule(model, optim, global_batch_size=8, planned_samples=24, seed=0, log_every_n_steps=1)
-    data = TaskDataModule(
+    module = TrainModule(model, Objective(), optim, global_batch_size=8, planned_samples=24, seed=0, log_every_n_steps=1)
+    data = item_data(
         SampleStream(str(folder), key="train", seed=0, name="train", window_shards=2),
         CaptionItems(CaptionsToTokens(decoder.tokenizer, 60)),
-        items_per_image=2,
         global_batch_size=8,
         max_steps=3,
-        seed=0,
-        num_workers=0,
-        image_size_px=IMAGE_SIZE_PX,
-        patch_grid=GRID,
     )
     if world_size() > 1:  # as torchrun would tell Lightning
         names = {"RANK": rank(), "LOCAL_RANK": rank(), "WORLD_SIZE": world_size(), "LOCAL_WORLD_SIZE": world_size(), "GROUP_RANK": 0}
@@ -125,7 +121,7 @@ def learn(folder, towers="all"):
     strategy = DDPStrategy(process_group_backend="gloo", gradient_as_bucket_view=True) if world_size() > 1 else "auto"
     trainer = trainer_for(3, strategy=strategy, devices=world_size())
     trainer.fit(module, datamodule=data)
-    tokens = [data.training_set()[step][0].num_items for step in range(3)]
+    tokens = [data.training_set()[step].items_of_term for step in range(3)]
     return weights_of(model), [row["train/loss/caption"] for row in trainer.loggers[0].rows], tokens
 
 

@@ -1,6 +1,7 @@
 """Fine-tuning runs on two ranks under Lightning's DDP, against one rank with the same shards; and their evaluation."""
 
 import os
+from functools import partial
 
 import pytest
 import torch
@@ -10,18 +11,20 @@ from lightning.pytorch.strategies import DDPStrategy
 from tests.distributed.spawn import run_on_ranks
 from tests.optim import optim_settings
 from tests.questions import write_question_shards
-from tests.tiny import GRID, IMAGE_SIZE_PX, tiny_model
+from tests.step_data import item_data
+from tests.tiny import IMAGE_SIZE_PX, tiny_model
 from tests.unit.training.running import Rows, same, weights_of
 from timix_pl.core.distributed import rank, world_size
-from timix_pl.data.datamodule import TaskDataModule
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.sets.questions import QuestionItems
-from timix_pl.data.sets.training_set import SampleStream
+from timix_pl.data.sets.sample_stream import SampleStream
 from timix_pl.evaluation.evaluator import run_tasks
 from timix_pl.evaluation.evaluators.vqa import Vqa
 from timix_pl.metrics.vqa import soft_targets
 from timix_pl.models.fusion import VqaModel
-from timix_pl.training.fine_tuning import FineTuneModule
+from timix_pl.optim.groups import head_and_tower_groups
+from timix_pl.training.module import TrainModule
+from timix_pl.training.objective import Objective
 
 NUM_STEPS = 3
 KINDS, ANSWERS = ("multiple_choice", "open"), ["nowhere", "blue", "red"]
@@ -39,17 +42,13 @@ def train(folder, micro_batch_size=None):
     # so large an eps that AdamW moves by the gradient, not by its sign: rounding stays rounding
     optim = optim_settings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.0, schedule="constant")
     options = {"global_batch_size": 6, "planned_samples": 6 * NUM_STEPS, "seed": 0, "log_every_n_steps": 1}
-    module = FineTuneModule(trained, optim, lr_scale=0.5, micro_batch_size=micro_batch_size, **options)
-    data = TaskDataModule(
+    groups = partial(head_and_tower_groups, lr_scale=0.5)
+    module = TrainModule(trained, Objective(), optim, groups=groups, micro_batch_size=micro_batch_size, **options)
+    data = item_data(
         SampleStream(str(folder), key="data.train_shards", seed=0, name="train", window_shards=2),
         QuestionItems(trained.tokenizer, KINDS, ANSWERS, soft_targets),
-        items_per_image=2,
         global_batch_size=6,
         max_steps=NUM_STEPS,
-        seed=0,
-        num_workers=0,
-        image_size_px=IMAGE_SIZE_PX,
-        patch_grid=GRID,
     )
     if world_size() > 1:  # as torchrun would tell Lightning
         names = {"RANK": rank(), "LOCAL_RANK": rank(), "WORLD_SIZE": world_size(), "LOCAL_WORLD_SIZE": world_size(), "GROUP_RANK": 0}

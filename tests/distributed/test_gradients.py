@@ -12,14 +12,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.distributed.spawn import run_on_ranks
 from tests.distributed.test_objective import MIXERS, averaged, share_of_pairs, share_of_regions
+from tests.objective import pair_objective
 from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
 from tests.unit.training.test_accumulation import CASES as STEPS
 from timix_pl.core.choices import LOSSES
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.mixing.groups import mixed_rows
 from timix_pl.mixing.strategies.mixgen import MixGen
-from timix_pl.training.accumulation import Chunk, accumulate, split
-from timix_pl.training.objective import Objective
+from timix_pl.training.accumulation import Chunk, accumulate
 from timix_pl.training.sharding import ShardedStrategy
 
 G, GROUP, NUM_IMAGES, NUM_PHRASES = 16, 2, 4, 7
@@ -32,12 +32,11 @@ def gradients(step, strategy, num_chunks, *, spare_memory):
     model = tiny_model(seed=1, init_logit_bias=-2.0 if loss == "siglip" else None)
     if spare_memory:
         model.checkpoint_gradients()
-    objective = Objective(loss=LOSSES[loss](), targets=targets, pta_weight=0.5, tile_rows=3 if spare_memory else None)
+    objective = pair_objective(LOSSES[loss](), targets=targets, pta_weight=0.5, tile_rows=3 if spare_memory else None)
     local, local_images = G // world_size(), NUM_IMAGES // world_size()
-    pairs = share_of_pairs(random_pairs(model, G, seed=2), rank() * local, local)
     regions = share_of_regions(random_regions(model, NUM_IMAGES, NUM_PHRASES, seed=3), rank() * local_images, local_images)
-    chunks = [Chunk(part, mix(model, name, compute, part)) for part in split(pairs, local // num_chunks)]
-    chunks[-1] = chunks[-1]._replace(regions=regions)
+    batch = share_of_pairs(random_pairs(model, G, seed=2), rank() * local, local, regions)
+    chunks = [Chunk(batch=part, mix=mix(model, name, compute, part)) for part in batch.split(local // num_chunks)]
     if strategy == "ddp":
         wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
     elif strategy == "fsdp":
@@ -46,19 +45,15 @@ def gradients(step, strategy, num_chunks, *, spare_memory):
         sharding.shard(model)
 
     def encode(chunk):
-        return model(chunk.pairs.images, chunk.pairs.tokens, mix=chunk.mix, regions=chunk.regions)
+        return chunk.encode(model)
 
     def backward(loss, encoded, last):
         if strategy == "ddp" and last:  # as Lightning does it where optimization is manual
             prepare_for_backward(wrapped, loss)
         loss.backward()
 
-    if num_chunks > 1:
-        _, output = accumulate(chunks, encode, objective, 0.7, backward)
-    else:
-        encoded = encode(chunks[0])
-        output = objective(encoded, regions, first=pairs.first, gamma=0.7)
-        backward(output.loss, encoded, True)
+    num_items = objective.count_items(batch, torch.device("cpu"))
+    _, output = accumulate(chunks, encode, objective, num_items, 0.7, backward)
     found = {key: whole(p.grad) for key, p in model.named_parameters() if p.grad is not None}
     return averaged(output.loss).reshape(()), found
 

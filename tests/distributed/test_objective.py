@@ -1,15 +1,18 @@
 """Losses and gradients of two ranks, averaged as DDP does, against one process with the whole batch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.distributed as dist
 from open_clip.loss import ClipLoss, SigLipLoss
 
 from tests.distributed.spawn import run_on_ranks
+from tests.objective import loss_of, pair_objective
 from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
 from timix_pl.core.choices import LOSSES
 from timix_pl.core.distributed import gather, gather_objects, rank, sum_over_ranks, world_size
-from timix_pl.core.types import Batch, RegionBatch
+from timix_pl.core.types import RegionBatch
 from timix_pl.losses.contrastive.info_nce import info_nce
 from timix_pl.losses.contrastive.siglip import siglip
 from timix_pl.mixing.groups import mixed_rows
@@ -17,7 +20,6 @@ from timix_pl.mixing.strategies.cutmix import CutMix
 from timix_pl.mixing.strategies.mixgen import MixGen
 from timix_pl.mixing.strategies.mixup import Mixup
 from timix_pl.mixing.strategies.timix import TiMix
-from timix_pl.training.objective import Objective
 
 G, GROUP, RATIO, NUM_IMAGES, NUM_PHRASES = 8, 4, 0.75, 4, 7
 MIXERS = {
@@ -35,16 +37,18 @@ CASES = [(*case, loss) for case in CASES for loss in ("info_nce", "siglip")]
 UNTILED, TILED = None, 3
 
 
-def share_of_pairs(pairs, first, size):
+def share_of_pairs(pairs, first, size, regions=None):
     part = slice(first, first + size)
-    return Batch(pairs.images[part], pairs.tokens[part], pairs.keys[part], pairs.captions[part], first, [])
+    parts = {name: getattr(pairs, name)[part] for name in ("images", "tokens", "keys", "captions")}
+    return replace(pairs, **parts, first=first, regions=regions)
 
 
 def share_of_regions(regions, first, size):
     """Two images each, but unlike numbers of phrases."""
     mine = (regions.image_index >= first) & (regions.image_index < first + size)
     index = regions.image_index[mine] - first
-    return RegionBatch(regions.images[first : first + size], regions.tokens[mine], index, regions.patch_labels[mine], [])
+    images, tokens, labels = regions.images[first : first + size], regions.tokens[mine], regions.patch_labels[mine]
+    return RegionBatch(images=images, tokens=tokens, image_index=index, patch_labels=labels, keys=[])
 
 
 def averaged(tensor):
@@ -55,10 +59,10 @@ def loss_and_gradients(name, compute, targets, loss, *, tile_rows=UNTILED, own_r
     """This rank's share of the global batch, or without ranks a half of it as if there was nothing else. ``own_rank``: without regions."""
     model = tiny_model(seed=1, init_logit_bias=-2.0 if loss == "siglip" else None)
     local = G // world_size() if half is None else G // 2
-    pairs = share_of_pairs(random_pairs(model, G, seed=2), (rank() if half is None else half) * local, local)
     local_images = NUM_IMAGES // world_size()
     regions = share_of_regions(random_regions(model, NUM_IMAGES, NUM_PHRASES, seed=3), rank() * local_images, local_images)
     regions = None if own_rank else regions
+    pairs = share_of_pairs(random_pairs(model, G, seed=2), (rank() if half is None else half) * local, local, regions)
     step = None
     if name != "none":
         rows, partners = mixed_rows(local, GROUP, RATIO, seed=4, step=5, first=pairs.first)
@@ -66,8 +70,8 @@ def loss_and_gradients(name, compute, targets, loss, *, tile_rows=UNTILED, own_r
         step = mix_step(MIXERS[name], compute, rows, partners, 4, 5, pairs.first, joined)
     encoded = model(pairs.images, pairs.tokens, mix=step, regions=regions)
     negatives = "own_rank" if own_rank else "all_ranks"
-    objective = Objective(loss=LOSSES[loss](), negatives=negatives, targets=targets, pta_weight=0.5, tile_rows=tile_rows)
-    output = objective(encoded, regions, first=pairs.first, gamma=0.7)
+    objective = pair_objective(LOSSES[loss](), negatives=negatives, targets=targets, pta_weight=0.5, tile_rows=tile_rows)
+    output = loss_of(objective, encoded, pairs, gamma=0.7)
     output.loss.backward()
     terms = {"total": output.loss, **output.terms}
     gradients = {key: averaged(p.grad) for key, p in model.named_parameters() if p.grad is not None and "token_embedding" not in key}

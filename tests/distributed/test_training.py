@@ -11,17 +11,18 @@ from torch.distributed.tensor import DTensor
 
 from tests.distributed.spawn import run_on_ranks
 from tests.optim import optim_settings
-from tests.tiny import GRID, IMAGE_SIZE_PX, tiny_model, write_shards
+from tests.step_data import pair_data
+from tests.tiny import GRID, tiny_model, write_shards
 from tests.unit.training.running import Rows, same, training_module, weights_of
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.core.types import LossOutput
-from timix_pl.data.datamodule import PretrainDataModule
-from timix_pl.data.sets.training_set import Augmentation, SampleStream
+from timix_pl.data.images.training_images import Augmentation
+from timix_pl.data.sets.sample_stream import SampleStream
 from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.training.callbacks.checkpoints import CheckpointsCallback
 from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.checkpoint_io import AtomicCheckpointIO
-from timix_pl.training.objective import Objective
+from timix_pl.training.objective import Contrastive, Objective
 
 NUM_STEPS = 4
 
@@ -47,18 +48,15 @@ def train(
     # so large an eps that AdamW moves by the gradient, not by its sign: rounding stays rounding
     optim = optim_settings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.25)
     module = training_module(
-        model, num_steps=NUM_STEPS, objective=objective or Objective(), optim=optim, non_finite="skip", micro_batch_size=micro_batch_size
+        model, num_steps=NUM_STEPS, objective=objective, optim=optim, non_finite="skip", micro_batch_size=micro_batch_size
     )
-    data = PretrainDataModule(
+    data = pair_data(
         stream(folder, "train"),
         stream(folder, "regions"),
         model.tokenizer,
         global_batch_size=8,
         max_steps=max_steps,
         seed=0,
-        num_workers=0,
-        image_size_px=IMAGE_SIZE_PX,
-        patch_grid=GRID,
         region_batch_size=4,
         region_every_n_steps=2,
         augmentation=Augmentation((0.5, 1.0), (0.75, 1.33), True),
@@ -93,14 +91,14 @@ def whole(weights):
     return {name: weight.full_tensor() if isinstance(weight, DTensor) else weight for name, weight in weights.items()}
 
 
-class InfiniteOnTheLastRank(Objective):
+class InfiniteOnTheLastRank(Contrastive):
     """In the second step, the loss of one rank alone is infinite; every gradient is finite."""
 
     calls = 0
 
-    def __call__(self, encoded, regions, *, first, gamma=1.0):
+    def __call__(self, encoded, *, first, gamma=1.0):
         self.calls += 1
-        output = super().__call__(encoded, regions, first=first, gamma=gamma)
+        output = super().__call__(encoded, first=first, gamma=gamma)
         broken = self.calls == 2 and rank() == world_size() - 1
         return LossOutput(output.loss + math.inf, output.terms) if broken else output
 
@@ -108,7 +106,7 @@ class InfiniteOnTheLastRank(Objective):
 def whole_and_resumed_and_skipping(folder):
     whole = train(folder, folder / "whole")
     resumed = train(folder, folder / "resumed", resume_from=folder / "whole" / "step-00000002.ckpt")
-    return whole, resumed, train(folder, folder / "skipping", objective=InfiniteOnTheLastRank())
+    return whole, resumed, train(folder, folder / "skipping", objective=Objective(InfiniteOnTheLastRank()))
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,16 @@ from timix_pl.cli.train import main as train
 
 FILE = Path(__file__).parent / "curves.json"
 RUN = """model=tiny trainer=cpu trainer.max_steps=4 trainer.log_every_n_steps=1 trainer.num_threads=1 trainer.progress_bar=false
-optim.lr=1e-4 optim.warmup_frac=0 data.num_workers=0 data.global_batch_size=8 mixing.group_size=4 pta.batch_size=4 evaluation.tasks=[]
+optim.lr=1e-4 optim.warmup_frac=0 data.num_workers=0 data.global_batch_size=8 evaluation.tasks=[]
 data.augmentation.scale=[0.5,1] data.augmentation.flip=true""".split()  # noqa: SIM905
+MIXED, TAUGHT = "mixing.group_size=4", "mixing.group_size=4 pta.batch_size=4"
 CHOICES = {
-    "timix": "",
-    "timix, replace": "mixing.compute=replace mixing.targets=one_hot mixing.lam=relevance mixing.ratio=0.5",
-    "timix, siglip": "loss=siglip",
-    "cutmix": "mixing=cutmix",
-    "mixup": "mixing=mixup mixing.targets=one_hot",
-    "mixgen": "mixing=mixgen",
+    "timix": TAUGHT,
+    "timix, replace": f"{TAUGHT} mixing.compute=replace mixing.targets=one_hot mixing.lam=relevance mixing.ratio=0.5",
+    "timix, siglip": f"{TAUGHT} loss=siglip",
+    "cutmix": f"{MIXED} mixing=cutmix",
+    "mixup": f"{MIXED} mixing=mixup mixing.targets=one_hot",
+    "mixgen": f"{MIXED} mixing=mixgen",
     "none": "mixing=none",
 }
 

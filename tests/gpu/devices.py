@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from timix_pl.core.types import Batch, RegionBatch
+from timix_pl.core.types import OnDevice
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
-def moved(batch: Batch | RegionBatch, device: str):
+def moved(batch: OnDevice, device: str):
     """Its tensors on the device."""
-    return batch._replace(**{name: value.to(device) for name, value in batch._asdict().items() if isinstance(value, torch.Tensor)})
+    return batch.to(torch.device(device))

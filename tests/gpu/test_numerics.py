@@ -8,13 +8,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from tests.gpu.devices import DEVICES, moved
+from tests.objective import loss_of, pair_objective
 from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
 from tests.unit.training.running import fit, ready_batches, training_module
 from timix_pl.mixing.groups import mixed_rows
 from timix_pl.mixing.strategies.mixup import Mixup
 from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.training.callbacks.mixing import MixingCallback
-from timix_pl.training.objective import Objective
 from timix_pl.training.sharding import ShardedStrategy
 
 BATCH_SIZE = 16
@@ -24,16 +24,16 @@ BATCH_SIZE = 16
 @pytest.mark.parametrize("compute", ["extra", "replace"])
 def test_bf16_has_the_loss_of_fp32_and_gradients_of_the_same_direction(device, compute):
     model = tiny_model().to(device)
-    pairs, regions = moved(random_pairs(model, BATCH_SIZE, 0), device), moved(random_regions(model, 4, 6, 0), device)
-    objective = Objective(targets="self" if compute == "extra" else "one_hot")
+    batch = moved(random_pairs(model, BATCH_SIZE, 0, regions=random_regions(model, 4, 6, 0)), device)
+    objective = pair_objective(targets="self" if compute == "extra" else "one_hot")
     mix = mix_step(TiMix(GRID), compute, *mixed_rows(BATCH_SIZE, BATCH_SIZE, 0.5, seed=0, step=0, first=0), 0, 0, 0)
 
     def loss_and_gradients(mix, *, bf16):
         model.zero_grad()
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            encoded = model(pairs.images, pairs.tokens, mix=mix, regions=regions)
+            encoded = model(batch.images, batch.tokens, mix=mix, regions=batch.regions)
         assert bf16 == (encoded.region_logits.dtype == torch.bfloat16)
-        loss = objective(encoded, regions, first=0).loss
+        loss = loss_of(objective, encoded, batch).loss
         loss.backward()
         parts = {part: getattr(model, part).parameters() for part in ("image", "text", "pta")}
         return encoded.plan, loss, {part: torch.cat([p.grad.flatten() for p in parameters]) for part, parameters in parts.items()}

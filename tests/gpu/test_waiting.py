@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.gpu.devices import DEVICES, moved
+from tests.objective import loss_of, pair_objective
 from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
 from tests.unit.training.running import GLOBAL_BATCH_SIZE, AtEachStep, fit, ready_batches, training_module
 from timix_pl.mixing.groups import mixed_rows
@@ -16,7 +17,6 @@ from timix_pl.mixing.strategies.mixup import Mixup
 from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.patch_dropout import PatchDropout
 from timix_pl.training.callbacks.mixing import MixingCallback
-from timix_pl.training.objective import Objective
 
 KINDS = {  # mixer, compute, options of the model
     "plain": (None, "extra", {}),
@@ -33,7 +33,7 @@ KINDS = {  # mixer, compute, options of the model
 
 
 def objective_for(compute):
-    return Objective(targets="self" if compute == "extra" else "one_hot")
+    return pair_objective(targets="self" if compute == "extra" else "one_hot")
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, 4])
@@ -80,13 +80,13 @@ def test_nothing_asks_for_a_value_on_the_device(kind, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # which that device does not have
     mixer, compute, options = KINDS[kind]
     model = tiny_model(device="meta", **options).train()
-    pairs, regions = moved(random_pairs(model, GLOBAL_BATCH_SIZE, 0), "meta"), moved(random_regions(model, 3, 5, 0), "meta")
+    batch = moved(random_pairs(model, GLOBAL_BATCH_SIZE, 0, regions=random_regions(model, 3, 5, 0)), "meta")
     mix = None
     if mixer is not None:
         rows, partners = mixed_rows(GLOBAL_BATCH_SIZE, 4, 0.5, seed=0, step=0, first=0)
-        mix = mix_step(mixer, compute, rows, partners, 0, 0, 0, pairs.tokens[: len(rows)] if mixer.joins_captions else None)
+        mix = mix_step(mixer, compute, rows, partners, 0, 0, 0, batch.tokens[: len(rows)] if mixer.joins_captions else None)
     dropout = PatchDropout(model.patch_dropout, 0, 0, 0) if model.patch_dropout else None
     with NoBlockingCopies():
-        encoded = model(pairs.images, pairs.tokens, mix=mix, regions=regions, dropout=dropout)
-        objective_for(compute)(encoded, regions, first=0).loss.backward()
+        encoded = model(batch.images, batch.tokens, mix=mix, regions=batch.regions, dropout=dropout)
+        loss_of(objective_for(compute), encoded, batch).loss.backward()
     assert all(p.grad is not None for p in model.parameters())

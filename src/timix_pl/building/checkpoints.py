@@ -15,7 +15,7 @@ Facts = dict[str, Any]
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> int:
-    """Weights of a checkpoint that ``timix-train`` wrote.
+    """Weights of a checkpoint that ``timix-train`` wrote. Further terms of the loss are only of use in training, and are left out.
 
     Returns:
         The step after which it was written.
@@ -24,7 +24,8 @@ def load_weights(model: torch.nn.Module, path: Path) -> int:
     """
     try:
         checkpoint = read_checkpoint(path, optimizers=False)
-        model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()})
+        weights = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
+        model.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("terms.")})
         return checkpoint["global_step"]
     except (RuntimeError, KeyError, OSError, EOFError) as error:
         reason = " ".join(" ".join(str(error).splitlines()[:2]).split())

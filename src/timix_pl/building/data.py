@@ -9,14 +9,12 @@ from omegaconf import OmegaConf
 
 from timix_pl.config.schema import DataKind, Prepare, Remote, RootConfig
 from timix_pl.core.randomness import seed_of
-from timix_pl.data.datamodule import PretrainDataModule
+from timix_pl.data.images.training_images import Augmentation
 from timix_pl.data.remote.remote_tar import RemoteAccess
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.sets.image_folder import ImageFolder
-from timix_pl.data.sets.resampled import ResampledShards
-from timix_pl.data.sets.training_set import Augmentation, SampleStream
+from timix_pl.data.sets.sample_stream import SampleStream
 from timix_pl.data.shards.sources import is_image_folder
-from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.fine_tuned import AnyModel
 
 log = logging.getLogger(__name__)
@@ -70,39 +68,8 @@ def build_stream(cfg: RootConfig, name: str) -> SampleStream:
     return stream
 
 
-def build_data(cfg: RootConfig, model: DualEncoder) -> PretrainDataModule:
-    """The data module, with the number of steps of the run.
-
-    Raises:
-        DataError: missing shards.
-    """
-    data, pta = cfg.data, cfg.pta
-    pairs: SampleStream | ResampledShards
-    pairs = (
-        ResampledShards(data.train_shards, key="data.train_shards", seed=cfg.seed, access=remote_access(cfg), allow_pipe=data.allow_pipe)
-        if data.kind == DataKind.stream
-        else build_stream(cfg, "train")
-    )
-    regions = build_stream(cfg, "region") if pta.enabled else None
-    return PretrainDataModule(
-        pairs,
-        regions,
-        model.tokenizer,
-        max_steps=num_steps(cfg, pairs.num_samples or 0),
-        region_batch_size=pta.batch_size,
-        region_every_n_steps=pta.every_n_steps,
-        max_phrases=data.max_phrases,
-        phrase_template=data.phrase_template,
-        min_cover=pta.min_cover,
-        negative_frac=pta.negative_frac,
-        caption_positive=pta.caption_positive,
-        **loading_options(cfg),
-        **image_options(cfg, model),
-    )
-
-
 def loading_options(cfg: RootConfig) -> dict[str, Any]:
-    """Options that all data modules have."""
+    """Options of the data module."""
     data = cfg.data
     return {
         "global_batch_size": data.global_batch_size,
@@ -113,10 +80,12 @@ def loading_options(cfg: RootConfig) -> dict[str, Any]:
     }
 
 
-def image_options(cfg: RootConfig, model: DualEncoder) -> dict[str, Any]:
-    """How training images become rows of a batch."""
+def batch_options(cfg: RootConfig, model: AnyModel) -> dict[str, Any]:
+    """Options of the batches of all tasks, see :class:`timix_pl.data.sets.step_set.StepSet`."""
     augmentation = cfg.data.augmentation
     return {
+        "global_batch_size": cfg.data.global_batch_size,
+        "seed": cfg.seed,
         "image_size_px": model.image_size_px,
         "patch_grid": model.patch_grid,
         "augmentation": Augmentation(

@@ -3,11 +3,9 @@
 import os
 import shutil
 import sys
-from pathlib import Path
 
 import torch
 
-from timix_pl.building.checkpoints import load_weights as load_checkpoint
 from timix_pl.config.schema import RootConfig, Strategy
 from timix_pl.config.validate import mixes, mixing_level
 from timix_pl.core.choices import LOSSES
@@ -38,16 +36,6 @@ def build_model(cfg: RootConfig, device: str = "cpu", *, load_weights: bool = Tr
         load_weights=load_weights,
         device=device,
     )
-
-
-def load_encoder(cfg: RootConfig, checkpoint: Path) -> tuple[DualEncoder, int]:
-    """The dual encoder of a pre-training run as a checkpoint holds it, and the step after which that was written.
-
-    Raises:
-        RunError: the checkpoint cannot be read, or belongs to another model.
-    """
-    encoder = build_model(cfg, load_weights=False)
-    return encoder, load_checkpoint(encoder, checkpoint)
 
 
 def save_memory_and_time(cfg: RootConfig, model: AnyModel) -> None:

@@ -2,16 +2,26 @@
 
 from timix_pl.building.entries import create
 from timix_pl.config.schema import RootConfig
-from timix_pl.core.choices import LOSSES
-from timix_pl.training.objective import Objective
+from timix_pl.core.choices import LOSS_TERMS, LOSSES
+from timix_pl.losses.term import BatchTerm, ChunkTerm
+from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.training.objective import Contrastive, Objective
 
 
-def build_objective(cfg: RootConfig) -> Objective:
-    """The loss."""
-    return Objective(
-        loss=create(cfg, LOSSES, cfg.loss.kind),
+def build_objective(cfg: RootConfig, encoder: DualEncoder) -> Objective:
+    """The loss of pre-training. Further terms are added to the encoder, which runs them.
+
+    Raises:
+        ConfigError: the loss or a term refuses its options.
+    """
+    terms = {name: create(cfg, LOSS_TERMS, name, encoder) for name in cfg.loss.terms}
+    encoder.add_terms(terms)
+    contrastive = Contrastive(
+        create(cfg, LOSSES, cfg.loss.kind),
         negatives=cfg.loss.negatives,
         targets=cfg.mixing.targets,
-        pta_weight=cfg.pta.weight,
         tile_rows=cfg.loss.tile_rows,
+        terms={name: term for name, term in terms.items() if isinstance(term, BatchTerm)},
     )
+    chunk_terms = {name: term for name, term in terms.items() if isinstance(term, ChunkTerm)}
+    return Objective(contrastive, terms=chunk_terms, weights={"patch_text": cfg.pta.weight})

@@ -8,38 +8,44 @@ import torch
 from lightning.pytorch import Trainer
 
 from timix_pl.building.devices import build_strategy, cluster_environment, device_peak_flops, lightning_precision, num_devices, on_gpu
-from timix_pl.building.evaluators import build_evaluators, grounding_set
+from timix_pl.building.entries import create
+from timix_pl.building.evaluators import build_evaluators
 from timix_pl.building.mixing import build_mixing
+from timix_pl.building.task import Task
 from timix_pl.config.schema import RootConfig
 from timix_pl.config.validate import teaches_pta
 from timix_pl.config.values import plain, run_name
+from timix_pl.core.choices import CALLBACKS
 from timix_pl.core.errors import ConfigError
 from timix_pl.data.datamodule import StepDataModule
-from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.fine_tuned import AnyModel
 from timix_pl.training.callbacks.audit import AuditCallback
 from timix_pl.training.callbacks.bad_samples import BadSamplesCallback
 from timix_pl.training.callbacks.checkpoints import CheckpointsCallback
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
 from timix_pl.training.callbacks.mixing import MixingCallback
-from timix_pl.training.callbacks.pictures import PicturesCallback
 from timix_pl.training.callbacks.profile import ProfileCallback
 from timix_pl.training.callbacks.progress import StepProgressBar
 from timix_pl.training.callbacks.summary import SummaryCallback
 from timix_pl.training.callbacks.throughput import ThroughputCallback
 from timix_pl.training.checkpoint_io import AtomicCheckpointIO
-from timix_pl.training.step_cost import StepFlops, count_flops
+from timix_pl.training.step_cost import count_flops
 
 log = logging.getLogger(__name__)
 
 
-def build_trainer(cfg: RootConfig, model: AnyModel, data: StepDataModule, run_dir: Path) -> Trainer:
+def build_trainer(cfg: RootConfig, task: Task, model: AnyModel, data: StepDataModule, run_dir: Path) -> Trainer:
+    """Lightning's trainer with all callbacks.
+
+    Raises:
+        ConfigError: there is no GPU, or a callback refuses its options.
+    """
     gpu = on_gpu(cfg)
     if gpu and not torch.cuda.is_available():
         raise ConfigError([f"trainer.accelerator={cfg.trainer.accelerator}: there is no GPU here; set trainer.accelerator=cpu, or auto"])
     mixing = build_mixing(cfg, model.patch_grid)
     peak_flops = device_peak_flops(cfg)
-    flops = _step_flops(cfg, model, mixing) if peak_flops and isinstance(model, DualEncoder) else None
+    flops = _step_flops(task, model, mixing) if peak_flops else None
     evaluation = EvaluationCallback(build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, folder=run_dir)
     audit = AuditCallback(
         run_dir,
@@ -50,13 +56,14 @@ def build_trainer(cfg: RootConfig, model: AnyModel, data: StepDataModule, run_di
     regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if teaches_pta(cfg) else 0
     callbacks = [
         *([mixing] if mixing else []),
-        ThroughputCallback(peak_flops, flops) if flops else ThroughputCallback(),
+        ThroughputCallback(peak_flops, flops),
         BadSamplesCallback(
             run_dir / "quarantine.jsonl", max_bad_frac=cfg.data.max_bad_frac, samples_per_step=cfg.data.global_batch_size + regions_per_step
         ),
         *([audit] if cfg.data.audit else []),
         evaluation,
-        *([_pictures(cfg, model, mixing, run_dir)] if isinstance(model, DualEncoder) else []),
+        *task.callbacks(model, run_dir),
+        *(create(cfg, CALLBACKS, name) for name in cfg.trainer.callbacks),
         CheckpointsCallback(
             run_dir / "checkpoints",
             every_n_steps=cfg.checkpoint.every_n_steps,
@@ -106,22 +113,11 @@ def build_trainer(cfg: RootConfig, model: AnyModel, data: StepDataModule, run_di
     )
 
 
-def _pictures(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None, run_dir: Path) -> PicturesCallback:
-    return PicturesCallback(
-        run_dir / "pictures",
-        mixing=mixing,
-        grounding=grounding_set(cfg, model),
-        num_mixed=cfg.pictures.num_mixed,
-        num_heat_maps=cfg.pictures.num_heat_maps,
-        phrase_template=cfg.data.phrase_template,
-    )
-
-
-def _step_flops(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None) -> StepFlops | None:
+def _step_flops(task: Task, model: AnyModel, mixing: MixingCallback | None) -> dict[str, float] | None:
     try:
-        return count_flops(model, mixing.mixer if mixing else None, cfg.mixing.compute)
+        return count_flops(task.workload(model, mixing.mixer if mixing else None))
     except Exception as error:  # a tower may do on shapes alone what PyTorch cannot; that is no reason not to train it
-        log.warning("train/mfu is left out: the FLOPs of %s cannot be counted (%s)", cfg.model.architecture, error)
+        log.warning("train/mfu is left out: the FLOPs of %s cannot be counted (%s)", task.cfg.model.architecture, error)
         return None
 
 

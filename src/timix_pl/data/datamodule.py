@@ -1,22 +1,17 @@
 """Training batches for Lightning, in an order that a resumed run continues."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 from torch.utils.data import Sampler
 
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.core.errors import RunError
 from timix_pl.data.loader import Loader
 from timix_pl.data.sets.resampled import ResampledSet, ResampledShards
-from timix_pl.data.sets.task_set import TaskItems, TaskSet
-from timix_pl.data.sets.training_set import SampleStream, TrainingSet
-
-LOADING = {"global_batch_size", "max_steps", "seed", "num_workers", "prefetch_batches", "allow_changed"}
-"""Options of every data module. Its other options are those of its data set."""
+from timix_pl.data.sets.sample_stream import SampleStream
+from timix_pl.data.sets.step_set import StepSet
 
 
 class StepSampler(Sampler[int]):
@@ -32,12 +27,13 @@ class StepSampler(Sampler[int]):
         return self.max_steps
 
 
-class StepDataModule(LightningDataModule, ABC):
+class StepDataModule(LightningDataModule):
     """The batches of a run by step, and their state for checkpoints.
 
     Args:
         pairs: the stream of samples, or shards drawn with replacement.
         regions: the stream of region images, or None.
+        make_set: the batches of a rank by step, from ``rank=`` and ``world_size=``.
         global_batch_size: samples per step over all ranks.
         max_steps: steps of the whole run.
         num_workers: loader processes.
@@ -52,6 +48,7 @@ class StepDataModule(LightningDataModule, ABC):
         pairs: SampleStream | ResampledShards,
         regions: SampleStream | None = None,
         *,
+        make_set: Callable[..., StepSet],
         global_batch_size: int,
         max_steps: int,
         seed: int,
@@ -60,13 +57,13 @@ class StepDataModule(LightningDataModule, ABC):
         allow_changed: bool = False,
     ):
         super().__init__()
-        self.pairs, self.regions = pairs, regions
+        self.pairs, self.regions, self._make_set = pairs, regions, make_set
         self.max_steps, self.global_batch_size, self.seed = max_steps, global_batch_size, seed
         self._num_workers, self._prefetch_batches, self._allow_changed = num_workers, prefetch_batches, allow_changed
 
-    @abstractmethod
-    def training_set(self) -> Any:
+    def training_set(self) -> StepSet:
         """This rank's batches by step."""
+        return self._make_set(rank=rank(), world_size=world_size())
 
     @property
     def fingerprint(self) -> str:
@@ -110,65 +107,3 @@ class StepDataModule(LightningDataModule, ABC):
         ):
             if value != before:
                 raise RunError(f"{key}={value}: the checkpoint was made with {before}; use that, or another run_dir")
-
-
-class PretrainDataModule(StepDataModule):
-    """The pairs and regions of a pre-training run.
-
-    Args:
-        pairs, regions: see :class:`StepDataModule`.
-        tokenizer: captions to tokens.
-        loading: the options of :class:`StepDataModule`.
-        options: see :class:`timix_pl.data.sets.training_set.TrainingSet`.
-    """
-
-    def __init__(
-        self,
-        pairs: SampleStream | ResampledShards,
-        regions: SampleStream | None,
-        tokenizer: Callable[[list[str]], Tensor],
-        **options: Any,
-    ):
-        loading = {name: options.pop(name) for name in LOADING & options.keys()}
-        super().__init__(pairs, regions, **loading)
-        self._tokenizer, self._options = tokenizer, options
-
-    def training_set(self) -> TrainingSet:
-        """This rank's batches by step."""
-        return TrainingSet(
-            self.pairs if isinstance(self.pairs, SampleStream) else None,
-            self.regions,
-            self._tokenizer,
-            global_batch_size=self.global_batch_size,
-            seed=self.seed,
-            rank=rank(),
-            world_size=world_size(),
-            **self._options,
-        )
-
-
-class TaskDataModule(StepDataModule):
-    """The images of a fine-tuning run, and what its task learns from them.
-
-    Args:
-        samples: the stream of images.
-        task_items: what the task learns from an image.
-        options: of :class:`StepDataModule`, and of :class:`timix_pl.data.sets.task_set.TaskSet`.
-    """
-
-    def __init__(self, samples: SampleStream, task_items: TaskItems, **options: Any):
-        loading = {name: options.pop(name) for name in LOADING & options.keys()}
-        super().__init__(samples, **loading)
-        self._samples, self._task_items, self._options = samples, task_items, options
-
-    def training_set(self) -> TaskSet:
-        """This rank's batches by step."""
-        return TaskSet(
-            self._samples,
-            self._task_items,
-            global_batch_size=self.global_batch_size,
-            seed=self.seed,
-            rank=rank(),
-            world_size=world_size(),
-            **self._options,
-        )

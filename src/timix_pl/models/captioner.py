@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from timix_pl.core.types import TaskBatch
+from timix_pl.core.types import ItemBatch
 from timix_pl.models.caption_decoder import CaptionDecoder
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.fine_tuned import FineTuned
@@ -32,7 +32,7 @@ class Captioner(FineTuned):
         super().__init__(encoder, decoder, reads=("image",), **options)
         self.label_smoothing, self.generation = label_smoothing, generation
 
-    def forward(self, batch: TaskBatch) -> dict[str, Float[Tensor, ""]]:
+    def sums(self, batch: ItemBatch) -> dict[str, Float[Tensor, ""]]:
         """Cross-entropy of the captions' tokens, in nats, summed over all tokens behind the first mark.
 
         ``items`` holds ``tokens`` and ``length`` of :class:`timix_pl.models.caption_tokenizers.CaptionsToTokens`.

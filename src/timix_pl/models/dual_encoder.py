@@ -1,8 +1,8 @@
 """The dual encoder: an image tower, a text tower, and the PTA head between them."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 import torch._dynamo
@@ -11,7 +11,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from timix_pl.core.errors import ModelError
-from timix_pl.core.types import MixPlan, RegionBatch
+from timix_pl.core.types import MixPlan, RegionBatch, Seen
+from timix_pl.models.encoded import Encoded
 from timix_pl.models.image_tower import ImageTower
 from timix_pl.models.open_clip import create_open_clip
 from timix_pl.models.patch_dropout import PatchDropout
@@ -34,27 +35,6 @@ class Mixing(Protocol):
     def apply(self, images: Tensor, plan: MixPlan) -> Tensor: ...
 
     def apply_tokens(self, tokens: Tensor, plan: MixPlan, grid: tuple[int, int]) -> Tensor: ...
-
-
-class Encoded(NamedTuple):
-    """What one forward pass of a training step gives. Features are L2-normalised.
-
-    ``image_features`` are those of the clean images, or with ``compute=replace`` of the one set of clean and mixed images. ``joined``:
-    captions were
-    joined along with the images (MixGen), so that each mixed image has a text of its own: in ``mixed_text_features``, or with ``replace``
-    in
-    ``text_features``.
-    """
-
-    image_features: Float[Tensor, "B D"]
-    text_features: Float[Tensor, "B D"]
-    mixed_image_features: Float[Tensor, "M D"] | None
-    mixed_text_features: Float[Tensor, "M D"] | None
-    plan: MixPlan | None
-    region_logits: Float[Tensor, "R P"] | None
-    logit_scale: Float[Tensor, " 1"]
-    logit_bias: Float[Tensor, " 1"] | None
-    joined: bool
 
 
 class DualEncoder(nn.Module):
@@ -99,6 +79,7 @@ class DualEncoder(nn.Module):
         self.mixing_level, self.patch_dropout = mixing_level, patch_dropout
         self.image, self.text, self.pta, self.pta_grad = image, text, pta, pta_grad
         self.tokenizer, self.image_size_px, self.patch_grid = tokenizer, image_size_px, image.patch_grid
+        self.terms = nn.ModuleDict()
         self.max_logit_scale = max_logit_scale
         self.logit_scale = nn.Parameter(torch.full((1,), math.log(init_logit_scale)))
         self.logit_bias = nn.Parameter(torch.full((1,), init_logit_bias)) if init_logit_bias is not None else None
@@ -164,9 +145,21 @@ class DualEncoder(nn.Module):
         encoder = cls(image, text, tokenizer, image_size_px=size, mean=statistics["mean"], std=statistics["std"], pta=pta, **options)
         return encoder.to(device)
 
+    def add_terms(self, terms: Mapping[str, nn.Module]) -> None:
+        """Let the forward pass run further terms of the loss, whose parameters belong to the model from here on.
+
+        Args:
+            terms: by name; see :class:`timix_pl.losses.term.LossTerm`.
+        """
+        self.terms = nn.ModuleDict(terms).to(self.weights_like.device)
+
     def parts(self) -> dict[str, nn.Module]:
-        """What the model is made of, by name: the towers, and the head where there is one."""
-        return {"image": self.image, "text": self.text} | ({"pta": self.pta} if self.pta is not None else {})
+        """What the model is made of, by name: the towers and the heads."""
+        return {"image": self.image, "text": self.text} | self.heads()
+
+    def heads(self) -> dict[str, nn.Module]:
+        """What a step may leave untouched: the PTA head, if there is one, and further terms of the loss."""
+        return ({"pta": self.pta} if self.pta is not None else {}) | dict(self.terms.items())
 
     def blocks(self) -> list[nn.Module]:
         """The repeated transformer blocks of both towers: what checkpointing, compilation and sharding apply to, one by one."""
@@ -224,17 +217,19 @@ class DualEncoder(nn.Module):
         mix: Mixing | None = None,
         regions: RegionBatch | None = None,
         dropout: PatchDropout | None = None,
+        with_sums: bool = True,
     ) -> Encoded:
         """Everything that one training step needs of the towers, in one call of the root module (as FSDP wants it).
 
         Args:
-            mix: this step's mixing; None: clean images alone.
+            mix: this step's mixing; None: only clean images.
             regions: phrases on region images, for the PTA loss.
             dropout: this step's patch dropout, of clean and mixed images; nothing is dropped in evaluation mode, from region images, or
                 in a pass that only scores.
+            with_sums: also run the terms of the loss that are sums over items. An accumulated step runs them in its second pass.
         """
         x, level = self.normalise(images), self.mixing_level
-        keep = self._keep(len(x), dropout, "clean")
+        pixels, keep = x, self._keep(len(x), dropout, "clean")
         text_features, pooled = self.text(tokens)
         mixed_features = mixed_text = plan = None
         if mix is not None and mix.compute == "replace":
@@ -243,7 +238,7 @@ class DualEncoder(nn.Module):
                 _, patch_features, x = self.image(x, stop=level, tokens_after=level)
             plan = mix.plan(self._scores_of_rows(x, patch_features, pooled, mix))
             x = x.index_copy(0, plan.rows, self._mixed(x, mix, plan))
-            image_features = self.image(x, start=level, keep=keep).image_features
+            image_features, patch_features = self.image(x, start=level, keep=keep).image_features, None
             if mix.joined_tokens is not None:
                 text_features = text_features.index_copy(0, plan.rows, self.text(mix.joined_tokens)[0])
         else:
@@ -255,18 +250,39 @@ class DualEncoder(nn.Module):
                 mixed_features = F.normalize(self.image(mixed, start=level, keep=keep).image_features, dim=-1)
                 if mix.joined_tokens is not None:
                     mixed_text = F.normalize(self.text(mix.joined_tokens)[0], dim=-1)
-        region_logits = None if regions is None else self._region_logits(regions)
-        return Encoded(
-            F.normalize(image_features, dim=-1),
-            F.normalize(text_features, dim=-1),
-            mixed_features,
-            mixed_text,
-            plan,
-            region_logits,
-            self.logit_scale.clamp(max=math.log(self.max_logit_scale)).exp(),
-            self.logit_bias,
+        image_features, text_features = F.normalize(image_features, dim=-1), F.normalize(text_features, dim=-1)
+        encoded = Encoded(
+            image_features=image_features,
+            text_features=text_features,
+            mixed_image_features=mixed_features,
+            mixed_text_features=mixed_text,
             joined=mix is not None and mix.joined_tokens is not None,
+            plan=plan,
+            logit_scale=self.logit_scale.clamp(max=math.log(self.max_logit_scale)).exp(),
+            logit_bias=self.logit_bias,
         )
+        if self.terms:
+            seen = Seen(
+                encoder=self,
+                images=pixels,
+                tokens=tokens,
+                patch_features=patch_features,
+                image_features=image_features,
+                text_features=text_features,
+                pooled_text=pooled,
+            )
+            self._run_terms(seen, encoded, with_sums)
+        if regions is not None and with_sums:
+            encoded.region_logits = self._region_logits(regions)
+            encoded.touched |= {"pta"}
+        return encoded
+
+    def _run_terms(self, seen: Seen, encoded: Encoded, with_sums: bool) -> None:
+        for name, term in self.terms.items():
+            if term.reads_batch or with_sums:
+                kept = encoded.term_rows if term.reads_batch else encoded.sums
+                kept[name] = term(seen)
+                encoded.touched |= {name}
 
     def _mixed(self, x: Float[Tensor, "B ..."], mix: Mixing, plan: MixPlan) -> Float[Tensor, "M ..."]:
         return mix.apply(x, plan) if self.mixing_level is None else mix.apply_tokens(x, plan, self.patch_grid)

@@ -7,14 +7,15 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from timix_pl.core.errors import ModelError
-from timix_pl.core.types import TaskBatch
+from timix_pl.core.types import ItemBatch
 from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.encoded import Encoded
 
 
 class FineTuned(nn.Module):
     """Base of the models of all tasks: the encoder, frozen or tuned, and a head that reads its patch and token features.
 
-    A subclass's ``forward(batch)`` gives the terms of its loss, each summed over the batch's items, in fp32.
+    A subclass's :meth:`sums` gives the terms of its loss, each summed over the batch's items, in fp32.
 
     Args:
         encoder: the towers; their parameters are frozen or tuned from here on.
@@ -27,6 +28,9 @@ class FineTuned(nn.Module):
     Raises:
         ModelError: the image tower has no such block, or a tower not so many blocks of which the last could be tuned.
     """
+
+    patch_dropout = 0.0
+    """The heads read all patches."""
 
     def __init__(
         self,
@@ -49,8 +53,12 @@ class FineTuned(nn.Module):
         self.tokenizer, self.image_size_px, self.patch_grid = encoder.tokenizer, encoder.image_size_px, encoder.patch_grid
         self.train()
 
-    def forward(self, batch: TaskBatch) -> dict[str, Float[Tensor, ""]]:
-        """The sum of the loss over the batch's items, for each term of the loss."""
+    def forward(self, batch: ItemBatch) -> Encoded:
+        """The terms of the loss, as :attr:`Encoded.sums`. No head counts as touched: a batch may lack what a part of the head is for."""
+        return Encoded(sums=self.sums(batch))
+
+    def sums(self, batch: ItemBatch) -> dict[str, Float[Tensor, ""]]:
+        """The sum over the batch's items, for each term of the loss."""
         raise NotImplementedError
 
     def patch_features(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B P C"]:
@@ -75,7 +83,11 @@ class FineTuned(nn.Module):
 
     def parts(self) -> dict[str, nn.Module]:
         """What the model is made of, by name."""
-        return self.encoder.parts() | {"head": self.head}
+        return self.encoder.parts() | self.heads()
+
+    def heads(self) -> dict[str, nn.Module]:
+        """What a step may leave untouched."""
+        return {"head": self.head}
 
     def blocks(self) -> list[nn.Module]:
         """The repeated transformer blocks of both towers."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from timix_pl.core.types import TaskBatch
+from timix_pl.core.types import ItemBatch
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.fine_tuned import FineTuned, token_dim
 
@@ -90,7 +90,7 @@ class VqaModel(FineTuned):
         super().__init__(encoder, head, reads=("image", "text") if use_image else ("text",), **tuning)
         self.answers = list(answers)
 
-    def forward(self, batch: TaskBatch) -> dict[str, Float[Tensor, ""]]:
+    def sums(self, batch: ItemBatch) -> dict[str, Float[Tensor, ""]]:
         """Cross entropy, in nats: of the right choice among the choices; of the known answers, in shares of what each is worth."""
         patches, question = self.look(batch.images), self.token_features(batch.items["question"])
         sums = {}

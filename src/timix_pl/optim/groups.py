@@ -14,3 +14,15 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         {"params": [p for _, p in named if id(p) not in exempt], "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
+
+
+def head_and_tower_groups(model: Any, weight_decay: float, *, lr_scale: float) -> list[dict[str, Any]]:
+    """Groups of a model that learns a task: those of ``model.head``, then those of ``model.encoder``, which learns more slowly.
+
+    Args:
+        lr_scale: the towers' learning rate, as a share of the head's.
+    """
+    groups = []
+    for part, scale in ((model.head, 1.0), (model.encoder, lr_scale)):
+        groups += [group | {"lr_scale": scale} for group in parameter_groups(part, weight_decay) if group["params"]]
+    return groups

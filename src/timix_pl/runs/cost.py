@@ -4,108 +4,59 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from timix_pl.building.data import num_steps
 from timix_pl.building.devices import device_peak_flops, num_devices, on_gpu, precision_of
 from timix_pl.building.model import normalises_over_the_batch
+from timix_pl.building.task import Task
 from timix_pl.config.schema import DataKind, LauncherKind, Precision, RootConfig, Strategy
 from timix_pl.config.validate import micro_batch_sizes
 from timix_pl.core.errors import TimixError
 from timix_pl.data.shards.manifest import read_manifest
 from timix_pl.data.shards.sources import shard_items
-from timix_pl.mixing.groups import num_mixed_rows
-from timix_pl.models.dual_encoder import DualEncoder
-from timix_pl.models.fine_tuned import FineTuned
+from timix_pl.models.fine_tuned import AnyModel
 from timix_pl.reports.header import duration
 from timix_pl.runs.slurm_resources import describe_resources
 from timix_pl.training.callbacks.mixing import MixingCallback
-from timix_pl.training.step_cost import (
-    StepFlops,
-    StepShape,
-    TaskFlops,
-    TaskShape,
-    count_flops,
-    count_kept,
-    count_task_flops,
-    count_task_kept,
-)
+from timix_pl.training.step_cost import Workload, count_flops, count_kept, flops_of
 
 GPU_SHARE, CPU_SHARE = (0.15, 0.4), (0.15, 0.6)
 """How near steps are assumed to come to a GPU's peak, and to a CPU's product of large matrices."""
 
-
-@dataclasses.dataclass(frozen=True)
-class _Work:
-    """What a step holds and costs, in pre-training and fine-tuning alike.
-
-    ``sample``: a pair or an image. ``shape`` is that of a rank's part, of so many ranks, and counts samples first; ``average`` that of the
-    whole step, in the mean over steps. ``parts`` names what is in them. ``flops`` counts what one of each costs, ``kept`` the bytes
-    kept of a shape, with autocast or without. Chunks are multiples of ``group``.
-    """
-
-    sample: str
-    parts: Sequence[str]
-    shape: Callable[[int], Any]
-    average: StepShape | TaskShape
-    flops: Callable[[], StepFlops | TaskFlops]
-    kept: Callable[[Any, bool], int]
-    group: int = 1
+_PART_NAMES = {"image": "image tower", "text": "text tower", "pta": "PTA head", "head": "the task's head"}
 
 
-def describe_cost(cfg: RootConfig, model: DualEncoder, mixing: MixingCallback | None) -> str:
+class _Work(NamedTuple):
+    """What is estimated: a task and its model, and what a step of it computes."""
+
+    task: Task
+    model: AnyModel
+    workload: Workload
+    group: int
+    """Chunks are multiples of this number."""
+
+    def per_rank(self, num_ranks: int) -> int:
+        """Samples of a rank in a step."""
+        return next(iter(self.task.most_counts(num_ranks).values()))
+
+
+def describe_cost(task: Task, model: AnyModel, mixing: MixingCallback | None) -> str:
     """The cost of a run as lines of text; what is assumed or left out is said in them.
 
     Args:
         model: on the meta device.
     """
-    mixer, compute, whole = mixing.mixer if mixing else None, cfg.mixing.compute, _step_shape(cfg, 1)
-    work = _Work(
-        sample="pair",
-        parts=("image and caption", "mixed images", "region images up to pta.block", "phrases, at most"),
-        shape=lambda num_ranks: _step_shape(cfg, num_ranks),
-        average=whole._replace(
-            num_region_images=whole.num_region_images / cfg.pta.every_n_steps, num_phrases=whole.num_phrases / cfg.pta.every_n_steps
-        ),
-        flops=lambda: count_flops(model, mixer, compute),
-        kept=lambda shape, autocast: count_kept(model, mixer, compute, shape, autocast=autocast),
-        group=cfg.mixing.group_size if mixing else 1,
-    )
-    return _described(cfg, model, work)
-
-
-def describe_task_cost(cfg: RootConfig, model: FineTuned, items: str, item: dict[str, Tensor]) -> str:
-    """The same of a fine-tuning run.
-
-    Args:
-        model: on the meta device.
-        items: what an image brings, in words; ``item``: the tensors of a batch of one of them.
-    """
-
-    def shape(num_ranks: int) -> TaskShape:
-        num_images = math.ceil(cfg.data.global_batch_size / num_ranks)
-        return TaskShape(num_images, num_images * cfg.tune.items_per_image)
-
-    work = _Work(
-        sample="image",
-        parts=("image", items),
-        shape=shape,
-        average=shape(1),
-        flops=lambda: count_task_flops(model, item),
-        kept=lambda shape, autocast: count_task_kept(model, item, shape, autocast=autocast),
-    )
-    return _described(cfg, model, work)
-
-
-def _described(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work) -> str:
+    cfg = task.cfg
+    work = _Work(task, model, task.workload(model, mixing.mixer if mixing else None), cfg.mixing.group_size if mixing else 1)
     num_pairs = _num_pairs(cfg)
     try:
-        cost = list(_estimates(cfg, model, work, num_pairs))
+        cost = list(_estimates(cfg, work, num_pairs))
     except TimixError:
         raise
     except Exception as error:  # a tower may do on shapes alone what PyTorch cannot
@@ -119,25 +70,24 @@ def _described(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work) -> 
     return "\n".join([*_parameters(model), *cost, *slurm])
 
 
-def _estimates(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work, num_pairs: int | None) -> Iterator[str]:
-    num_ranks = num_devices(cfg) * cfg.trainer.num_nodes
-    flops, per_rank = work.flops(), work.shape(num_ranks)
-    on_device, offloaded = _memory(cfg, model, work, num_ranks)
-    of_a_sample = {name: part * count / work.average[0] / 1e9 for name, part, count in zip(work.parts, flops, work.average, strict=True)}
-    yield f"FLOPs of one {work.sample} in a training step, forward and backward"
-    yield from _rows("GFLOP", of_a_sample)
+def _estimates(cfg: RootConfig, work: _Work, num_pairs: int | None) -> Iterator[str]:
+    num_ranks, size, sample = num_devices(cfg) * cfg.trainer.num_nodes, cfg.data.global_batch_size, work.task.sample
+    flops, counts, per_rank = count_flops(work.workload), work.task.mean_counts(), work.per_rank(num_ranks)
+    on_device, offloaded = _memory(cfg, work, num_ranks)
+    yield f"FLOPs of one {sample} in a training step, forward and backward"
+    yield from _rows("GFLOP", {words: flops[part] * counts[part] / size / 1e9 for part, words in work.workload.parts.items()})
     split = _precision_and_split(cfg, num_ranks)
-    yield f"Memory of a device, estimated: {split}, {per_rank[0]:,} {work.sample}s a step (GB: 10^9 bytes)"
+    yield f"Memory of a device, estimated: {split}, {per_rank:,} {sample}s a step (GB: 10^9 bytes)"
     yield from _rows("GB", on_device)
-    loss = "" if isinstance(model, FineTuned) else "the loss's features and tiles, "
-    yield f"  not counted: {loss}what exists for a moment (with fsdp, all weights in evaluations), the allocator"
-    yield from _way_to_fit(cfg, model, work, num_ranks, sum(on_device.values()))
+    momentary = "what exists for a moment (with fsdp, all weights in evaluations)"
+    yield f"  not counted: {', '.join(filter(None, (work.workload.not_counted, momentary, 'the allocator')))}"
+    yield from _way_to_fit(cfg, work, num_ranks, sum(on_device.values()))
     if offloaded:
         yield "CPU memory of a rank, trainer.cpu_offload"
         yield from _rows("GB", offloaded)
     yield "Time, estimated"
     yield _length(cfg, work, num_pairs)
-    step_flops = _recomputed(cfg, per_rank[0]) * flops.of(work.average)  # type: ignore[arg-type]
+    step_flops = _recomputed(cfg, per_rank) * flops_of(flops, counts)
     yield from _speed(cfg, step_flops, num_ranks, _num_steps(cfg, num_pairs))
 
 
@@ -153,24 +103,14 @@ def _recomputed(cfg: RootConfig, num_samples: int) -> float:
     return (3 + again) / 3
 
 
-def _step_shape(cfg: RootConfig, num_ranks: int) -> StepShape:
-    """A rank's part of a step with a region batch, at full strength of mixing."""
-    num_pairs = math.ceil(cfg.data.global_batch_size / num_ranks)
-    num_mixed = num_pairs * num_mixed_rows(cfg.mixing.group_size, cfg.mixing.ratio) // cfg.mixing.group_size
-    num_regions = math.ceil(cfg.pta.batch_size / num_ranks) if cfg.pta.enabled else 0
-    return StepShape(num_pairs, num_mixed, num_regions, num_regions * cfg.data.max_phrases)
-
-
-def _parameters(model: DualEncoder | FineTuned) -> Iterator[str]:
+def _parameters(model: AnyModel) -> Iterator[str]:
     yield "Parameters"
-    parts = {"image": "image tower", "text": "text tower", "pta": "PTA head"} | (
-        {"head": "the task's head"} if isinstance(model, FineTuned) else {}
-    )
-    for name, said in parts.items():
-        module = model.parts().get(name)
-        yield f"  {said:<42}{sum(p.numel() for p in module.parameters()) if module is not None else 0:>16,}"
-    if isinstance(model, FineTuned):
-        yield f"  {'trained among them':<42}{sum(p.numel() for p in model.parameters() if p.requires_grad):>16,}"
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in ({"pta": nn.Identity()} | model.parts()).items()}
+    for name in sorted(sizes, key=lambda name: list(_PART_NAMES).index(name) if name in _PART_NAMES else len(_PART_NAMES)):
+        yield f"  {_PART_NAMES.get(name, f'loss term {name}'):<42}{sizes[name]:>16,}"
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if trained < sum(p.numel() for p in model.parameters()):
+        yield f"  {'trained among them':<42}{trained:>16,}"
     yield f"Patch grid {model.patch_grid[0]} x {model.patch_grid[1]}, images of {model.image_size_px[0]} x {model.image_size_px[1]} pixels"
 
 
@@ -179,9 +119,9 @@ def _rows(unit: str, values: Mapping[str, float]) -> list[str]:
     return [f"  {name:<42}{value:>16,.3f} {unit}" for name, value in (*known.items(), ("together", sum(known.values())))]
 
 
-def _memory(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work, num_ranks: int) -> tuple[dict[str, float], dict[str, float]]:
+def _memory(cfg: RootConfig, work: _Work, num_ranks: int) -> tuple[dict[str, float], dict[str, float]]:
     """GB that a rank needs on its device, and in CPU memory on account of ``trainer.cpu_offload``."""
-    precision, shape = precision_of(cfg), work.shape(num_ranks)
+    precision, model, counts, size = precision_of(cfg), work.model, work.task.most_counts(num_ranks), work.per_rank(num_ranks)
     if precision == Precision.bf16_pure:
         model = model.to(torch.bfloat16)
     if cfg.trainer.gradient_checkpointing:
@@ -192,28 +132,29 @@ def _memory(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work, num_ra
         for tuned in (False, True)
     )
     state = {"weights": weights, "gradients": trained, "AdamW's moments": 2 * trained}
-    share = min(1.0, (cfg.trainer.micro_batch_size or shape[0]) / shape[0])
-    at_once = shape._replace(**{name: round(share * getattr(shape, name)) for name in shape._fields[:2]})
-    activations = {"activations kept for the backward pass": work.kept(at_once, precision == Precision.bf16_mixed) / 1e9}
+    share = min(1.0, (cfg.trainer.micro_batch_size or size) / size)
+    at_once = {part: round(share * count) if part in work.workload.cut else count for part, count in counts.items()}
+    kept = count_kept(work.workload, at_once, autocast=precision == Precision.bf16_mixed)
+    activations = {"activations kept for the backward pass": kept / 1e9}
     return (activations, state) if cfg.trainer.cpu_offload and num_ranks > 1 else (state | activations, {})
 
 
-def _way_to_fit(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work, num_ranks: int, needed_gb: float) -> Iterator[str]:
+def _way_to_fit(cfg: RootConfig, work: _Work, num_ranks: int, needed_gb: float) -> Iterator[str]:
     """What to set where a device has less memory than ``needed_gb``; nothing where it is not known."""
     device_gb = _device_gb(cfg)
     if device_gb is None or needed_gb <= device_gb:
         return
     begin = f"  more than the {device_gb:.1f} GB that a device has here; "
     elsewhere = "try trainer.gradient_checkpointing=true, trainer=fsdp on more devices, or a smaller model"
-    if normalises_over_the_batch(model):
+    if normalises_over_the_batch(work.model):
         yield f"{begin}{elsewhere} or data.global_batch_size"
         return
-    num_samples = work.shape(num_ranks)[0]
+    num_samples = work.per_rank(num_ranks)
     now = cfg.trainer.micro_batch_size or num_samples
     for size in reversed(micro_batch_sizes(num_samples, work.group)):
         if size < now:
             chunked = dataclasses.replace(cfg, trainer=dataclasses.replace(cfg.trainer, micro_batch_size=size))
-            takes_gb = sum(_memory(chunked, model, work, num_ranks)[0].values())
+            takes_gb = sum(_memory(chunked, work, num_ranks)[0].values())
             if takes_gb <= device_gb:
                 yield f"{begin}set trainer.micro_batch_size={size}, for {takes_gb:.1f} GB"
                 return
@@ -250,8 +191,8 @@ def _length(cfg: RootConfig, work: _Work, num_pairs: int | None) -> str:
     size, steps = cfg.data.global_batch_size, _num_steps(cfg, num_pairs)
     if steps is None:
         return "  how many steps is known once the shards have a manifest.json (timix-data index) on a local disk"
-    epochs = f", {steps * size / num_pairs:.3g} epochs of {num_pairs:,} {work.sample}s" if num_pairs else ""
-    return f"  {steps:,} steps of {size:,} {work.sample}s{epochs}"
+    epochs = f", {steps * size / num_pairs:.3g} epochs of {num_pairs:,} {work.task.sample}s" if num_pairs else ""
+    return f"  {steps:,} steps of {size:,} {work.task.sample}s{epochs}"
 
 
 def _num_steps(cfg: RootConfig, num_pairs: int | None) -> int | None:

@@ -5,10 +5,8 @@ from omegaconf import OmegaConf
 from timix_pl.building.mixing import build_mixing
 from timix_pl.building.model import build_model
 from timix_pl.config.schema import RootConfig
-from timix_pl.config.validate import is_pretraining
 from timix_pl.core.choices import TASKS
-from timix_pl.models.dual_encoder import DualEncoder
-from timix_pl.runs.cost import describe_cost, describe_task_cost
+from timix_pl.runs.cost import describe_cost
 
 
 def dry_run(cfg: RootConfig) -> str:
@@ -19,18 +17,8 @@ def dry_run(cfg: RootConfig) -> str:
     Raises:
         TimixError: the model cannot be built, the windows do not fit its grid, or a manifest is damaged.
     """
-    encoder = build_model(cfg, device="meta")
-    mixing = build_mixing(cfg, encoder.patch_grid)
-    cost = describe_cost(cfg, encoder, mixing) if is_pretraining(cfg) else describe_fine_tuning(cfg, encoder)
+    task = TASKS[cfg.task](cfg)
+    model = task.model(build_model(cfg, device="meta"), None)
+    task.objective(model)
+    cost = describe_cost(task, model, build_mixing(cfg, model.patch_grid))
     return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{cost}"
-
-
-def describe_fine_tuning(cfg: RootConfig, encoder: DualEncoder) -> str:
-    """What a fine-tuning run will cost.
-
-    Args:
-        encoder: on the meta device.
-    """
-    parts = TASKS[cfg.task]
-    model, (items, item) = parts.model(cfg, encoder, None), parts.assumed(cfg)
-    return describe_task_cost(cfg, model, items, parts.items(cfg, model, {"answers": []}).collate([item])[0])

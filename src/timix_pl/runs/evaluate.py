@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 
+from timix_pl.building.assemble import load_model
 from timix_pl.building.checkpoints import find_checkpoint
 from timix_pl.building.data import prepare_data
 from timix_pl.building.evaluators import build_evaluators
-from timix_pl.building.fine_tuning import build_task_model
 from timix_pl.config.compose import recompose
 from timix_pl.config.saved import run_dir_of
 from timix_pl.config.schema import RootConfig
@@ -137,7 +137,7 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
     """
     cfg, path = read_run(checkpoint, overrides)
     prepare_data(cfg)
-    model, step = build_task_model(cfg, path)
+    model, step = load_model(cfg, path)
     problems: dict[str, str] = {}
     with joined_ranks(cfg, path) as device:
         evaluators = build_evaluators(cfg, model, problems)

@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from timix_pl.building.model import load_encoder
+from timix_pl.building.assemble import load_model
 from timix_pl.config.saved import pretrained_run_of
 from timix_pl.config.validate import is_pretraining
 from timix_pl.core.errors import DataError, ModelError, RunError
@@ -82,7 +82,7 @@ def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = N
         photo = open_image(image.read_bytes(), max_image_px=cfg.data.max_image_px)
     except DataError as error:
         raise DataError(f"image={image}: {error}") from error
-    model, step = load_encoder(cfg, path)
+    model, step = load_model(cfg, path)
     model.eval()
     pixels, crop = centre_crop(photo, model.image_size_px)
     tokens = model.tokenizer([cfg.data.phrase_template.replace("{}", text)])

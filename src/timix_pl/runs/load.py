@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from timix_pl.building.model import load_encoder
+from timix_pl.building.assemble import load_model
 from timix_pl.config.saved import pretrained_run_of
 from timix_pl.config.schema import RootConfig
 from timix_pl.config.validate import is_pretraining
@@ -12,6 +12,7 @@ from timix_pl.core.errors import RunError
 from timix_pl.core.files import nearest_path
 from timix_pl.export.formats import safetensors
 from timix_pl.export.trained_model import TrainedModel
+from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.open_clip import open_clip_config
 from timix_pl.runs.evaluate import read_run
 
@@ -37,7 +38,8 @@ def load_run(cfg: RootConfig, checkpoint: Path, device: str | torch.device = "cp
         raise RunError(
             f"{checkpoint}: a run with task={cfg.task}; only pre-training runs can be loaded and exported; give {pretrained_run_of(cfg)}"
         )
-    encoder, _ = load_encoder(cfg, checkpoint)
+    encoder, _ = load_model(cfg, checkpoint)
+    assert isinstance(encoder, DualEncoder)
     config = open_clip_config(
         cfg.model.architecture,
         text_model=cfg.model.text_model,

@@ -1,32 +1,21 @@
 """Train, or go on training: what ``timix-train`` does with a checked configuration."""
 
 import atexit
-import copy
 import json
 import logging
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
 
-from timix_pl.building.data import build_data, prepare_data
-from timix_pl.building.devices import (
-    check_batches,
-)
-from timix_pl.building.fine_tuning import build_fine_tuning
+from timix_pl.building.assemble import Assembled, assemble
 from timix_pl.building.loggers import open_loggers
-from timix_pl.building.mixing import check_mixing_happens
-from timix_pl.building.model import build_model, check_model, save_memory_and_time
-from timix_pl.building.objective import build_objective
-from timix_pl.building.optim import build_optim
-from timix_pl.building.trainer import build_trainer
 from timix_pl.config.schema import RootConfig
-from timix_pl.config.validate import is_pretraining
+from timix_pl.core.choices import TASKS
 from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, LostRankError, StoppedBySignal
 from timix_pl.core.launched import launched
 from timix_pl.core.types import EvaluationResult
@@ -34,10 +23,7 @@ from timix_pl.data.datamodule import StepDataModule
 from timix_pl.reports.page import write_report
 from timix_pl.runs.evaluate import forget_evaluations
 from timix_pl.runs.run_dir import claimed, step_of, write_config
-from timix_pl.training.fine_tuning import FineTuneModule
-from timix_pl.training.module import PretrainModule
 from timix_pl.training.signals import StopSignals, silence_lightning
-from timix_pl.training.step_module import StepModule
 
 log = logging.getLogger(__name__)
 
@@ -101,58 +87,25 @@ def _is_alone(cfg: RootConfig) -> bool:
 
 
 def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> EvaluationResult:
-    run_dir = Path(cfg.run_dir)
-    prepared = copy.deepcopy(cfg)
-    prepare_data(prepared)
-    if cfg.trainer.num_threads is not None:
-        torch.set_num_threads(cfg.trainer.num_threads)
-    torch.manual_seed(cfg.seed)
-    module, data = _build_module(cfg, prepared, checkpoint, lambda: signals.heard != 0)
-    check_mixing_happens(cfg, data.max_steps)
-    trainer = build_trainer(prepared, module.model, data, run_dir)
-    save_memory_and_time(cfg, module.model)
-    check_batches(cfg, trainer.world_size)
-    check_model(cfg, module.model, trainer.world_size)
-    if trainer.is_global_zero:
-        _announce(cfg, data, checkpoint)
+    run_dir, run = Path(cfg.run_dir), assemble(cfg, checkpoint, told_to_stop=lambda: signals.heard != 0)
+    if run.trainer.is_global_zero:
+        _announce(cfg, run.data, checkpoint)
         write_config(cfg)
         if checkpoint is None:
             forget_evaluations(run_dir)
-    with open_loggers(cfg, step_of(checkpoint) if checkpoint else 0) as trainer.loggers:
-        _fit(trainer, module, data, checkpoint, signals)
-    if trainer.is_global_zero:
+    with open_loggers(cfg, step_of(checkpoint) if checkpoint else 0) as run.trainer.loggers:
+        _fit(run, checkpoint, signals)
+    if run.trainer.is_global_zero:
         write_report(run_dir)
     return _last_evaluation(run_dir)
 
 
-def _build_module(
-    cfg: RootConfig, prepared: RootConfig, checkpoint: Path | None, told_to_stop: Callable[[], bool]
-) -> tuple[StepModule, StepDataModule]:
-    """What the task trains, and its data."""
-    options = {
-        "global_batch_size": cfg.data.global_batch_size,
-        "seed": cfg.seed,
-        "non_finite": cfg.trainer.non_finite,
-        "log_every_n_steps": cfg.trainer.log_every_n_steps,
-        "micro_batch_size": cfg.trainer.micro_batch_size,
-        "told_to_stop": told_to_stop,
-    }
-    optim = build_optim(cfg)
-    if is_pretraining(cfg):
-        encoder = build_model(cfg)
-        data: StepDataModule = build_data(prepared, encoder)
-        planned = data.max_steps * cfg.data.global_batch_size
-        return PretrainModule(encoder, build_objective(cfg), optim, planned_samples=planned, **options), data
-    model, data, facts = build_fine_tuning(prepared, checkpoint)
-    planned = data.max_steps * cfg.data.global_batch_size
-    return FineTuneModule(model, optim, lr_scale=cfg.tune.lr_scale, facts=facts, planned_samples=planned, **options), data
-
-
-def _fit(trainer: Trainer, module: StepModule, data: StepDataModule, checkpoint: Path | None, signals: StopSignals) -> None:
+def _fit(run: Assembled, checkpoint: Path | None, signals: StopSignals) -> None:
+    trainer = run.trainer
     silence_lightning(trainer)
     signals.training = True
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(run.module, datamodule=run.data, ckpt_path=checkpoint, weights_only=True)
     except StoppedBySignal as stopped:
         if trainer.is_global_zero:
             log.warning("stopped after step %d; the same command goes on from there", stopped.step)
@@ -173,13 +126,12 @@ def _fit(trainer: Trainer, module: StepModule, data: StepDataModule, checkpoint:
 def _announce(cfg: RootConfig, data: StepDataModule, checkpoint: Path | None) -> None:
     """What is about to happen."""
     num_pairs, size = data.pairs.num_samples, cfg.data.global_batch_size
-    things, thing = ("pairs", "a pair") if is_pretraining(cfg) else ("images", "an image")
+    thing = TASKS[cfg.task].sample
+    things = f"{thing}s"
     epochs = f", {data.max_steps * size / num_pairs:.3g} epochs of {num_pairs} {things}" if num_pairs else ""
     log.info("%d steps of %d %s%s, in %s", data.max_steps, size, things, epochs, cfg.run_dir)
     if num_pairs and num_pairs < size:
-        log.warning(
-            "data.global_batch_size=%d: the %d training %s are fewer, so that a step holds %s several times", size, num_pairs, things, thing
-        )
+        log.warning("data.global_batch_size=%d: there are only %d training %s, so that a step repeats some", size, num_pairs, things)
     if checkpoint is not None and step_of(checkpoint) >= data.max_steps:
         log.info("finished already, at %s; raise trainer.max_steps to train on", checkpoint)
     elif checkpoint is not None:

@@ -1,104 +1,143 @@
 """One optimizer step in chunks whose gradients are those of the whole batch.
 
-A contrastive loss compares every pair with every other, so a loss per chunk is another loss. Instead each chunk is encoded twice: first
-without gradients, to have all features; the loss of all of them gives the gradient of each feature; then with gradients, to pass these on
-to the weights (GradCache: Gao et al. 2021). Between the two passes nothing changes: the mixing plan is kept, and dropout draws the same.
+A term that is a mean over items adds up over chunks. A contrastive loss compares every pair with every other, so a loss per chunk is
+another loss. Then each chunk is encoded twice: first without gradients, to have all features; the loss of all of them gives the gradient of
+each feature; then with gradients, to pass these on to the weights (GradCache: Gao et al. 2021). Between the two passes nothing changes: the
+mixing plan is kept, and dropout draws the same.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from timix_pl.core.distributed import sum_over_ranks
-from timix_pl.core.types import Batch, LossOutput, MixPlan, RegionBatch, Windows
+from timix_pl.core.types import Batch, LossOutput, MixPlan, Windows
 from timix_pl.mixing.step import MixStep
-from timix_pl.models.dual_encoder import Encoded
-from timix_pl.training.objective import Objective
+from timix_pl.models.encoded import Encoded
+from timix_pl.models.patch_dropout import PatchDropout
+from timix_pl.training.objective import Contrastive, Objective
 
 FEATURES = ("image_features", "text_features", "mixed_image_features", "mixed_text_features")
 SHARED = ("logit_scale", "logit_bias")
 
 
-class Chunk(NamedTuple):
-    """Some rows of this rank's batch with their mixing. The last chunk of a step also holds its region batch."""
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Some rows of this rank's batch, and what random choices the model makes of them.
 
-    pairs: Batch
-    mix: MixStep | None
-    regions: RegionBatch | None = None
+    Args:
+        with_sums: also compute the terms that are sums over items.
+    """
 
+    batch: Batch
+    mix: MixStep | None = None
+    dropout: PatchDropout | None = None
+    with_sums: bool = True
 
-def split(pairs: Batch, size: int) -> list[Batch]:
-    """The batch in parts of ``size`` rows."""
-    parts = []
-    for start in range(0, len(pairs.images), size):
-        rows = slice(start, start + size)
-        parts.append(
-            pairs._replace(
-                images=pairs.images[rows],
-                tokens=pairs.tokens[rows],
-                keys=pairs.keys[rows],
-                captions=pairs.captions[rows],
-                first=pairs.first + start,
-                shards=pairs.shards[rows],
-            )
-        )
-    return parts
+    def encode(self, model: Callable[..., Encoded]) -> Encoded:
+        """Run the model on it."""
+        arguments, options = self.batch.model_input()
+        own = {"mix": self.mix, "dropout": self.dropout, "with_sums": None if self.with_sums else False}
+        return model(*arguments, **options | {name: value for name, value in own.items() if value is not None})
 
 
 def accumulate(
-    chunks: list[Chunk],
+    chunks: Sequence[Chunk],
     encode: Callable[[Chunk], Encoded],
     objective: Objective,
+    num_items: Mapping[str, Tensor],
     gamma: float,
     backward: Callable[[Tensor, Encoded, bool], None],
 ) -> tuple[Encoded, LossOutput]:
     """The loss and the gradients of the whole batch, chunk by chunk.
 
     Args:
+        chunks: one or more.
         encode: one chunk through the model; the same chunk twice gives the same features.
+        num_items: of each term over items, in the global batch.
         gamma: weight of the mixed images' loss.
         backward: takes a scalar whose gradient by way of one chunk is the loss's, the chunk's features, and whether it is the last.
     Returns:
-        The features of the whole batch and the last chunk's region logits, and the loss, all detached.
+        The features of the whole batch and the last chunk's region logits, and the loss; of several chunks, detached.
     """
-    with torch.no_grad():
-        first_pass = [encode(chunk._replace(regions=None)) for chunk in chunks]
-    whole = _joined(first_pass, [chunk.pairs.first - chunks[0].pairs.first for chunk in chunks])
-    leaves = {name: value.detach().requires_grad_() for name in FEATURES + SHARED if (value := getattr(whole, name)) is not None}
-    output = objective.contrastive(whole._replace(**leaves), first=chunks[0].pairs.first, gamma=gamma)
-    gradients = dict(zip(leaves, torch.autograd.grad(output.loss, list(leaves.values()), materialize_grads=True), strict=True))
-    by_chunk = {name: gradients[name].split([len(getattr(part, name)) for part in first_pass]) for name in FEATURES if name in leaves}
-    terms, loss = {name: value.detach() for name, value in output.terms.items()}, output.loss.detach()
-    for number, (chunk, before) in enumerate(zip(chunks, first_pass, strict=True)):
-        last = number == len(chunks) - 1
-        mix = None if chunk.mix is None else replace(chunk.mix, planned=before.plan)
-        encoded = encode(chunk._replace(mix=mix))
-        passed_on = [(getattr(encoded, name) * gradient[number]).sum() for name, gradient in by_chunk.items()]
-        if last:
-            passed_on += [(getattr(encoded, name) * gradients[name]).sum() for name in SHARED if name in leaves]
-        if encoded.region_logits is not None and chunk.regions is not None:
-            num_phrases = sum_over_ranks(loss.new_full((), len(chunk.regions.patch_labels)))
-            term = objective.regions(encoded.region_logits, chunk.regions.patch_labels, num_phrases)
-            passed_on.append(objective.pta_weight * term)
-            terms["patch_text"] = term.detach()
-            loss = loss + passed_on[-1].detach()
-        backward(torch.stack(passed_on).sum(), encoded, last)
+    if len(chunks) == 1:
+        encoded = encode(chunks[0])
+        output = objective(encoded, chunks[0].batch, num_items, gamma=gamma)
+        backward(output.loss, encoded, True)
+        return encoded, output
+    compared = None
+    if objective.contrastive is not None:
+        compared = _FirstPass(chunks, encode, objective.contrastive, gamma)
+        chunks = compared.planned
+    loss = torch.zeros((), device=chunks[0].batch.images.device)
+    terms: dict[str, Tensor] = {}
+    for number, chunk in enumerate(chunks):
+        encoded, last = encode(chunk), number == len(chunks) - 1
+        output = objective.of_items(encoded, chunk.batch, num_items)
+        parts = [output.loss] if output.terms else []
+        loss = loss + output.loss.detach() if output.terms else loss
+        terms |= {name: terms[name] + value.detach() if name in terms else value.detach() for name, value in output.terms.items()}
+        if compared is not None:
+            parts += compared.passed_on(encoded, number, last)
+        backward(torch.stack(parts).sum(), encoded, last)
+    if compared is None:
+        return encoded, LossOutput(loss, terms)
     region_logits = None if encoded.region_logits is None else encoded.region_logits.detach()
-    return whole._replace(region_logits=region_logits), LossOutput(loss, terms)
+    of_pairs = {name: value.detach() for name, value in compared.output.terms.items()}
+    return replace(compared.whole, region_logits=region_logits), LossOutput(compared.output.loss.detach() + loss, of_pairs | terms)
 
 
-def _joined(parts: list[Encoded], offsets: list[int]) -> Encoded:
+class _FirstPass:
+    """The contrastive loss of all chunks, and its gradient in each feature."""
+
+    def __init__(self, chunks: Sequence[Chunk], encode: Callable[[Chunk], Encoded], contrastive: Contrastive, gamma: float):
+        with torch.no_grad():
+            self._parts = [encode(replace(chunk, with_sums=False)) for chunk in chunks]
+        self.whole = joined(self._parts, [chunk.batch.first - chunks[0].batch.first for chunk in chunks])
+        self.planned = [
+            replace(chunk, mix=replace(chunk.mix, planned=part.plan)) if chunk.mix is not None else chunk
+            for chunk, part in zip(chunks, self._parts, strict=True)
+        ]
+        leaves = {name: value.detach().requires_grad_() for name, value in _tensors(self.whole).items()}
+        self.output = contrastive(_with(self.whole, leaves), first=chunks[0].batch.first, gamma=gamma)
+        gradients = torch.autograd.grad(self.output.loss, list(leaves.values()), materialize_grads=True)
+        self._gradients = dict(zip(leaves, gradients, strict=True))
+        self._by_chunk = {
+            name: self._gradients[name].split([len(_tensors(part)[name]) for part in self._parts]) for name in leaves if name not in SHARED
+        }
+
+    def passed_on(self, encoded: Encoded, number: int, last: bool) -> list[Tensor]:
+        """Scalars whose gradients by way of this chunk are the loss's. What all chunks share is passed on with the last one."""
+        values = _tensors(encoded)
+        of_chunk = [(values[name] * gradient[number]).sum() for name, gradient in self._by_chunk.items()]
+        return of_chunk + [(values[name] * self._gradients[name]).sum() for name in SHARED if last and name in self._gradients]
+
+
+_TERM = "term "
+
+
+def _tensors(encoded: Encoded) -> dict[str, Tensor]:
+    """What the contrastive terms read, by name."""
+    own = {name: value for name in FEATURES + SHARED if (value := getattr(encoded, name)) is not None}
+    return own | {f"{_TERM}{name}": rows for name, rows in encoded.term_rows.items()}
+
+
+def _with(encoded: Encoded, values: Mapping[str, Tensor]) -> Encoded:
+    own: dict[str, Any] = {name: value for name, value in values.items() if not name.startswith(_TERM)}
+    return replace(encoded, **own, term_rows={name.removeprefix(_TERM): v for name, v in values.items() if name.startswith(_TERM)})
+
+
+def joined(parts: Sequence[Encoded], offsets: Sequence[int]) -> Encoded:
     """The features of all parts as one batch; rows of their plans count from the batch's first row."""
-    present = [name for name in FEATURES if getattr(parts[0], name) is not None]
-    features: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in present}
+    rows = {name: torch.cat([_tensors(part)[name] for part in parts]) for name in _tensors(parts[0]) if name not in SHARED}
+    shared = {name: value for name in SHARED if (value := getattr(parts[0], name)) is not None}
     plans = [(part.plan, offset) for part, offset in zip(parts, offsets, strict=True) if part.plan is not None]
-    return parts[0]._replace(plan=_joined_plan(plans) if plans else None, **features)
+    return replace(_with(parts[0], rows | shared), plan=_joined_plan(plans) if plans else None)
 
 
-def _joined_plan(plans: list[tuple[MixPlan, int]]) -> MixPlan:
+def _joined_plan(plans: Sequence[tuple[MixPlan, int]]) -> MixPlan:
     windows = [plan.windows for plan, _ in plans if plan.windows is not None]
     return MixPlan(
         torch.cat([plan.rows + offset for plan, offset in plans]),

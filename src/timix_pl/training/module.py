@@ -1,25 +1,31 @@
-"""The pre-training LightningModule: one training step, and what it logs."""
+"""The LightningModule: one training step of any task, and what it logs."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from timix_pl.core.distributed import world_size
+from timix_pl.core.memory import return_free_memory
 from timix_pl.core.randomness import seed_of
-from timix_pl.core.types import Batch, LossOutput, RegionBatch
+from timix_pl.core.types import Batch, LossOutput, PairBatch
 from timix_pl.mixing.groups import mixed_rows
 from timix_pl.mixing.mixer import Mixer, MixRows
 from timix_pl.mixing.step import MixStep
-from timix_pl.models.dual_encoder import DualEncoder, Encoded
+from timix_pl.models.encoded import Encoded
 from timix_pl.models.patch_dropout import PatchDropout
-from timix_pl.training.accumulation import Chunk, accumulate, split
+from timix_pl.optim.groups import parameter_groups
+from timix_pl.training.accumulation import Chunk, accumulate
 from timix_pl.training.objective import Objective
 from timix_pl.training.step_module import OptimSettings, StepModule
 
+_STEPS_PER_RETURN = 10
+
 
 class MixNow(NamedTuple):
-    """The mixing callback's word on the coming step."""
+    """What the mixing callback decides for the coming step."""
 
     mixer: Mixer
     compute: str
@@ -28,108 +34,113 @@ class MixNow(NamedTuple):
     group_size: int
 
 
-class PretrainModule(StepModule):
-    """Contrastive pre-training with text-aware mixing.
+class TrainModule(StepModule):
+    """Trains a model; what it learns is in the objective and in the batches.
 
-    The mixing callback sets :attr:`mixing` before each step. One step is one forward call of the model, one backward, one optimizer step.
+    The mixing callback sets :attr:`mixing` before each step. One step is one forward call of the model for each chunk (two where pairs are
+    compared across chunks), one optimizer step.
 
     Args:
-        model: the dual encoder.
-        objective: losses and their weights.
+        model: its forward pass returns :class:`timix_pl.models.encoded.Encoded`; it offers ``heads()`` and ``parts()``.
+        objective: the terms of the loss.
         optim: optimizer and schedule.
-        options: see :class:`timix_pl.training.step_module.StepModule`; samples are pairs.
+        groups: the model and the weight decay to parameter groups; ``lr_scale`` of a group, where it has one, multiplies the learning rate.
+        facts: what the model was built from besides the configuration, such as the answers that it knows; kept in the checkpoint.
+        options: see :class:`timix_pl.training.step_module.StepModule`.
     """
 
-    model: DualEncoder
-
-    def __init__(self, model: DualEncoder, objective: Objective, optim: OptimSettings, **options: Any):
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optim: OptimSettings,
+        *,
+        groups: Callable[[nn.Module, float], list[dict[str, Any]]] = parameter_groups,
+        facts: dict[str, Any] | None = None,
+        **options: Any,
+    ):
         super().__init__(model, optim, **options)
-        self.objective = objective
+        self.objective, self.groups, self.facts = objective, groups, facts or {}
         self.mixing: MixNow | None = None
-        self._newest_region_values: dict[str, Tensor] = {}
+        self._newest_of_items: dict[str, Tensor] = {}
 
-    def training_step(self, batch: tuple[Batch, RegionBatch | None], batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Encode, mix, compare, learn: one optimizer step."""
-        pairs, regions = batch
         lr = self.set_learning_rate()
-        encoded, output = self._gradients(pairs, regions)
+        encoded, output = self._gradients(batch)
         self.check_finite()
-        grad_norm = self.update(output.loss, output.terms, pairs.keys)
-        if regions is not None:
-            self._newest_region_values = self._region_values(encoded, output, regions)
+        grad_norm = self.update(output.loss, output.terms, batch.keys)
+        self._newest_of_items |= _values_of_regions(encoded, output, batch)
+        if batch.varies and self.device.type == "cpu" and self.global_step % _STEPS_PER_RETURN == 0:
+            return_free_memory()
         if self.logs_now():
-            self._log_step(encoded, output, grad_norm, lr)
+            self.note(self._values(batch, encoded, output, grad_norm, lr))
 
-    def _gradients(self, pairs: Batch, regions: RegionBatch | None) -> tuple[Encoded, LossOutput]:
+    def _gradients(self, batch: Batch) -> tuple[Encoded, LossOutput]:
         """Forward and backward of this rank's batch, whole or in chunks of ``micro_batch_size``."""
+        num_items = self.objective.count_items(batch, self.device)
+        parts = batch.split(self.micro_batch_size or len(batch.images))
+        chunks = [Chunk(batch=part, mix=self.mix_step(part), dropout=self.dropout(part)) for part in parts]
         gamma = self.mixing.gamma if self.mixing else 0.0
-        parts = split(pairs, self.micro_batch_size or len(pairs.images))
-        chunks = [Chunk(part, self.mix_step(part), regions if part is parts[-1] else None) for part in parts]
-        if len(chunks) > 1:
-            return accumulate(chunks, self._encode, self.objective, gamma, self._backward)
-        encoded = self._encode(chunks[0])
-        output = self.objective(encoded, regions, first=pairs.first, gamma=gamma)
-        self._backward(output.loss, encoded, last=True)
-        return encoded, output
+        return accumulate(chunks, self._encode, self.objective, num_items, gamma, self._backward)
 
     def _encode(self, chunk: Chunk) -> Encoded:
         """Dropout draws from (seed, step, position): the same in both passes of an accumulation, and after a resume."""
-        pairs, mix, regions = chunk
-        torch.manual_seed(seed_of("dropout", self.seed, self.global_step, pairs.first))
-        return self.model(pairs.images, pairs.tokens, mix=mix, regions=regions, dropout=self.dropout(pairs))
+        torch.manual_seed(seed_of("dropout", self.seed, self.global_step, chunk.batch.first))
+        return chunk.encode(self.model)
 
     def _backward(self, loss: Tensor, encoded: Encoded, last: bool) -> None:
         self.backward_chunk(loss + self._untouched_parameters(encoded) if last else loss, last=last)
 
-    def mix_step(self, pairs: Batch) -> MixStep | None:
+    def mix_step(self, batch: Batch) -> MixStep | None:
         """This step's mixing, or None where nothing is mixed."""
         if self.mixing is None:
             return None
-        step = self.global_step
+        assert isinstance(batch, PairBatch)
         mixer, compute, ratio, _, group_size = self.mixing
-        rows, partners = mixed_rows(len(pairs.images), group_size, ratio, seed=self.seed, step=step, first=pairs.first)
+        place = {"seed": self.seed, "step": self.global_step, "first": batch.first}
+        rows, partners = mixed_rows(len(batch.images), group_size, ratio, **place)
         if not len(rows):
             return None
         joined = None
         if mixer.joins_captions:
-            joined = self.model.tokenizer(mixer.join(pairs.captions, rows, partners)).to(self.device, non_blocking=True)
-        chosen = MixRows(rows=rows, partners=partners, seed=self.seed, step=step, first=pairs.first, device=self.device)
+            joined = self.model.tokenizer(mixer.join(batch.captions, rows, partners)).to(self.device, non_blocking=True)
+        chosen = MixRows(rows=rows, partners=partners, device=self.device, **place)
         return MixStep(mixer=mixer, compute=compute, chosen=chosen, joined_tokens=joined)
 
-    def dropout(self, pairs: Batch) -> PatchDropout | None:
+    def dropout(self, batch: Batch) -> PatchDropout | None:
         """This step's patch dropout, or None where nothing is dropped."""
         share = self.model.patch_dropout
-        return PatchDropout(share, self.seed, self.global_step, pairs.first) if share else None
+        return PatchDropout(share, self.seed, self.global_step, batch.first) if share else None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer is given."""
+        return self.groups(self.model, self.optim.weight_decay)
 
     def _untouched_parameters(self, encoded: Encoded) -> Tensor | float:
-        """Zero times the head's parameters where no region batch touched them, so that DDP sees one graph in every step."""
-        if self.model.pta is None or encoded.region_logits is not None:
-            return 0.0
-        return 0.0 * sum(parameter.sum() for parameter in self.model.pta.parameters() if not isinstance(parameter, DTensor))
-
-    @staticmethod
-    @torch.no_grad()
-    def _region_values(encoded: Encoded, output: LossOutput, regions: RegionBatch) -> dict[str, Tensor]:
-        """Kept on the device until a step is logged, which need not be one with a region batch."""
-        assert encoded.region_logits is not None
-        said, true = encoded.region_logits > 0, regions.patch_labels > 0
-        hits = (said & true).sum()
-        return {
-            "train/loss/patch_text": output.terms["patch_text"].detach(),
-            "train/pta/precision": hits / said.sum().clamp(min=1),
-            "train/pta/recall": hits / true.sum().clamp(min=1),
-        }
+        """Zero times the parameters of heads that took no part, so that DDP sees one graph in every step."""
+        untouched = [
+            parameter.sum()
+            for name, head in self.model.heads().items()
+            if name not in encoded.touched
+            for parameter in head.parameters()
+            if not isinstance(parameter, DTensor)
+        ]
+        return 0.0 * torch.stack(untouched).sum() if untouched else 0.0
 
     @torch.no_grad()
-    def _log_step(self, encoded: Encoded, output: LossOutput, grad_norm: Tensor, lr: float) -> None:
-        values: dict[str, Any] = self._newest_region_values | {f"train/loss/{name}": value for name, value in output.terms.items()}
+    def _values(self, batch: Batch, encoded: Encoded, output: LossOutput, grad_norm: Tensor, lr: float) -> dict[str, Any]:
+        values: dict[str, Any] = self._newest_of_items | {f"train/loss/{name}": value for name, value in output.terms.items()}
         values |= {
             "train/loss/total": output.loss,
             "train/grad_norm": grad_norm,
-            "train/logit_scale": encoded.logit_scale,
             "train/lr": lr,
             "train/num_skipped_steps": float(self.num_skipped_steps),
         }
+        if encoded.logit_scale is not None:
+            values["train/logit_scale"] = encoded.logit_scale
+        if batch.varies:
+            values["train/num_items"] = float(batch.counts()["item"] * world_size())
         if encoded.plan is not None and self.mixing is not None:
             values |= {
                 "train/mixing/lam": encoded.plan.lam.float().mean(),
@@ -138,4 +149,24 @@ class PretrainModule(StepModule):
             }
             if encoded.plan.windows is not None:
                 values["train/mixing/side"] = float(encoded.plan.windows.side)
-        self.note(values)
+        return values
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also what the model was built from."""
+        super().on_save_checkpoint(checkpoint)
+        if self.facts:
+            checkpoint["timix"]["facts"] = self.facts
+
+
+@torch.no_grad()
+def _values_of_regions(encoded: Encoded, output: LossOutput, batch: Batch) -> dict[str, Tensor]:
+    """Kept on the device until a step is logged, which need not be one with a region batch."""
+    if encoded.region_logits is None or not isinstance(batch, PairBatch) or batch.regions is None:
+        return {}
+    said, true = encoded.region_logits > 0, batch.regions.patch_labels > 0
+    hits = (said & true).sum()
+    return {
+        "train/loss/patch_text": output.terms["patch_text"].detach(),
+        "train/pta/precision": hits / said.sum().clamp(min=1),
+        "train/pta/recall": hits / true.sum().clamp(min=1),
+    }

@@ -1,72 +1,65 @@
-"""From the encoded batch to the loss and its named terms."""
+"""The loss of a step: a list of terms, from what the model has encoded."""
+
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from timix_pl.core.distributed import gather, sum_over_ranks, world_size
-from timix_pl.core.types import LossOutput, MixPlan, RegionBatch
+from timix_pl.core.types import Batch, LossOutput, MixPlan, PairBatch
 from timix_pl.losses.contrastive.info_nce import InfoNce
 from timix_pl.losses.contrastive_loss import ContrastiveLoss
 from timix_pl.losses.pairs import Pairs
 from timix_pl.losses.patch_text import patch_text
-from timix_pl.models.dual_encoder import Encoded
+from timix_pl.losses.term import BatchTerm, ChunkTerm
+from timix_pl.models.encoded import Encoded
 
 
-class Objective:
-    """loss = contrastive(clean) + gamma * mixed + ``pta_weight`` * patch_text, in fp32 whatever the towers compute in.
+class Contrastive:
+    """The terms that compare the pairs of the global batch: loss(clean) + gamma * loss(mixed) + further ones.
 
     Args:
         loss: the contrastive loss; None: InfoNCE.
         negatives: ``all_ranks``, images meet the captions of the global batch; ``own_rank``, only those of their rank's batch.
         targets: ``one_hot`` or ``self``, for mixed images.
-        pta_weight: weight of the PTA loss.
         tile_rows: rows and columns of a tile of logits; None: chosen for the device. It changes memory and time, not the loss.
+        terms: further terms, by name.
     """
 
     def __init__(
         self,
-        *,
         loss: ContrastiveLoss | None = None,
+        *,
         negatives: str = "all_ranks",
         targets: str = "self",
-        pta_weight: float = 1.0,
         tile_rows: int | None = None,
+        terms: Mapping[str, BatchTerm] | None = None,
     ):
-        self.loss, self.targets, self.pta_weight, self.tile_rows = loss or InfoNce(), targets, pta_weight, tile_rows
+        self.loss, self.targets, self.tile_rows, self.terms = loss or InfoNce(), targets, tile_rows, terms or {}
         self.all_ranks = negatives == "all_ranks"
 
-    def __call__(self, encoded: Encoded, regions: RegionBatch | None, *, first: int, gamma: float = 1.0) -> LossOutput:
-        """The loss of this rank; its average over ranks is the full batch's.
+    def __call__(self, encoded: Encoded, *, first: int, gamma: float = 1.0) -> LossOutput:
+        """The terms of this rank's whole batch, in fp32 whatever the towers compute in. Their average over ranks is the full batch's.
 
         Args:
-            encoded: from :meth:`DualEncoder.forward`.
-            regions: the region batch that ``encoded.region_logits`` belongs to.
+            encoded: the features of all pairs.
             first: position of row 0 in the global batch.
             gamma: weight of the mixed images' loss.
         Returns:
-            The loss, and the terms ``info_nce`` (or ``siglip``), ``mixed`` and ``patch_text``, unweighted, those that there are.
+            The weighted sum, and the unweighted terms: that of the loss under its name, ``mixed``, and further ones.
         """
-        output = self.contrastive(encoded, first=first, gamma=gamma)
-        if encoded.region_logits is None or regions is None:
-            return output
-        num_phrases = sum_over_ranks(output.loss.new_full((), len(regions.patch_labels)))
-        term = self.regions(encoded.region_logits, regions.patch_labels, num_phrases)
-        return LossOutput(output.loss + self.pta_weight * term, output.terms | {"patch_text": term})
-
-    def contrastive(self, encoded: Encoded, *, first: int, gamma: float = 1.0) -> LossOutput:
-        """All but the PTA term. See :meth:`__call__`."""
+        assert encoded.image_features is not None and encoded.text_features is not None and encoded.logit_scale is not None
         with torch.autocast(encoded.image_features.device.type, enabled=False):
-            return self._contrastive(encoded, first, gamma)
+            output = self._of_pairs(encoded, first, gamma)
+            images, texts, scale = encoded.image_features.float(), encoded.text_features.float(), encoded.logit_scale.float()
+            for name, term in self.terms.items():
+                value = term.loss(encoded.term_rows[name], images, texts, scale, first=first)
+                output = LossOutput(output.loss + term.weight * value, output.terms | {name: value})
+        return output
 
-    def regions(
-        self, region_logits: Float[Tensor, "R P"], patch_labels: Float[Tensor, "R P"], num_phrases: Float[Tensor, ""]
-    ) -> Float[Tensor, ""]:
-        """The PTA term of this rank, unweighted. ``num_phrases``: over all ranks."""
-        with torch.autocast(region_logits.device.type, enabled=False):
-            return patch_text(region_logits, patch_labels, num_phrases, world_size())
-
-    def _contrastive(self, encoded: Encoded, first: int, gamma: float) -> LossOutput:
+    def _of_pairs(self, encoded: Encoded, first: int, gamma: float) -> LossOutput:
+        assert encoded.image_features is not None and encoded.text_features is not None
         images, plan = encoded.image_features.float(), encoded.plan
         captions = self._gathered(encoded.text_features)
         if plan is not None and encoded.mixed_image_features is None and not encoded.joined:
@@ -90,13 +83,70 @@ class Objective:
     def _loss(
         self, encoded: Encoded, images: Tensor, captions: Tensor, first: int, *, pairs: Pairs | None = None, clean: Tensor | None = None
     ) -> Float[Tensor, ""]:
-        first = first if self.all_ranks else 0
+        assert encoded.logit_scale is not None
+        first, all_ranks, tile_rows = first if self.all_ranks else 0, self.all_ranks, self.tile_rows
         scale, bias = encoded.logit_scale.float(), None if encoded.logit_bias is None else encoded.logit_bias.float()
-        all_ranks, tile_rows = self.all_ranks, self.tile_rows
         return self.loss(images, captions, scale, bias, pairs, first=first, clean=clean, all_ranks=all_ranks, tile_rows=tile_rows)
 
 
+class Objective:
+    """The loss of a step: the contrastive terms, and terms that are means over items, such as phrases, questions or words.
+
+    Args:
+        contrastive: the terms that compare pairs; None: the model compares none.
+        terms: further terms over items, by name.
+        weights: of other terms over items, which the model or the batch brings; those not named count once.
+    """
+
+    def __init__(
+        self,
+        contrastive: Contrastive | None = None,
+        *,
+        terms: Mapping[str, ChunkTerm] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ):
+        self.contrastive, self._terms = contrastive, terms or {}
+        self._weights = {name: term.weight for name, term in self._terms.items()} | dict(weights or {})
+
+    def count_items(self, batch: Batch, device: torch.device) -> dict[str, Float[Tensor, ""]]:
+        """How many items each term over items has in the global batch. All ranks call it together.
+
+        Args:
+            batch: this rank's, whole.
+        """
+        own = batch.num_items() | {name: term.num_items(batch) for name, term in self._terms.items()}
+        if not own:
+            return {}
+        counts = torch.tensor([float(count) for count in own.values()], device=device)
+        return dict(zip(own, sum_over_ranks(counts), strict=True))
+
+    def __call__(self, encoded: Encoded, batch: Batch, num_items: Mapping[str, Tensor], *, gamma: float = 1.0) -> LossOutput:
+        """All terms of a batch that was encoded in one pass. See :meth:`of_items`."""
+        output = self.of_items(encoded, batch, num_items)
+        if self.contrastive is None:
+            return output
+        compared = self.contrastive(encoded, first=batch.first, gamma=gamma)
+        return LossOutput(compared.loss + output.loss, compared.terms | output.terms) if output.terms else compared
+
+    def of_items(self, encoded: Encoded, batch: Batch, num_items: Mapping[str, Tensor]) -> LossOutput:
+        """The terms over items, of those seen here.
+
+        Args:
+            batch: what was encoded; it may be a part of this rank's batch.
+            num_items: of each term, in the global batch; see :meth:`count_items`.
+        Returns:
+            The weighted sum, and the unweighted terms. Added up over the parts of a batch and averaged over ranks, each is a mean over
+            items.
+        """
+        sums = dict(encoded.sums)
+        if encoded.region_logits is not None and isinstance(batch, PairBatch) and batch.regions is not None:
+            sums["patch_text"] = patch_text(encoded.region_logits, batch.regions.patch_labels)
+        terms = {name: total * world_size() / num_items[name].clamp(min=1) for name, total in sums.items()}
+        weighted = [self._weights.get(name, 1.0) * value for name, value in terms.items()]
+        return LossOutput(torch.stack(weighted).sum() if weighted else torch.zeros(()), terms)
+
+
 def _one_set(images: Float[Tensor, "B D"], plan: MixPlan) -> Pairs:
-    """W of clean and mixed images in one set: a clean image is its own wholly."""
+    """W of clean and mixed images in one set: a clean image is wholly its own."""
     own, _, lam = Pairs.clean(images)
     return Pairs(own, own.index_copy(0, plan.rows, plan.partners), lam.index_copy(0, plan.rows, plan.lam.float()))

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from timix_pl.core.distributed import rank
 from timix_pl.core.errors import RunError
-from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.fine_tuned import AnyModel
 from timix_pl.training.checkpoint_io import named_tensors, plain_values, read_checkpoint, save_folder, stored_tensors
 
 
@@ -36,13 +36,12 @@ class ShardedStrategy(ModelParallelStrategy):
         super().__init__(num_ranks, 1, save_distributed_checkpoint=sharded_checkpoints, process_group_backend=backend)
         self.sharded_checkpoints, self.param_dtype, self.offload = sharded_checkpoints, param_dtype, offload
 
-    def shard(self, model: DualEncoder) -> None:
+    def shard(self, model: AnyModel) -> None:
         """Shard in place: block by block, then what is left of each tower. The logit scale stays in fp32."""
         mesh = self.device_mesh["data_parallel"]
         offload = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if self.offload else OffloadPolicy()
         policy = MixedPrecisionPolicy(param_dtype=self.param_dtype, reduce_dtype=torch.float32 if self.param_dtype else None)
-        parts = [*model.blocks(), model.image, model.text, model.pta]
-        for part in (part for part in parts if part is not None):
+        for part in [*model.blocks(), *model.parts().values()]:
             fully_shard(part, mesh=mesh, mp_policy=policy, offload_policy=offload)
         fully_shard(model, mesh=mesh, offload_policy=offload)
 

@@ -1,178 +1,169 @@
 """What a training step costs: FLOPs and kept activations, counted on tensors that have shapes and no memory."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from timix_pl.core.types import MixPlan, RegionBatch, TaskBatch
+from timix_pl.core.types import ItemBatch, MixPlan, RegionBatch
 from timix_pl.mixing.mixer import Mixer, MixRows
 from timix_pl.mixing.step import MixStep
-from timix_pl.models.dual_encoder import DualEncoder, Encoded
+from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.models.encoded import Encoded
 from timix_pl.models.fine_tuned import FineTuned
 from timix_pl.models.patch_dropout import PatchDropout
 
 
-class StepShape(NamedTuple):
-    """How much of everything a step, or this rank's part of it, holds."""
-
-    num_pairs: float
-    num_mixed: float = 0
-    num_region_images: float = 0
-    num_phrases: float = 0
-
-
-class StepFlops(NamedTuple):
-    """FLOPs of one of each, forward and backward; two per multiply-add.
-
-    Counted by PyTorch in the model's own forward pass, PTA head included. What carries a gradient counts three times: its backward pass is
-    taken as twice the forward one. The logits of the contrastive loss are left out, and so is what gradient checkpointing or accumulation
-    computes again: it is work of the machine, not of the model (Chowdhery et al. 2022, appendix B).
-    """
-
-    pair: float
-    mixed_image: float
-    region_image: float
-    phrase: float
-
-    def of(self, shape: StepShape) -> float:
-        """FLOPs of a step."""
-        return sum(flops * count for flops, count in zip(self, shape, strict=True))
-
-
-NO_FLOPS = StepFlops(0.0, 0.0, 0.0, 0.0)
-
-
-def count_flops(model: DualEncoder, mixer: Mixer | None, compute: str = "extra") -> StepFlops:
-    """Count what one pair, mixed image, region image and phrase cost.
+class Workload(ABC):
+    """What a training step computes, in counts of its parts, such as pairs and mixed images.
 
     Args:
         model: on any device, ``meta`` too; its weights are not looked at.
+    """
+
+    parts: Mapping[str, str]
+    """Names of the parts, and what one is, in words. Samples come first."""
+    probes: Sequence[tuple[int, ...]]
+    """Counts of the parts, in their order, whose forward passes show what one of each costs. They are linearly independent."""
+    cut: tuple[str, str]
+    """The parts that are fewer in a chunk of a batch."""
+    not_counted: str = ""
+    """What of a step is neither run nor kept here, in words."""
+
+    def __init__(self, model: nn.Module):
+        self.model: Any = model
+
+    @abstractmethod
+    def forward(self, tensors: dict[str, Tensor], counts: Mapping[str, int]) -> Any:
+        """One forward pass of a step with these counts, on parameters and buffers that are shapes only."""
+
+    def images(self, count: int) -> Tensor:
+        """That many images, as shapes."""
+        return torch.empty(count, 3, *self.model.image_size_px, dtype=torch.uint8)
+
+
+class PairWorkload(Workload):
+    """A step of pre-training: pairs, mixed images, region images (up to the PTA block) and phrases.
+
+    Args:
         mixer, compute: the strategy and its mode; None: plain CLIP.
     """
 
-    def forward(shape: StepShape) -> float:
-        with _Shapes(model) as shapes, _ForwardAndBackward() as counter:
-            shapes.forward(shape, mixer, compute)
-        return counter.total
+    parts = {  # noqa: RUF012
+        "pair": "image and caption",
+        "mixed_image": "mixed images",
+        "region_image": "region images up to pta.block",
+        "phrase": "phrases, at most",
+    }
+    cut = ("pair", "mixed_image")
+    not_counted = "the loss's features and tiles"
 
-    pair = forward(StepShape(2)) / 2
-    mixed = forward(StepShape(2, num_mixed=2)) / 2 - pair if mixer is not None else 0.0
-    if model.pta is None:
-        return StepFlops(pair, mixed, 0.0, 0.0)
-    one, two = forward(StepShape(2, 0, 1, 1)), forward(StepShape(2, 0, 1, 2))
-    return StepFlops(pair, mixed, 2 * one - two - 2 * pair, two - one)
+    def __init__(self, model: DualEncoder, mixer: Mixer | None, compute: str = "extra"):
+        super().__init__(model)
+        self.mixer, self.compute = mixer, compute
+        mixed = ((2, 2, 0, 0),) if mixer is not None else ()
+        taught = ((2, 0, 1, 1), (2, 0, 1, 2)) if model.pta is not None else ()
+        self.probes = ((2, 0, 0, 0), *mixed, *taught)
 
-
-def count_kept(model: DualEncoder, mixer: Mixer | None, compute: str, shape: StepShape, *, autocast: bool) -> int:
-    """Bytes that a step's forward pass keeps for its backward pass, weights and the contrastive loss left out.
-
-    Args:
-        model: on any device, ``meta`` too; its weights are not looked at. Attention is taken to be a fused kernel.
-        shape: of what a rank takes through the model at once, in whole numbers.
-        autocast: whether the towers compute in bf16 on fp32 weights.
-    """
-    with _Shapes(model) as shapes, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        return _bytes_kept(lambda: shapes.forward(shape, mixer, compute), model.blocks(), shapes.tensors.values())
-
-
-class TaskShape(NamedTuple):
-    """How much a fine-tuning step, or this rank's part of it, holds: images, and the items that are learnt of them."""
-
-    num_images: float
-    num_items: float
-
-
-class TaskFlops(NamedTuple):
-    """FLOPs of one image and of one item, forward and backward, as in :class:`StepFlops`. The loss is counted too."""
-
-    image: float
-    item: float
-
-    def of(self, shape: TaskShape) -> float:
-        """FLOPs of a step."""
-        return self.image * shape.num_images + self.item * shape.num_items
-
-
-def count_task_flops(model: FineTuned, item: dict[str, Tensor]) -> TaskFlops:
-    """Count what one image and one item cost.
-
-    Args:
-        model: on any device, ``meta`` too; its weights are not looked at.
-        item: the tensors of a batch of one item.
-    """
-
-    def forward(shape: TaskShape) -> float:
-        with _Shapes(model) as shapes, _AllMarked(), _ForwardAndBackward() as counter:
-            shapes.forward_task(shape, item)
-        return counter.total
-
-    two, four = forward(TaskShape(2, 2)), forward(TaskShape(2, 4))
-    return TaskFlops(two - four / 2, (four - two) / 2)
-
-
-def count_task_kept(model: FineTuned, item: dict[str, Tensor], shape: TaskShape, *, autocast: bool) -> int:
-    """Bytes that a fine-tuning step's forward pass keeps for its backward pass, weights left out; see :func:`count_kept`."""
-    with _Shapes(model) as shapes, _AllMarked(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        return _bytes_kept(lambda: shapes.forward_task(shape, item), model.blocks(), shapes.tensors.values())
-
-
-class _Shapes:
-    """The model and its inputs as shapes alone."""
-
-    def __init__(self, model: DualEncoder | FineTuned):
-        self.model: Any = model
-        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self.tensors: dict[str, Tensor] = {}
-
-    def __enter__(self) -> "_Shapes":
-        self.mode.__enter__()
-        for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
-            self.tensors[name] = torch.empty(tensor.shape, dtype=tensor.dtype).requires_grad_(
-                isinstance(tensor, nn.Parameter) and tensor.requires_grad
-            )
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.mode.__exit__(*error)
-
-    def forward(self, shape: StepShape, mixer: Mixer | None, compute: str) -> Encoded:
-        """One forward pass of a training step."""
-        num_pairs, num_mixed, num_region_images, num_phrases = map(int, shape)
+    def forward(self, tensors: dict[str, Tensor], counts: Mapping[str, int]) -> Encoded:
+        """See :class:`Workload`."""
+        num_pairs, num_mixed, num_region_images, num_phrases = (counts.get(part, 0) for part in self.parts)
         context_length, num_patches = self.model.tokenizer(["a"]).shape[1], self.model.patch_grid[0] * self.model.patch_grid[1]
 
         def tokens(count: int) -> Tensor:
             return torch.zeros(count, context_length, dtype=torch.long)
 
         mix = regions = None
-        if mixer is not None and num_mixed:
+        if self.mixer is not None and num_mixed:
             with unset_fake_temporarily():
                 rows = torch.arange(num_mixed)
                 partners = rows.roll(-1)
             chosen = MixRows(rows=rows, partners=partners, seed=0, step=0, first=0, device=torch.device("cpu"))
-            joined = tokens(num_mixed) if mixer.joins_captions else None
-            mix = _RealPlan(mixer=mixer, compute=compute, chosen=chosen, joined_tokens=joined)
+            joined = tokens(num_mixed) if self.mixer.joins_captions else None
+            mix = _RealPlan(mixer=self.mixer, compute=self.compute, chosen=chosen, joined_tokens=joined)
         if num_region_images:
             index, labels = torch.zeros(num_phrases, dtype=torch.long), torch.empty(num_phrases, num_patches)
-            regions = RegionBatch(self._images(num_region_images), tokens(num_phrases), index, labels, [])
-        arguments = (self._images(num_pairs), tokens(num_pairs))
+            images, phrases = self.images(num_region_images), tokens(num_phrases)
+            regions = RegionBatch(images=images, tokens=phrases, image_index=index, patch_labels=labels, keys=[])
         dropout = PatchDropout(self.model.patch_dropout, 0, 0, 0) if self.model.patch_dropout else None
-        return torch.func.functional_call(self.model, self.tensors, arguments, {"mix": mix, "regions": regions, "dropout": dropout})
+        arguments, options = (self.images(num_pairs), tokens(num_pairs)), {"mix": mix, "regions": regions, "dropout": dropout}
+        return torch.func.functional_call(self.model, tensors, arguments, options)
 
-    def forward_task(self, shape: TaskShape, item: dict[str, Tensor]) -> dict[str, Tensor]:
-        """One forward pass of a fine-tuning step, the loss included."""
-        num_images, num_items = map(int, shape)
-        items = {name: torch.empty(num_items, *tensor.shape[1:], dtype=tensor.dtype) for name, tensor in item.items()}
+
+class ItemWorkload(Workload):
+    """A step of fine-tuning: images, and items such as questions. The loss is counted too.
+
+    Args:
+        item: the tensors of a batch of one item.
+        items: what an image brings, in words.
+    """
+
+    probes = ((2, 2), (2, 4))
+    cut = ("image", "item")
+
+    def __init__(self, model: FineTuned, item: dict[str, Tensor], items: str):
+        super().__init__(model)
+        self.item, self.parts = item, {"image": "image", "item": items}
+
+    def forward(self, tensors: dict[str, Tensor], counts: Mapping[str, int]) -> Encoded:
+        """See :class:`Workload`."""
+        num_images, num_items = counts["image"], counts["item"]
+        items = {name: torch.empty(num_items, *tensor.shape[1:], dtype=tensor.dtype) for name, tensor in self.item.items()}
         index = torch.zeros(num_items, dtype=torch.long)
-        batch = TaskBatch(self._images(num_images), index, [], items, {}, [], 0, [])
-        return torch.func.functional_call(self.model, self.tensors, (batch,))
+        batch = ItemBatch(
+            images=self.images(num_images), image_index=index, items_per_image=[], items=items, items_of_term={}, keys=[], first=0
+        )
+        with _AllMarked():
+            return torch.func.functional_call(self.model, tensors, (batch,))
 
-    def _images(self, count: int) -> Tensor:
-        return torch.empty(count, 3, *self.model.image_size_px, dtype=torch.uint8)
+
+def count_flops(workload: Workload) -> dict[str, float]:
+    """FLOPs of one of each part, forward and backward; two per multiply-add.
+
+    Counted by PyTorch in the model's own forward pass, heads included. What carries a gradient counts three times: its backward pass is
+    taken as twice the forward one. The logits of the contrastive loss are left out, and so is what gradient checkpointing or accumulation
+    computes again: it is work of the machine, not of the model (Chowdhery et al. 2022, appendix B).
+    """
+    measured = []
+    for counts in workload.probes:
+        with _shapes_of(workload.model) as tensors, _ForwardAndBackward() as counter:
+            workload.forward(tensors, dict(zip(workload.parts, counts, strict=True)))
+        measured.append(counter.total)
+    costs, *_ = np.linalg.lstsq(np.array(workload.probes, float), np.array(measured), rcond=None)
+    return {part: float(round(cost)) for part, cost in zip(workload.parts, costs, strict=True)}
+
+
+def flops_of(flops: Mapping[str, float], counts: Mapping[str, float]) -> float:
+    """FLOPs of a step."""
+    return sum(flops[part] * count for part, count in counts.items())
+
+
+def count_kept(workload: Workload, counts: Mapping[str, int], *, autocast: bool) -> int:
+    """Bytes that a step's forward pass keeps for its backward pass, weights and the contrastive loss left out.
+
+    Args:
+        counts: what a rank takes through the model at once. Attention is taken to be a fused kernel.
+        autocast: whether the towers compute in bf16 on fp32 weights.
+    """
+    with _shapes_of(workload.model) as tensors, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        return _bytes_kept(lambda: workload.forward(tensors, counts), workload.model.blocks(), tensors.values())
+
+
+@contextmanager
+def _shapes_of(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """The model's parameters and buffers as shapes only; inside, so are all new tensors."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield {
+            name: torch.empty(tensor.shape, dtype=tensor.dtype).requires_grad_(isinstance(tensor, nn.Parameter) and tensor.requires_grad)
+            for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        }
 
 
 class _AllMarked(TorchDispatchMode):

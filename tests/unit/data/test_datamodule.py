@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.tiny import GRID, IMAGE_SIZE_PX, write_shards
+from tests.step_data import pair_data
+from tests.tiny import write_shards
 from timix_pl.core.errors import DataError, RunError
-from timix_pl.data.datamodule import PretrainDataModule
 from timix_pl.data.sets.resampled import ResampledShards
-from timix_pl.data.sets.training_set import SampleStream
+from timix_pl.data.sets.sample_stream import SampleStream
 from timix_pl.data.shards.writer import ShardWriter
 
 
@@ -20,7 +20,7 @@ def shards(tmp_path_factory):
 
 def datamodule(shards, *, step=0, seed=0, window_shards=2, global_batch_size=4, pairs=None, num_workers=0, **options):
     pairs = pairs or SampleStream(shards, key="data.train_shards", seed=seed, name="train", window_shards=window_shards)
-    data = PretrainDataModule(
+    data = pair_data(
         pairs,
         None,
         lambda texts: torch.zeros(len(texts), 1, dtype=torch.long),
@@ -28,8 +28,6 @@ def datamodule(shards, *, step=0, seed=0, window_shards=2, global_batch_size=4, 
         max_steps=20,
         seed=seed,
         num_workers=num_workers,
-        image_size_px=IMAGE_SIZE_PX,
-        patch_grid=GRID,
         **options,
     )
     data.trainer = SimpleNamespace(global_step=step, strategy=SimpleNamespace(root_device=torch.device("cpu")))
@@ -37,8 +35,8 @@ def datamodule(shards, *, step=0, seed=0, window_shards=2, global_batch_size=4, 
 
 
 def test_a_resumed_loader_goes_on_with_the_next_step(shards):
-    whole = [batch.keys for batch, _ in datamodule(shards).train_dataloader()]
-    rest = [batch.keys for batch, _ in datamodule(shards, step=13).train_dataloader()]
+    whole = [batch.keys for batch in datamodule(shards).train_dataloader()]
+    rest = [batch.keys for batch in datamodule(shards, step=13).train_dataloader()]
     assert len(whole) == 20 and rest == whole[13:]
     assert len(datamodule(shards, step=13).train_dataloader()) == 20  # the whole run, as progress is counted
 
@@ -92,7 +90,7 @@ def test_drawn_shards_that_are_cut_off_are_named_and_the_others_go_on(tmp_path):
     (folder / "shard-000001.tar").write_bytes(content[: len(content) // 2 - 700])
     (folder / "shard-000002.tar").write_bytes(b"not a tar")
     pairs = ResampledShards(str(folder), key="data.train_shards", seed=0)
-    batches = [batch for batch, _ in datamodule(None, pairs=pairs).train_dataloader()]
+    batches = [batch for batch in datamodule(None, pairs=pairs).train_dataloader()]
     assert len(batches) == 20 and {key for batch in batches for key in batch.keys} >= {f"s{number}" for number in range(8)}
     problems = [problem for batch in batches for problem in batch.problems if not problem["key"]]
     assert {(problem["folder"], problem["shard"]) for problem in problems} == {(str(folder), f"shard-00000{n}.tar") for n in (1, 2)}
@@ -103,7 +101,7 @@ def test_a_drawn_shard_that_is_gone_is_named_and_the_others_go_on(tmp_path):
     folder = write_shards(tmp_path / "shards", 24)
     pairs = ResampledShards(str(folder), key="data.train_shards", seed=0)
     (folder / "shard-000001.tar").unlink()
-    batches = [batch for batch, _ in datamodule(None, pairs=pairs).train_dataloader()]
+    batches = [batch for batch in datamodule(None, pairs=pairs).train_dataloader()]
     assert {key for batch in batches for key in batch.keys} == {f"s{number}" for number in (*range(8), *range(16, 24))}
     problems = [problem for batch in batches for problem in batch.problems]
     assert problems and {(problem["folder"], problem["shard"], problem["outcome"]) for problem in problems} == {

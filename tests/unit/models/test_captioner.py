@@ -1,17 +1,21 @@
 """The captioner: its loss against one caption after another, what learns, and captions of images that it was taught."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from tests.optim import optim_settings
 from tests.tiny import random_images, tiny_model
 from tests.unit.training.running import fit
-from timix_pl.core.types import TaskBatch
+from timix_pl.core.types import ItemBatch
 from timix_pl.data.sets.caption_items import CaptionItems
 from timix_pl.models.caption_decoder import small_decoder
 from timix_pl.models.caption_tokenizers import CaptionsToTokens
 from timix_pl.models.captioner import Captioner
-from timix_pl.training.fine_tuning import FineTuneModule
+from timix_pl.optim.groups import head_and_tower_groups
+from timix_pl.training.module import TrainModule
+from timix_pl.training.objective import Objective
 
 COUNTS = (2, 1, 3)
 CAPTIONS = ["a ring", "the small red ring over a large square", "dotted", "a green square of a blue circle", "left", "the ring"]
@@ -25,10 +29,11 @@ def captioner(*, label_smoothing=0.0, max_length=30, dropout=0.0, **options):
 
 
 def batch_of(model, captions=CAPTIONS, counts=COUNTS):
-    items, num_items = CaptionItems(CaptionsToTokens(model.head.tokenizer, model.head.max_length)).collate(captions)
+    items, items_of_term = CaptionItems(CaptionsToTokens(model.head.tokenizer, model.head.max_length)).collate(captions)
     index = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     keys = [f"image-{number}" for number in range(len(counts))]
-    return TaskBatch(random_images(len(counts), 0), index, list(counts), items, num_items, keys, 0, [])
+    images = {"images": random_images(len(counts), 0), "keys": keys, "first": 0}
+    return ItemBatch(**images, image_index=index, items_per_image=list(counts), items=items, items_of_term=items_of_term)
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
@@ -45,8 +50,8 @@ def test_the_loss_is_the_sum_over_the_tokens_of_captions_taken_one_by_one(label_
         own = log_probabilities.gather(1, tokens[0, 1:, None])[:, 0]
         total -= ((1 - label_smoothing) * own + label_smoothing * log_probabilities.mean(1)).sum()
         num_tokens += len(own)
-    torch.testing.assert_close(model(batch)["caption"], total)
-    assert batch.num_items == {"caption": num_tokens}
+    torch.testing.assert_close(model.sums(batch)["caption"], total)
+    assert batch.items_of_term == {"caption": num_tokens}
 
 
 def test_a_cut_caption_does_not_learn_to_end():
@@ -60,7 +65,7 @@ def test_a_cut_caption_does_not_learn_to_end():
 @pytest.mark.parametrize(("towers", "learning"), [("frozen", {"head"}), ("last", {"head", "encoder"}), ("all", {"head", "encoder"})])
 def test_what_learns(towers, learning):
     model = captioner(towers=towers, last_blocks=1)
-    model(batch_of(model))["caption"].backward()
+    model.sums(batch_of(model))["caption"].backward()
     moving = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.abs().sum() > 0}
     assert {name.split(".")[0] for name in moving} == learning
     assert not any(name.startswith(("encoder.text", "encoder.pta")) for name in moving)
@@ -72,8 +77,10 @@ def test_taught_images_get_their_captions(towers):
     model = captioner(towers=towers)
     batch = batch_of(model, CAPTIONS[:5], (2, 1, 2))
     optim = optim_settings(lr=1e-2, schedule="constant", warmup_frac=0.0, weight_decay=0.0)
-    module = FineTuneModule(model, optim, lr_scale=0.1, global_batch_size=3, planned_samples=300, seed=0, log_every_n_steps=100)
-    fit(module, [(batch, None)] * 100)
+    options = {"global_batch_size": 3, "planned_samples": 300, "seed": 0, "log_every_n_steps": 100}
+    options = {"global_batch_size": 3, "planned_samples": 300, "seed": 0, "log_every_n_steps": 100}
+    module = TrainModule(model, Objective(), optim, groups=partial(head_and_tower_groups, lr_scale=0.1), **options)
+    fit(module, [batch] * 100)
     model.eval()
     with torch.no_grad():
         written = model.caption(batch.images)
@@ -91,7 +98,7 @@ def test_recomputing_changes_no_gradient():
         counts = [0, 0]
         for number, block in enumerate(blocks):
             block.register_forward_pre_hook(lambda *_, number=number, counts=counts: counts.__setitem__(number, counts[number] + 1))
-        model(batch_of(model))["caption"].backward()
+        model.sums(batch_of(model))["caption"].backward()
         passes.append(counts)
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None})
     assert passes == [[1, 1], [2, 2]]
@@ -102,8 +109,8 @@ def test_recomputing_changes_no_gradient():
 
 def test_in_bf16():
     model = captioner().to(torch.bfloat16)
-    loss = model(batch_of(model))["caption"]
+    loss = model.sums(batch_of(model))["caption"]
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, captioner()(batch_of(model))["caption"], rtol=0.02, atol=0)
+    torch.testing.assert_close(loss, captioner().sums(batch_of(model))["caption"], rtol=0.02, atol=0)
     with torch.no_grad():
         assert len(model.eval().caption(batch_of(model).images)) == 3

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.tiny import random_images, tiny_model
-from timix_pl.core.types import TaskBatch
+from timix_pl.core.types import ItemBatch
 from timix_pl.data.sets.questions import Question, QuestionItems
 from timix_pl.metrics.vqa import soft_targets
 from timix_pl.models.fusion import VqaModel
@@ -25,8 +25,10 @@ def model(**options):
 
 def batch_for(answerer, items=ITEMS):
     kinds = ("multiple_choice",) * (answerer.head.choice is not None) + ("open",) * (answerer.head.answers is not None)
-    tensors, num_items = QuestionItems(answerer.tokenizer, kinds, ANSWERS, soft_targets).collate(items)
-    return TaskBatch(random_images(2, 0), torch.tensor([0, 1, 1]), [1, 2], tensors, num_items, ["a", "b"], 0, [])
+    tensors, items_of_term = QuestionItems(answerer.tokenizer, kinds, ANSWERS, soft_targets).collate(items)
+    images = {"images": random_images(2, 0), "keys": ["a", "b"], "first": 0}
+    index = torch.tensor([0, 1, 1])
+    return ItemBatch(**images, image_index=index, items_per_image=[1, 2], items=tensors, items_of_term=items_of_term)
 
 
 def scores_and_logits(answerer, batch):
@@ -39,13 +41,13 @@ def test_the_losses_are_cross_entropies_summed_over_the_questions():
     """Three choices, none and two; one known answer, none, and two of which one was given twice as often."""
     answerer = model()
     batch = batch_for(answerer)
-    sums = answerer(batch)
+    sums = answerer.sums(batch)
     scores, logits = scores_and_logits(answerer, batch)
     choice = torch.nn.functional.cross_entropy(scores[0, :3][None], torch.tensor([0])) + torch.logsumexp(scores[2, :2], 0) - scores[2, 0]
     torch.testing.assert_close(sums["multiple_choice"], choice)
     log_shares = logits.log_softmax(1)
     torch.testing.assert_close(sums["open"], -(log_shares[0, 0] + (1 / 3) * log_shares[2, 1] + (2 / 3) * log_shares[2, 2]))
-    assert batch.num_items == {"multiple_choice": 2, "open": 2} and torch.isinf(scores[2, 2]) and torch.isfinite(scores[1]).all()
+    assert batch.items_of_term == {"multiple_choice": 2, "open": 2} and torch.isinf(scores[2, 2]) and torch.isfinite(scores[1]).all()
     sum(sums.values()).backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in answerer.head.parameters())
 
@@ -75,5 +77,5 @@ def test_the_image_counts_unless_it_is_left_out():
 @pytest.mark.parametrize(("options", "terms"), [({"answers": []}, {"multiple_choice"}), ({"chooses": False}, {"open"})])
 def test_a_model_of_one_kind_has_nothing_of_the_other(options, terms):
     answerer = model(**options)
-    assert set(answerer(batch_for(answerer))) == terms
+    assert set(answerer.sums(batch_for(answerer))) == terms
     assert (answerer.head.answers is None) == ("open" not in terms) and (answerer.head.choice is None) == ("multiple_choice" not in terms)

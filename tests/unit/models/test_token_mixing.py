@@ -1,5 +1,7 @@
 """Mixing of tokens: against a plain reference, and where it must equal the mixing of pixels."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -137,12 +139,12 @@ def test_it_works_in_bf16(name, level, compute):
     """bf16 has 8 bits: features within a few hundredths of those in fp32, under the same plan."""
     exact, rounded = tiny_model(seed=5, mixing_level=level), tiny_model(seed=5, mixing_level=level).to(torch.bfloat16)
     captions = random_captions(8, seed=1)
-    mix = mix_step(exact, name, compute, captions)
+    mix = mix_of(exact, name, compute, captions)
     inputs = random_images(8, seed=1), exact.tokenizer(captions)
     expected = exact(*inputs, mix=mix)
     for encoder, context in ((rounded, torch.no_grad()), (exact, torch.autocast("cpu", torch.bfloat16))):
         with context:
-            encoded = encoder(*inputs, mix=mix_step(mix.mixer, compute, mix.rows, mix.partners, 2, 3, 8, planned=expected.plan))
+            encoded = encoder(*inputs, mix=replace(mix, planned=expected.plan))
         for one, other in (
             (encoded.image_features, expected.image_features),
             (encoded.mixed_image_features, expected.mixed_image_features),

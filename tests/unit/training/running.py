@@ -8,11 +8,11 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers.logger import Logger
 from torch.utils.data import DataLoader
 
+from tests.objective import pair_objective
 from tests.optim import optim_settings
 from tests.tiny import random_pairs, random_regions
 from timix_pl.training.checkpoint_io import AtomicCheckpointIO
-from timix_pl.training.module import PretrainModule
-from timix_pl.training.objective import Objective
+from timix_pl.training.module import TrainModule
 
 GLOBAL_BATCH_SIZE = 8
 
@@ -49,13 +49,15 @@ class AtEachStep(Callback):
 
 
 def ready_batches(model, num_steps, *, regions=True, batch_size=GLOBAL_BATCH_SIZE):
-    return [(random_pairs(model, batch_size, seed), random_regions(model, 3, 5, seed) if regions else None) for seed in range(num_steps)]
+    return [
+        random_pairs(model, batch_size, seed, regions=random_regions(model, 3, 5, seed) if regions else None) for seed in range(num_steps)
+    ]
 
 
 def training_module(model, *, num_steps=4, objective=None, optim=None, **options):
     defaults = {"global_batch_size": GLOBAL_BATCH_SIZE, "planned_samples": num_steps * GLOBAL_BATCH_SIZE, "seed": 0, "log_every_n_steps": 1}
     optim = optim or optim_settings(lr=1e-3, schedule="constant", warmup_frac=0.0)
-    return PretrainModule(model, objective or Objective(), optim, **(defaults | options))
+    return TrainModule(model, objective or pair_objective(), optim, **(defaults | options))
 
 
 def trainer_for(max_steps, *, callbacks=(), logger=None, root: Path | None = None, accelerator="cpu", devices=1, **options):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.objective import loss_of, pair_objective
 from tests.optim import optim_settings
 from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
 from tests.unit.training.running import GLOBAL_BATCH_SIZE, fit, ready_batches, training_module, weights_of
@@ -14,9 +15,8 @@ from timix_pl.mixing.strategies.cutmix import CutMix
 from timix_pl.mixing.strategies.mixgen import MixGen
 from timix_pl.mixing.strategies.mixup import Mixup
 from timix_pl.mixing.strategies.timix import TiMix
-from timix_pl.training.accumulation import Chunk, _joined, accumulate, split
+from timix_pl.training.accumulation import Chunk, accumulate, joined
 from timix_pl.training.callbacks.mixing import MixingCallback
-from timix_pl.training.objective import Objective
 
 GROUP = 2
 CASES = [
@@ -35,24 +35,23 @@ CASES = [
 MIXERS = {"timix": TiMix(GRID, lam="relevance"), "cutmix": CutMix(GRID), "mixup": Mixup(GRID), "mixgen": MixGen(GRID)}
 
 
-def chunks_of(model, name, compute, size):
-    pairs = random_pairs(model, GLOBAL_BATCH_SIZE, seed=2)
-    regions = random_regions(model, 3, 5, seed=3)
+def chunks_of(model, name, compute, size, *, regions=True):
+    batch = random_pairs(model, GLOBAL_BATCH_SIZE, seed=2, regions=random_regions(model, 3, 5, seed=3) if regions else None)
     chunks = []
-    for part in split(pairs, size):
+    for part in batch.split(size):
         mix = None
         if name != "none":
             rows, partners = mixed_rows(len(part.images), GROUP, 1.0, seed=4, step=5, first=part.first)
             joined = model.tokenizer(MixGen(GRID).join(part.captions, rows, partners)) if name == "mixgen" else None
             mix = mix_step(MIXERS[name], compute, rows, partners, 4, 5, part.first, joined)
-        chunks.append(Chunk(part, mix))
-    return [*chunks[:-1], chunks[-1]._replace(regions=regions)]
+        chunks.append(Chunk(batch=part, mix=mix))
+    return chunks
 
 
 def encoder(model):
     def encode(chunk):
-        torch.manual_seed(seed_of(chunk.pairs.first))
-        return model(chunk.pairs.images, chunk.pairs.tokens, mix=chunk.mix, regions=chunk.regions)
+        torch.manual_seed(seed_of(chunk.batch.first))
+        return chunk.encode(model)
 
     return encode
 
@@ -63,7 +62,7 @@ def gradients(model):
 
 def in_one_go(model, objective, chunk):
     encoded = encoder(model)(chunk)
-    output = objective(encoded, chunk.regions, first=0, gamma=0.7)
+    output = loss_of(objective, encoded, chunk.batch, gamma=0.7)
     output.loss.backward()
     return encoded, output
 
@@ -75,7 +74,8 @@ def in_chunks(model, objective, chunks):
         order.append(last)
         loss.backward()
 
-    result = accumulate(chunks, encoder(model), objective, 0.7, backward)
+    num_items = objective.count_items(chunks[-1].batch, torch.device("cpu"))  # all regions are in the last one
+    result = accumulate(chunks, encoder(model), objective, num_items, 0.7, backward)
     assert order == [False] * (len(chunks) - 1) + [True]
     return result
 
@@ -86,7 +86,7 @@ def test_chunks_give_the_loss_and_every_gradient_of_the_whole(case, size):
     name, compute, targets, loss = case
     options = {"init_logit_bias": -2.0} if loss == "siglip" else {}
     whole, chunked = tiny_model(seed=1, **options), tiny_model(seed=1, **options)
-    objective = Objective(loss=LOSSES[loss](), targets=targets, pta_weight=0.5)
+    objective = pair_objective(LOSSES[loss](), targets=targets, pta_weight=0.5)
     (chunk,) = chunks_of(whole, name, compute, GLOBAL_BATCH_SIZE)
     encoded, output = in_one_go(whole, objective, chunk)
     encoded_in_chunks, output_in_chunks = in_chunks(chunked, objective, chunks_of(chunked, name, compute, size))
@@ -119,11 +119,11 @@ def with_dropout():
 def test_dropout_draws_the_same_in_both_passes(mixer, compute):
     """Against the graph of all chunks at once, which needs no second pass."""
     reference, model = with_dropout(), with_dropout()
-    objective = Objective(pta_weight=0.0, targets="one_hot")
-    chunks = chunks_of(reference, mixer, compute, 2)
-    whole = _joined([encoder(reference)(chunk._replace(regions=None)) for chunk in chunks], [chunk.pairs.first for chunk in chunks])
+    objective = pair_objective(targets="one_hot")
+    chunks = chunks_of(reference, mixer, compute, 2, regions=False)
+    whole = joined([encoder(reference)(chunk) for chunk in chunks], [chunk.batch.first for chunk in chunks])
     objective.contrastive(whole, first=0, gamma=0.7).loss.backward()
-    in_chunks(model, objective, chunks_of(model, mixer, compute, 2))
+    in_chunks(model, objective, chunks_of(model, mixer, compute, 2, regions=False))
     wanted, found = gradients(reference), gradients(model)
     for name in wanted.keys() - {name for name in wanted if name.startswith("pta.")}:
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=1e-6, msg=name)
@@ -133,7 +133,7 @@ def test_autocast_between_the_passes_loses_no_gradient():
     """Weights cast in the pass without gradients must not be taken for those of the pass with them."""
     model = tiny_model(seed=1)
     with torch.autocast("cpu", torch.bfloat16):
-        in_chunks(model, Objective(targets="self"), chunks_of(model, "timix", "extra", 4))
+        in_chunks(model, pair_objective(targets="self"), chunks_of(model, "timix", "extra", 4))
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
 
 
@@ -144,10 +144,10 @@ def test_a_run_in_chunks_is_the_run_with_whole_batches(compute):
     for size in (None, 4):
         model = tiny_model()
         optim = optim_settings(lr=0.1, eps=1.0, schedule="constant", warmup_frac=0.0)
-        objective = Objective(targets="self" if compute == "extra" else "one_hot")
+        objective = pair_objective(targets="self" if compute == "extra" else "one_hot")
         module = training_module(model, optim=optim, objective=objective, micro_batch_size=size)
         batches = ready_batches(model, 3)
-        batches[1] = (batches[1][0], None)
+        batches[1].regions = None
         rows[size] = fit(module, batches, callbacks=[MixingCallback(TiMix(GRID), compute=compute, group_size=4)])
         weights[size] = weights_of(model)
     for one, other in zip(rows[None], rows[4], strict=True):

@@ -1,6 +1,7 @@
 """Bad samples are written down and counted; too many stop the run."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,7 @@ def with_problems(batches, counts):
         found = [facts | {"key": f"{step}-{n}", "outcome": "replaced by b"} for n in range(count)]
         return found if step else [*found, facts | {"key": "in part", "outcome": "used in part"}]
 
-    return [(pairs._replace(problems=problems(n, counts[n])), regions) for n, (pairs, regions) in enumerate(batches)]
+    return [replace(batch, problems=problems(n, counts[n])) for n, batch in enumerate(batches)]
 
 
 def test_each_is_written_down_with_its_step_and_counted(tmp_path):
@@ -39,9 +40,9 @@ def test_replacements_that_are_bad_too_do_not_count_again(tmp_path):
     found = [facts | {"position": position, "key": str(key)} for position in (0, 5) for key in range(20)]
     found += [facts | {"stream": "data.region_shards", "position": 5, "key": "r"}]
     model = tiny_model(with_pta=False)
-    ((pairs, regions),) = ready_batches(model, 1, regions=False)
+    (batch,) = ready_batches(model, 1, regions=False)
     callback = BadSamplesCallback(tmp_path / "quarantine.jsonl", max_bad_frac=0.5, samples_per_step=8)
-    rows = fit(training_module(model), [(pairs._replace(problems=found), regions)], callbacks=[callback])
+    rows = fit(training_module(model), [replace(batch, problems=found)], callbacks=[callback])
     assert [row["train/num_bad_samples"] for row in rows] == [3]
     assert len((tmp_path / "quarantine.jsonl").read_text().splitlines()) == 41
 

@@ -10,12 +10,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests.optim import optim_settings
-from tests.tiny import GRID, IMAGE_SIZE_PX, tiny_model, write_shards
+from tests.step_data import pair_data
+from tests.tiny import GRID, tiny_model, write_shards
 from tests.unit.training.running import AtEachStep, fit, ready_batches, same, trainer_for, training_module, weights_of
 from timix_pl.core.errors import RunError
 from timix_pl.core.types import EvaluationResult
-from timix_pl.data.datamodule import PretrainDataModule
-from timix_pl.data.sets.training_set import Augmentation, SampleStream
+from timix_pl.data.images.training_images import Augmentation
+from timix_pl.data.sets.sample_stream import SampleStream
 from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.training.callbacks.checkpoints import CheckpointsCallback, newest_whole_checkpoint
 from timix_pl.training.callbacks.evaluation import EvaluationCallback
@@ -184,7 +185,7 @@ def datamodule(shards, model, max_steps):
     def stream(number, name):
         return SampleStream(str(shards[number]), key=name, seed=0, name=name, window_shards=2)
 
-    return PretrainDataModule(
+    return pair_data(
         stream(0, "train"),
         stream(1, "region"),
         model.tokenizer,
@@ -192,8 +193,6 @@ def datamodule(shards, model, max_steps):
         max_steps=max_steps,
         seed=0,
         num_workers=0,
-        image_size_px=IMAGE_SIZE_PX,
-        patch_grid=GRID,
         region_batch_size=3,
         region_every_n_steps=2,
         augmentation=Augmentation((0.5, 1.0), (0.75, 1.33), True),

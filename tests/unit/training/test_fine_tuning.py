@@ -1,12 +1,17 @@
 """A fine-tuning step: the mean over items, learning rates by part, chunks, frozen towers."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 
 from tests.optim import optim_settings
 from tests.tiny_task import Lengths, ready_task_batches
 from tests.unit.training.running import GLOBAL_BATCH_SIZE, AtEachStep, fit, weights_of
-from timix_pl.training.fine_tuning import FineTuneModule, split
+from timix_pl.optim.groups import head_and_tower_groups
+from timix_pl.training.module import TrainModule
+from timix_pl.training.objective import Objective
 
 STEPS = 3
 
@@ -14,7 +19,7 @@ STEPS = 3
 def module_for(model, **options):
     optim = options.pop("optim", optim_settings(lr=1e-2, schedule="constant", warmup_frac=0.0))
     defaults = {"global_batch_size": GLOBAL_BATCH_SIZE, "planned_samples": STEPS * GLOBAL_BATCH_SIZE, "seed": 0, "log_every_n_steps": 1}
-    return FineTuneModule(model, optim, **(defaults | options))
+    return TrainModule(model, Objective(), optim, **(defaults | options))
 
 
 def gradients_of_first_step(model, **options):
@@ -35,8 +40,8 @@ def gradients_of_first_step(model, **options):
 def test_the_loss_is_the_mean_over_items_of_each_term_and_its_gradient_too():
     found = gradients_of_first_step(Lengths(towers="all"))
     model = Lengths(towers="all")
-    ((batch, _),) = ready_task_batches(model, 1)
-    sums, num_long = model(batch), int(batch.items["long"].sum())
+    (batch,) = ready_task_batches(model, 1)
+    sums, num_long = model.sums(batch), int(batch.items["long"].sum())
     assert 0 < num_long < len(batch.image_index)
     loss = sums["long"] / num_long + sums["short"] / (len(batch.image_index) - num_long)
     loss.backward()
@@ -50,7 +55,7 @@ def test_the_loss_is_the_mean_over_items_of_each_term_and_its_gradient_too():
 def test_free_memory_is_given_back_every_ten_steps(monkeypatch):
     steps, model = [], Lengths()
     module = module_for(model, planned_samples=20 * GLOBAL_BATCH_SIZE)
-    monkeypatch.setattr("timix_pl.training.fine_tuning.return_free_memory", lambda: steps.append(module.global_step))
+    monkeypatch.setattr("timix_pl.training.module.return_free_memory", lambda: steps.append(module.global_step))
     fit(module, ready_task_batches(model, 20))
     assert steps == [10, 20]
 
@@ -60,8 +65,8 @@ def test_on_a_gpu_no_memory_of_the_cpu_is_given_back(monkeypatch):
         type = "cuda"
 
     steps, model = [], Lengths()
-    monkeypatch.setattr(FineTuneModule, "device", SaysGpu("cpu"))
-    monkeypatch.setattr("timix_pl.training.fine_tuning.return_free_memory", lambda: steps.append(1))
+    monkeypatch.setattr(TrainModule, "device", SaysGpu("cpu"))
+    monkeypatch.setattr("timix_pl.training.module.return_free_memory", lambda: steps.append(1))
     fit(module_for(model, planned_samples=10 * GLOBAL_BATCH_SIZE), ready_task_batches(model, 10))
     assert steps == []
 
@@ -79,8 +84,8 @@ def test_chunks_have_the_gradients_of_the_whole(micro_batch_size):
 
 
 def test_a_part_has_the_items_of_its_images():
-    ((batch, _),) = ready_task_batches(Lengths(), 1)
-    parts = split(batch, 3)
+    (batch,) = ready_task_batches(Lengths(), 1)
+    parts = batch.split(3)
     assert [len(part.images) for part in parts] == [3, 3, 2] and [part.first for part in parts] == [0, 3, 6]
     assert [part.image_index.tolist() for part in parts] == [[0, 0, 0, 1, 2, 2], [0, 1, 2, 2, 2, 2], [0, 1, 1]]
     assert torch.cat([part.items["tokens"] for part in parts]).equal(batch.items["tokens"])
@@ -96,7 +101,11 @@ def test_towers_learn_at_their_share_of_the_rate_and_frozen_ones_not_at_all():
 
     model = Lengths(towers="last", last_blocks=1)
     before = weights_of(model)
-    fit(module_for(model, lr_scale=0.25), ready_task_batches(model, 2), callbacks=[AtEachStep(after=note)])
+    fit(
+        module_for(model, groups=partial(head_and_tower_groups, lr_scale=0.25)),
+        ready_task_batches(model, 2),
+        callbacks=[AtEachStep(after=note)],
+    )
     assert rates == {"head": {1e-2}, "towers": {2.5e-3}}
     moved = {name for name, weight in weights_of(model).items() if not weight.equal(before[name])}
     assert moved == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -106,8 +115,8 @@ def test_towers_learn_at_their_share_of_the_rate_and_frozen_ones_not_at_all():
 def test_a_term_without_items_adds_nothing_and_its_weights_only_decay():
     model = Lengths()
     batches = ready_task_batches(model, 1)
-    items = batches[0][0].items | {"long": torch.ones_like(batches[0][0].items["long"])}
-    batches[0] = batches[0][0]._replace(items=items, num_items={"long": len(items["long"]), "short": 0}), None
+    items = batches[0].items | {"long": torch.ones_like(batches[0].items["long"])}
+    batches[0] = replace(batches[0], items=items, items_of_term={"long": len(items["long"]), "short": 0})
     before = weights_of(model)
     (row,) = fit(module_for(model, optim=optim_settings(lr=1e-2, schedule="constant", warmup_frac=0.0, weight_decay=0.0)), batches)
     assert row["train/loss/short"] == 0 and row["train/loss/total"] == row["train/loss/long"] > 0

@@ -9,24 +9,24 @@ from tests.tiny import tiny_model
 from tests.unit.training.running import AtEachStep, fit, ready_batches, training_module, weights_of
 from timix_pl.core.errors import NonFiniteError
 from timix_pl.core.types import LossOutput
-from timix_pl.training.objective import Objective
+from timix_pl.training.objective import Contrastive, Objective
 
 
-class FailsAt(Objective):
+class FailsAt(Contrastive):
     """Broken in its n-th call: the loss, or its gradient alone."""
 
     def __init__(self, call, what):
         super().__init__()
         self.call, self.what, self.calls = call, what, 0
 
-    def __call__(self, encoded, regions, *, first, gamma=1.0):
+    def __call__(self, encoded, *, first, gamma=1.0):
         self.calls += 1
         if self.calls != self.call:
-            return super().__call__(encoded, regions, first=first, gamma=gamma)
+            return super().__call__(encoded, first=first, gamma=gamma)
         if self.what == "gradient":
             encoded.image_features.register_hook(lambda gradient: gradient * math.inf)
-            return super().__call__(encoded, regions, first=first, gamma=gamma)
-        output = super().__call__(encoded, regions, first=first, gamma=gamma)
+            return super().__call__(encoded, first=first, gamma=gamma)
+        output = super().__call__(encoded, first=first, gamma=gamma)
         broken = output.loss * float(self.what)
         return LossOutput(broken, output.terms | {"info_nce": broken})
 
@@ -51,7 +51,7 @@ def same_weights(one, two):
 def test_the_run_stops_and_the_weights_are_those_of_the_step_before(what):
     model = tiny_model()
     states = States()
-    module = training_module(model, objective=FailsAt(3, what))
+    module = training_module(model, objective=Objective(FailsAt(3, what)))
     batches = ready_batches(model, 6)
     with pytest.raises(NonFiniteError) as error:
         fit(module, batches, callbacks=[AtEachStep(after=states)])
@@ -65,7 +65,7 @@ def test_the_run_stops_and_the_weights_are_those_of_the_step_before(what):
     assert "info_nce=" in message and "patch_text=" in message and "grad_norm=" in message
     if what != "gradient":
         assert f"info_nce={what}" in message
-    assert all(key in message for key in batches[2][0].keys)
+    assert all(key in message for key in batches[2].keys)
     assert "trainer.non_finite=skip" in message
 
 
@@ -73,14 +73,14 @@ def test_the_very_first_step_may_fail():
     model = tiny_model()
     before = weights_of(model)
     with pytest.raises(NonFiniteError, match="step 1:"):
-        fit(training_module(model, objective=FailsAt(1, "nan")), ready_batches(model, 3))
+        fit(training_module(model, objective=Objective(FailsAt(1, "nan"))), ready_batches(model, 3))
     assert same_weights(before, weights_of(model))
 
 
 def test_the_last_step_is_looked_at_too():
     model = tiny_model()
     with pytest.raises(NonFiniteError, match="step 2:"):
-        fit(training_module(model, objective=FailsAt(2, "nan")), ready_batches(model, 2))
+        fit(training_module(model, objective=Objective(FailsAt(2, "nan"))), ready_batches(model, 2))
 
 
 @pytest.mark.parametrize("what", ["nan", "gradient"])
@@ -88,7 +88,7 @@ def test_skipping_leaves_the_step_out_counts_it_and_goes_on(what):
     """Four steps of which the third is left out are the first, second and fourth."""
     skipping, without = tiny_model(), tiny_model()
     batches = ready_batches(skipping, 4)
-    module = training_module(skipping, objective=FailsAt(3, what), non_finite="skip")
+    module = training_module(skipping, objective=Objective(FailsAt(3, what)), non_finite="skip")
     rows = fit(module, batches)
     fit(training_module(without), [batches[n] for n in (0, 1, 3)])
     assert same_weights(weights_of(skipping), weights_of(without))

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.objective import loss_of, pair_objective
 from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
 from tests.unit.losses.features import softmax
 from timix_pl.core.choices import LOSSES
@@ -13,7 +14,7 @@ from timix_pl.mixing.strategies.cutmix import CutMix
 from timix_pl.mixing.strategies.mixgen import MixGen
 from timix_pl.mixing.strategies.mixup import Mixup
 from timix_pl.mixing.strategies.timix import TiMix
-from timix_pl.training.objective import Objective
+from timix_pl.training.objective import Contrastive
 
 MIXERS = {"timix": TiMix(GRID, lam="relevance"), "cutmix": CutMix(GRID), "mixup": Mixup(GRID)}
 
@@ -46,26 +47,27 @@ def w_of(plan, size):
 
 def encoded_and_parts(name, compute, *, bias=None, size=8):
     model = tiny_model(seed=3, init_logit_bias=bias).eval()
-    pairs, regions = random_pairs(model, size, seed=1), random_regions(model, 3, 5, seed=2)
+    batch = random_pairs(model, size, seed=1, regions=random_regions(model, 3, 5, seed=2))
     rows, partners = mixed_rows(size, 4, 0.75, seed=1, step=2, first=0)
     mixer = MixGen(GRID) if name == "mixgen" else MIXERS[name]
-    joined = model.tokenizer(MixGen(GRID).join(pairs.captions, rows, partners)) if name == "mixgen" else None
+    joined = model.tokenizer(MixGen(GRID).join(batch.captions, rows, partners)) if name == "mixgen" else None
     with torch.no_grad():
-        encoded = model(pairs.images, pairs.tokens, mix=mix_step(mixer, compute, rows, partners, 1, 2, 0, joined), regions=regions)
+        mix = mix_step(mixer, compute, rows, partners, 1, 2, 0, joined)
+        encoded = model(batch.images, batch.tokens, mix=mix, regions=batch.regions)
     parts = {
         key: value.detach().double().numpy()
-        for key, value in encoded._asdict().items()
+        for key, value in vars(encoded).items()
         if isinstance(value, torch.Tensor) and (key.endswith("features") or key.startswith("logit"))
     }
-    return encoded, regions, parts
+    return encoded, batch, parts
 
 
 @pytest.mark.parametrize("name", MIXERS)
 @pytest.mark.parametrize("targets", ["one_hot", "self"])
 @pytest.mark.parametrize("loss", ["info_nce", "siglip"])
 def test_extra_images_add_gamma_times_their_loss(name, targets, loss):
-    encoded, regions, parts = encoded_and_parts(name, "extra", bias=-3.0 if loss == "siglip" else None)
-    output = Objective(loss=LOSSES[loss](), targets=targets, pta_weight=0.5)(encoded, regions, first=0, gamma=0.7)
+    encoded, batch, parts = encoded_and_parts(name, "extra", bias=-3.0 if loss == "siglip" else None)
+    output = loss_of(pair_objective(LOSSES[loss](), targets=targets, pta_weight=0.5), encoded, batch, gamma=0.7)
     image, text, mixed, scale = (parts[key] for key in ("image_features", "text_features", "mixed_image_features", "logit_scale"))
     size, w = len(image), w_of(encoded.plan, len(image))
     if loss == "info_nce":
@@ -82,7 +84,7 @@ def test_extra_images_add_gamma_times_their_loss(name, targets, loss):
         clean = sigmoid_loss(image, text, np.eye(size), scale, bias)
         said = 1 / (1 + np.exp(-(scale * image @ text.T + bias)))
         extra = sigmoid_loss(mixed, text, w if targets == "one_hot" else w @ said, scale, bias)
-    patches = F.binary_cross_entropy_with_logits(encoded.region_logits, regions.patch_labels)
+    patches = F.binary_cross_entropy_with_logits(encoded.region_logits, batch.regions.patch_labels)
     assert output.terms[loss].item() == pytest.approx(clean.item(), rel=1e-5)
     assert output.terms["mixed"].item() == pytest.approx(extra.item(), rel=1e-5)
     assert output.terms["patch_text"].item() == pytest.approx(patches.item(), rel=1e-5)
@@ -94,7 +96,7 @@ def test_extra_images_add_gamma_times_their_loss(name, targets, loss):
 @pytest.mark.parametrize("loss", ["info_nce", "siglip"])
 def test_replaced_images_make_one_set_with_the_clean_ones(name, loss):
     encoded, _, parts = encoded_and_parts(name, "replace", bias=-3.0 if loss == "siglip" else None)
-    output = Objective(loss=LOSSES[loss](), targets="one_hot")(encoded, None, first=0, gamma=0.123)
+    output = Contrastive(LOSSES[loss](), targets="one_hot")(encoded, first=0, gamma=0.123)
     w = np.eye(8)
     w[encoded.plan.rows] = w_of(encoded.plan, 8)
     image, text, scale = parts["image_features"], parts["text_features"], parts["logit_scale"]
@@ -106,7 +108,7 @@ def test_replaced_images_make_one_set_with_the_clean_ones(name, loss):
 @pytest.mark.parametrize("compute", ["extra", "replace"])
 def test_joined_pairs_are_pairs_of_their_own(compute):
     encoded, _, parts = encoded_and_parts("mixgen", compute)
-    output = Objective(targets="one_hot")(encoded, None, first=0, gamma=0.7)
+    output = Contrastive(targets="one_hot")(encoded, first=0, gamma=0.7)
     image, text, scale = parts["image_features"], parts["text_features"], parts["logit_scale"]
     expected = contrastive(image, text, np.eye(8), scale)
     if compute == "extra":
@@ -122,6 +124,6 @@ def test_self_targets_teach_nothing_back():
     pairs = random_pairs(model, 8, seed=1)
     rows, partners = mixed_rows(8, 4, 1.0, seed=1, step=2, first=0)
     encoded = model(pairs.images, pairs.tokens, mix=mix_step(Mixup(GRID), "extra", rows, partners, 1, 2, 0))
-    mixed = Objective(targets="self")(encoded, None, first=0).terms["mixed"]
+    mixed = Contrastive(targets="self")(encoded, first=0).terms["mixed"]
     (gradient,) = torch.autograd.grad(mixed, encoded.image_features, allow_unused=True)
     assert gradient is None or gradient.abs().max() == 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.objective import pair_objective
 from tests.optim import optim_settings
 from tests.tiny import GRID, random_pairs, random_regions, tiny_model
 from tests.unit.training.running import GLOBAL_BATCH_SIZE, AtEachStep, fit, ready_batches, training_module, weights_of
@@ -18,7 +19,6 @@ from timix_pl.mixing.strategies.mixup import Mixup
 from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.training.callbacks.mixing import MixingCallback
-from timix_pl.training.objective import Objective
 
 
 def no_decay(name, parameter):
@@ -37,7 +37,7 @@ def plain_clip_steps(plain, batches, optim):
     statistics = plain.visual.preprocess_cfg
     mean, std = (torch.tensor(statistics[name]).view(1, 3, 1, 1) * 255 for name in ("mean", "std"))
     norms = []
-    for pairs, _ in batches:
+    for pairs in batches:
         image_features, text_features, logit_scale = plain((pairs.images - mean) / std, pairs.tokens)
         logits, labels = logit_scale * image_features @ text_features.T, torch.arange(len(image_features))
         loss = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
@@ -68,7 +68,7 @@ def test_with_mixing_off_steps_are_plain_clip_steps_to_the_last_bit(tmp_path, mi
     plain, model = plain_and_ours(tmp_path)
     optim = optim_settings(lr=1e-3, schedule="constant", warmup_frac=0.0, clip_grad_norm=None)
     batches = ready_batches(model, 3, regions=False)
-    before = model.encode_image(batches[0][0].images)
+    before = model.encode_image(batches[0].images)
     plain_clip_steps(plain, batches, optim)
     fit(training_module(model, optim=optim), batches, callbacks=MIXING_OFF[mixing])
     ours = {name: p for name, p in model.named_parameters() if not name.startswith("logit")}
@@ -78,7 +78,7 @@ def test_with_mixing_off_steps_are_plain_clip_steps_to_the_last_bit(tmp_path, mi
         reference = theirs[name.replace("image.tower.", "visual.").replace("text.tower.", "").replace("text.projection", "text_projection")]
         assert torch.equal(parameter, reference), name
     assert model.logit_scale.item() == plain.logit_scale.item()
-    assert not before.equal(model.encode_image(batches[0][0].images))
+    assert not before.equal(model.encode_image(batches[0].images))
 
 
 def test_gradients_are_clipped_as_everybody_clips_them(tmp_path):
@@ -135,7 +135,7 @@ def test_what_a_step_costs(name):
     mixing, regions, up_to_the_block, after_it, texts = COSTS[name]
     model = tiny_model(pta_block=2)
     targets = "one_hot" if mixing and mixing[2] == "replace" else "self"
-    module = training_module(model, objective=Objective(targets=targets))
+    module = training_module(model, objective=pair_objective(targets=targets))
     batches = ready_batches(model, 2, regions=regions)
     counts = Counts(model)
     callbacks = [MixingCallback(mixing[0], ratio=mixing[1], compute=mixing[2], group_size=4)] if mixing else []
@@ -158,7 +158,7 @@ def test_the_pta_loss_reaches_what_it_should(grad):
     model = tiny_model(pta_block=2, pta_grad=grad)
     pairs, regions = random_pairs(model, 4, seed=0), random_regions(model, 3, 5, seed=0)
     logits = model(pairs.images, pairs.tokens, regions=regions).region_logits
-    found = reached(model, patch_text(logits, regions.patch_labels, torch.tensor(5.0)))
+    found = reached(model, patch_text(logits, regions.patch_labels))
     names = dict(model.named_parameters())
     head = {name for name in names if name.startswith("pta.")}
     after = ("image.tower.transformer.resblocks.2", "image.tower.ln_post", "image.tower.proj")
@@ -172,7 +172,9 @@ def test_the_pta_loss_reaches_what_it_should(grad):
 def test_mixing_by_scores_sends_no_gradient_into_the_head(compute):
     """Without regions the head gets none; decay aside it would stay as it is."""
     model = tiny_model()
-    module = training_module(model, objective=Objective(targets="one_hot"), optim=optim_settings(weight_decay=0.0, schedule="constant"))
+    module = training_module(
+        model, objective=pair_objective(targets="one_hot"), optim=optim_settings(weight_decay=0.0, schedule="constant")
+    )
     before = weights_of(model)
     fit(module, ready_batches(model, 2, regions=False), callbacks=[MixingCallback(TiMix(GRID), compute=compute, group_size=4)])
     after = weights_of(model)
@@ -182,7 +184,7 @@ def test_mixing_by_scores_sends_no_gradient_into_the_head(compute):
 
 def test_the_loss_is_the_weighted_sum_of_its_terms():
     model = tiny_model()
-    module = training_module(model, objective=Objective(pta_weight=0.3))
+    module = training_module(model, objective=pair_objective(pta_weight=0.3))
     (row,) = fit(module, ready_batches(model, 1), callbacks=[MixingCallback(TiMix(GRID), gamma=0.7, group_size=4)])
     loss = {name: row[f"train/loss/{name}"] for name in ("total", "info_nce", "mixed", "patch_text")}
     assert loss["total"] == pytest.approx(loss["info_nce"] + 0.7 * loss["mixed"] + 0.3 * loss["patch_text"], rel=1e-6)
@@ -191,18 +193,18 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
 
 def test_what_is_logged_is_what_happened():
     model = tiny_model()
-    module = training_module(model, objective=Objective(targets="one_hot"))
+    module = training_module(model, objective=pair_objective(targets="one_hot"))
     plans = []
     model.register_forward_hook(lambda module, args, kwargs, output: plans.append(output), with_kwargs=True)
     batches = ready_batches(model, 2)
     rows = fit(module, batches, callbacks=[MixingCallback(TiMix(GRID, lam="relevance"), ratio=0.5, gamma=0.4, group_size=4)])
     counts = Counter()
-    for row, encoded, (_, regions) in zip(rows, plans, batches, strict=True):
+    for row, encoded, batch in zip(rows, plans, batches, strict=True):
         assert row["train/mixing/lam"] == pytest.approx(encoded.plan.lam.mean().item())
         assert row["train/mixing/side"] == encoded.plan.windows.side
         assert row["train/mixing/num_mixed"] == 4 and row["train/mixing/gamma"] == pytest.approx(0.4)
         assert row["train/logit_scale"] == pytest.approx(encoded.logit_scale.item())
-        said, true = encoded.region_logits > 0, regions.patch_labels > 0
+        said, true = encoded.region_logits > 0, batch.regions.patch_labels > 0
         hits = (said & true).sum().item()
         assert row["train/pta/precision"] == pytest.approx(hits / max(said.sum().item(), 1))
         assert row["train/pta/recall"] == pytest.approx(hits / true.sum().item())

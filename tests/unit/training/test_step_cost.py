@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.tiny import GRID, mix_step, random_images, random_pairs, random_regions, tiny_model
-from timix_pl.core.types import TaskBatch
+from timix_pl.core.types import ItemBatch
 from timix_pl.data.sets.caption_items import CaptionItems
 from timix_pl.data.sets.questions import Question, QuestionItems
 from timix_pl.metrics.vqa import soft_targets
@@ -17,16 +17,11 @@ from timix_pl.models.caption_tokenizers import CaptionsToTokens
 from timix_pl.models.captioner import Captioner
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.fusion import VqaModel
-from timix_pl.training.step_cost import (
-    StepFlops,
-    StepShape,
-    TaskFlops,
-    TaskShape,
-    count_flops,
-    count_kept,
-    count_task_flops,
-    count_task_kept,
-)
+from timix_pl.training.step_cost import ItemWorkload, PairWorkload, count_flops, count_kept, flops_of
+
+
+def flops_of_pairs(model, mixer, compute="extra"):
+    return count_flops(PairWorkload(model, mixer, compute))
 
 
 def transformer(num_blocks, num_tokens, width, mlp_width):
@@ -39,7 +34,8 @@ def test_a_pair_costs_what_the_formulas_of_clip_say():
     model = DualEncoder.create("ViT-B-32", with_pta=False, device="meta")
     image = 2 * 49 * 3 * 32 * 32 * 768 + transformer(12, 50, 768, 3072) + 2 * 768 * 512
     text = transformer(12, 77, 512, 2048) + 2 * 512 * 512
-    assert count_flops(model, None) == StepFlops(pytest.approx(3 * (image + text), rel=1e-6), 0.0, 0.0, 0.0)
+    pair = pytest.approx(3 * (image + text), rel=1e-6)
+    assert flops_of_pairs(model, None) == {"pair": pair, "mixed_image": 0.0, "region_image": 0.0, "phrase": 0.0}
 
 
 def pta_head(model, num_images, num_phrases):
@@ -53,27 +49,27 @@ def pta_head(model, num_images, num_phrases):
 
 @pytest.mark.parametrize("pta_grad", ["full", "trunk", "head"])
 def test_what_carries_no_gradient_has_no_backward_pass(pta_grad):
-    whole = count_flops(tiny_model(with_pta=False), CutMix(GRID))
+    whole = flops_of_pairs(tiny_model(with_pta=False), CutMix(GRID))
     model = tiny_model(pta_grad=pta_grad)
-    found = count_flops(model, TiMix(GRID))
-    assert found.pair == whole.pair
-    assert found.mixed_image - whole.mixed_image == pta_head(model, 1, 1)  # scored
-    caption = count_flops(tiny_model(with_pta=False), MixGen(GRID)).mixed_image - whole.mixed_image
+    found = flops_of_pairs(model, TiMix(GRID))
+    assert found["pair"] == whole["pair"]
+    assert found["mixed_image"] - whole["mixed_image"] == pta_head(model, 1, 1)  # scored
+    caption = flops_of_pairs(tiny_model(with_pta=False), MixGen(GRID))["mixed_image"] - whole["mixed_image"]
     one_phrase = pta_head(model, 1, 2) - pta_head(model, 1, 1)
-    assert found.phrase == 3 * one_phrase + caption / (1 if pta_grad == "full" else 3)
-    trunk = (found.region_image - 3 * (pta_head(model, 1, 1) - one_phrase)) / (1 if pta_grad == "head" else 3)
-    assert 0.5 < trunk / (whole.mixed_image / 3) < 0.8  # two of three blocks
+    assert found["phrase"] == 3 * one_phrase + caption / (1 if pta_grad == "full" else 3)
+    trunk = (found["region_image"] - 3 * (pta_head(model, 1, 1) - one_phrase)) / (1 if pta_grad == "head" else 3)
+    assert 0.5 < trunk / (whole["mixed_image"] / 3) < 0.8  # two of three blocks
 
 
 def test_in_place_mixing_costs_its_scores_alone():
     model = tiny_model()
-    extra, replace = count_flops(model, TiMix(GRID)), count_flops(model, TiMix(GRID), "replace")
-    assert replace.mixed_image == pytest.approx(extra.region_image / 3, rel=0.1)
-    assert count_flops(model, CutMix(GRID), "replace").mixed_image == 0
+    extra, replace = flops_of_pairs(model, TiMix(GRID)), flops_of_pairs(model, TiMix(GRID), "replace")
+    assert replace["mixed_image"] == pytest.approx(extra["region_image"] / 3, rel=0.1)
+    assert flops_of_pairs(model, CutMix(GRID), "replace")["mixed_image"] == 0
 
 
 def test_a_step_is_the_sum_of_what_it_holds():
-    assert StepFlops(10.0, 5.0, 3.0, 1.0).of(StepShape(8, 4, 2, 7)) == 80 + 20 + 6 + 7
+    assert flops_of({"pair": 10.0, "mixed_image": 5.0, "phrase": 3.0}, {"pair": 8, "phrase": 2}) == 80 + 6
 
 
 def really_kept(model, run):
@@ -99,15 +95,16 @@ def test_activations_take_what_a_real_step_keeps(mixer, num_mixed, autocast):
     mix = mix_step(mixer, "extra", rows, rows.roll(-1), 0, 0, 0) if mixer else None
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         real, _ = really_kept(model, lambda: model(pairs.images, pairs.tokens, mix=mix, regions=regions))
-    shape = StepShape(8, num_mixed, 3, 5)
-    assert count_kept(model, mixer, "extra", shape, autocast=autocast) == pytest.approx(real, rel=0.01)
+    counts = {"pair": 8, "mixed_image": num_mixed, "region_image": 3, "phrase": 5}
+    assert count_kept(PairWorkload(model, mixer), counts, autocast=autocast) == pytest.approx(real, rel=0.01)
 
 
 def test_checkpointed_blocks_keep_their_inputs_alone_and_dropped_patches_nothing():
-    shape = StepShape(8)
     plain, checkpointed, dropping = tiny_model(), tiny_model(), tiny_model(patch_dropout=0.5)
     checkpointed.checkpoint_gradients()
-    kept, with_inputs, with_half = (count_kept(model, None, "extra", shape, autocast=False) for model in (plain, checkpointed, dropping))
+    kept, with_inputs, with_half = (
+        count_kept(PairWorkload(model, None), {"pair": 8}, autocast=False) for model in (plain, checkpointed, dropping)
+    )
     image_tokens, text_tokens = (GRID[0] * GRID[1] + 1) * 32, 12 * 24
     inputs = 8 * 4 * (3 * image_tokens + 2 * text_tokens)  # of three blocks and of two, in fp32
     assert inputs < with_inputs < inputs + 0.4 * (kept - inputs)
@@ -133,20 +130,17 @@ def task(kind, towers):
 def test_a_step_of_a_task_costs_what_a_real_one_does(kind, towers):
     """Kept memory to 1%; FLOPs of a forward pass exactly, and with the backward pass, taken as twice the forward one, to 5%."""
     model, items = task(kind, towers)
-    batch = TaskBatch(random_images(4, seed=0), torch.tensor([0, 0, 1, 2, 3, 3]), [2, 1, 1, 2], items(6), {}, [], 0, [])
+    images, index = random_images(4, seed=0), torch.tensor([0, 0, 1, 2, 3, 3])
+    batch = ItemBatch(images=images, image_index=index, items_per_image=[2, 1, 1, 2], items=items(6), items_of_term={}, keys=[], first=0)
     with FlopCounterMode(display=False) as forward:
-        kept, terms = really_kept(model, lambda: model(batch))
+        kept, terms = really_kept(model, lambda: model.sums(batch))
     with FlopCounterMode(display=False) as backward:
         sum(terms.values()).backward()
-    shape, item = TaskShape(4, 6), items(1)
-    assert count_task_kept(model, item, shape, autocast=False) == pytest.approx(kept, rel=0.01)
+    workload, counts = ItemWorkload(model, items(1), "captions"), {"image": 4, "item": 6}
+    assert count_kept(workload, counts, autocast=False) == pytest.approx(kept, rel=0.01)
     real = forward.get_total_flops() + backward.get_total_flops()
-    assert count_task_flops(model, item).of(shape) == pytest.approx(real, rel=0.05)
+    assert flops_of(count_flops(workload), counts) == pytest.approx(real, rel=0.05)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(batch)
     model.requires_grad_(False)
-    assert count_task_flops(model, item).of(shape) == counter.get_total_flops()
-
-
-def test_a_step_of_a_task_is_the_sum_of_what_it_holds():
-    assert TaskFlops(10.0, 3.0).of(TaskShape(8, 20)) == 140
+    assert flops_of(count_flops(workload), counts) == counter.get_total_flops()

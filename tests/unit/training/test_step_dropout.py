@@ -8,7 +8,7 @@ from timix_pl.models.patch_dropout import PatchDropout
 def dropouts_of_a_run(**options):
     """What the model gets in each step, and what it would get on another rank."""
     model, seen, elsewhere = tiny_model(**options), [], []
-    model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["dropout"]), with_kwargs=True)
+    model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs.get("dropout")), with_kwargs=True)
     pairs = random_pairs(model, 2, seed=0, first=16)
     watch = AtEachStep(before=lambda module: elsewhere.append(module.dropout(pairs)))
     fit(training_module(model, num_steps=3, seed=7), ready_batches(model, 3), callbacks=[watch])

@@ -1,68 +1,67 @@
 """``task=captioning``: a decoder that describes images, on a pre-trained image tower."""
 
-from typing import Any
-
+from timix_pl.building.checkpoints import Facts
+from timix_pl.building.task import FineTuning
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.choices import TASKS
 from timix_pl.core.errors import RunError
 from timix_pl.core.words import as_typed, counted
 from timix_pl.data.sets.caption_items import CaptionItems, captions_of
-from timix_pl.data.sets.training_set import SampleStream
+from timix_pl.data.sets.sample_stream import SampleStream
 from timix_pl.models.caption_decoder import CaptionDecoder, pretrained_decoder, small_decoder
 from timix_pl.models.caption_tokenizers import CaptionsToTokens
 from timix_pl.models.captioner import Captioner
 from timix_pl.models.dual_encoder import DualEncoder
-from timix_pl.models.fine_tuned import FineTuned
 
 _SIZES = ("vocab_size", "dim", "layers", "heads", "max_length")
 """What shapes the weights of a decoder that starts from nothing."""
 
 
-def learn_facts(cfg: RootConfig, samples: SampleStream) -> dict[str, Any]:
-    """What a decoder was built from.
+@TASKS.register("captioning")
+class Captioning(FineTuning):
+    """A decoder that describes images."""
 
-    Raises:
-        DataError: the shards have no captions.
-    """
-    samples.check(captions_of)
-    return {key: getattr(cfg.captioning, key) for key in ("decoder", *_SIZES)}
+    def learn_facts(self, samples: SampleStream) -> Facts:
+        """What a decoder was built from.
 
+        Raises:
+            DataError: the shards have no captions.
+        """
+        samples.check(captions_of)
+        return {key: getattr(self.cfg.captioning, key) for key in ("decoder", *_SIZES)}
 
-def build_captioner(cfg: RootConfig, encoder: DualEncoder, facts: dict[str, Any] | None) -> Captioner:
-    """The model with its decoder.
+    def model(self, encoder: DualEncoder, facts: Facts | None) -> Captioner:
+        """The model with its decoder.
 
-    Raises:
-        ModelError: the decoder cannot be loaded, or cannot attend to an image.
-        RunError: the facts, a checkpoint's, are of a decoder of another kind or size.
-    """
-    captioning, tune = cfg.captioning, cfg.tune
-    if facts is not None:
-        _check_fits(cfg, facts)
-    return Captioner(
-        encoder,
-        _build_decoder(cfg, encoder),
-        label_smoothing=captioning.label_smoothing,
-        generation={
-            "num_beams": captioning.num_beams,
-            "length_penalty": captioning.length_penalty,
-            "no_repeat_ngram_size": captioning.no_repeat_ngram_size,
-        },
-        towers=tune.towers,
-        last_blocks=tune.last_blocks,
-        block=tune.block,
-    )
+        Raises:
+            ModelError: the decoder cannot be loaded, or cannot attend to an image.
+            RunError: the facts, a checkpoint's, are of a decoder of another kind or size.
+        """
+        captioning, tune = self.cfg.captioning, self.cfg.tune
+        if facts is not None:
+            _check_fits(self.cfg, facts)
+        return Captioner(
+            encoder,
+            _build_decoder(self.cfg, encoder),
+            label_smoothing=captioning.label_smoothing,
+            generation={
+                "num_beams": captioning.num_beams,
+                "length_penalty": captioning.length_penalty,
+                "no_repeat_ngram_size": captioning.no_repeat_ngram_size,
+            },
+            towers=tune.towers,
+            last_blocks=tune.last_blocks,
+            block=tune.block,
+        )
 
+    def items(self, model: Captioner, facts: Facts | None) -> CaptionItems:
+        """Captions to learn."""
+        return CaptionItems(CaptionsToTokens(model.head.tokenizer, self.cfg.captioning.max_length))
 
-def build_caption_items(cfg: RootConfig, model: FineTuned, facts: dict[str, Any]) -> CaptionItems:
-    """Captions to learn."""
-    assert isinstance(model, Captioner)
-    return CaptionItems(CaptionsToTokens(model.head.tokenizer, cfg.captioning.max_length))
-
-
-def assumed_captions(cfg: RootConfig) -> tuple[str, str]:
-    """Of an image in a dry run: captions as long as they may be."""
-    length = cfg.captioning.max_length
-    return f"at most {counted(cfg.tune.items_per_image, 'caption')} of {length} tokens", " ".join(["a"] * length)
+    def assumed(self) -> tuple[str, str]:
+        """Captions as long as they may be."""
+        length = self.cfg.captioning.max_length
+        return f"at most {counted(self.cfg.tune.items_per_image, 'caption')} of {length} tokens", " ".join(["a"] * length)
 
 
 def _build_decoder(cfg: RootConfig, encoder: DualEncoder) -> CaptionDecoder:
@@ -73,20 +72,10 @@ def _build_decoder(cfg: RootConfig, encoder: DualEncoder) -> CaptionDecoder:
     return small_decoder(patch_dim, **sizes, dropout=captioning.dropout, device=device)
 
 
-def _check_fits(cfg: RootConfig, facts: dict[str, Any]) -> None:
+def _check_fits(cfg: RootConfig, facts: Facts) -> None:
     own = {key: getattr(cfg.captioning, key) for key in facts}
     if own["decoder"] is not None and facts["decoder"] is not None:  # its folder may have moved
         return
     if other := [key for key in facts if own[key] != facts[key]]:
         asked, made = (", ".join(f"captioning.{key}={as_typed(values[key])}" for key in other) for values in (own, facts))
         raise RunError(f"{asked}: the checkpoint was made with {made}; leave it out")
-
-
-@TASKS.register("captioning")
-class Captioning:
-    """How the task is built."""
-
-    learn_facts = staticmethod(learn_facts)
-    model = staticmethod(build_captioner)
-    items = staticmethod(build_caption_items)
-    assumed = staticmethod(assumed_captions)

@@ -20,7 +20,7 @@ def captions_of(sample: Sample) -> Sequence[str]:
 
 
 class CaptionItems:
-    """Items of :class:`timix_pl.data.sets.task_set.TaskSet` that are captions. The loss has one term, which counts tokens.
+    """Items of :class:`timix_pl.data.sets.item_set.ItemSet` that are captions. The loss has one term, which counts tokens.
 
     Args:
         to_tokens: turns captions into tokens (N T) and the length of each row, start token included.

@@ -80,7 +80,7 @@ def usable_questions(sample: Sample, kinds: Sequence[str]) -> list[Question]:
 
 
 class QuestionItems:
-    """Items of :class:`timix_pl.data.sets.task_set.TaskSet` that are questions.
+    """Items of :class:`timix_pl.data.sets.item_set.ItemSet` that are questions.
 
     A question can be learnt by its choices, if it has any, and by its answers, if one of them is known. A question without a known answer
     stays in the batch, and adds nothing to the loss of open answers.

@@ -18,9 +18,9 @@ from webdataset.tariterators import group_by_keys, tar_file_expander, url_opener
 from timix_pl.core.errors import DataError
 from timix_pl.core.randomness import seed_of
 from timix_pl.core.sample import Sample
-from timix_pl.core.types import Batch, RegionBatch
+from timix_pl.core.types import PairBatch
 from timix_pl.data.remote.remote_tar import RemoteAccess
-from timix_pl.data.sets.training_set import TrainingSet
+from timix_pl.data.sets.pair_set import PairSet
 from timix_pl.data.shards.reader import BadSampleError, make_sample
 from timix_pl.data.shards.sources import PIPE, resolve_shards, shard_items
 from timix_pl.data.shards.tar_scan import IMAGE_EXTS
@@ -105,7 +105,7 @@ class ResampledShards:
                 yield source | {"stream": stream}
 
 
-class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
+class ResampledSet(IterableDataset[PairBatch]):
     """Makes the item of each step from the samples that come next. Bad samples are reported and skipped. Region batches keep their order.
 
     Args:
@@ -115,13 +115,13 @@ class ResampledSet(IterableDataset[tuple[Batch, RegionBatch | None]]):
         max_steps: steps of the whole run.
     """
 
-    def __init__(self, shards: ResampledShards, training_set: TrainingSet, first_step: int, max_steps: int):
+    def __init__(self, shards: ResampledShards, training_set: PairSet, first_step: int, max_steps: int):
         self.shards, self.training_set, self.first_step, self.max_steps = shards, training_set, first_step, max_steps
 
     def __len__(self) -> int:
         return self.max_steps
 
-    def __iter__(self) -> Iterator[tuple[Batch, RegionBatch | None]]:
+    def __iter__(self) -> Iterator[PairBatch]:
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
         ids = (self.first_step, self.training_set.rank, number)

@@ -1,14 +1,14 @@
 """Which samples were trained on, in order."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from timix_pl.core.files import drop_lines_after
-from timix_pl.core.types import Batch, RegionBatch
+from timix_pl.core.types import Batch, PairBatch, RegionBatch
 
 
 class AuditCallback(Callback):
@@ -32,23 +32,22 @@ class AuditCallback(Callback):
             for path in self.folder.glob("audit-*.jsonl"):
                 drop_lines_after(path, trainer.global_step)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: tuple[Batch, RegionBatch | None], batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Write this rank's lines."""
-        pairs, regions = batch
         step = trainer.global_step
-        lines = list(self._lines("data.train_shards", (step - 1) * self.global_batch_size, pairs, pairs, trainer))
-        if regions is not None:
+        lines = list(self._lines("data.train_shards", (step - 1) * self.global_batch_size, batch, batch.problems, trainer))
+        if isinstance(batch, PairBatch) and batch.regions is not None:
             first = (step - 1) // self.region_every_n_steps * self.region_batch_size
-            lines += self._lines("data.region_shards", first, regions, pairs, trainer)
+            lines += self._lines("data.region_shards", first, batch.regions, batch.problems, trainer)
         with (self.folder / f"audit-{trainer.global_rank}.jsonl").open("a") as file:
             file.writelines(json.dumps({"step": step} | line) + "\n" for line in lines)
 
     @staticmethod
-    def _lines(stream: str, first: int, batch: Batch | RegionBatch, pairs: Batch, trainer: Trainer) -> Iterator[dict[str, Any]]:
+    def _lines(
+        stream: str, first: int, batch: Batch | RegionBatch, problems: Sequence[dict[str, Any]], trainer: Trainer
+    ) -> Iterator[dict[str, Any]]:
         replaced: dict[int, list[str]] = {}
-        for problem in pairs.problems:
+        for problem in problems:
             if problem["stream"] == stream and problem["outcome"] == "replaced":
                 replaced.setdefault(problem["position"], []).append(f"{problem['shard']}/{problem['key']}")
         first += trainer.global_rank * len(batch.keys)

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from timix_pl.core.distributed import gather_objects
 from timix_pl.core.errors import DataError
 from timix_pl.core.files import drop_lines_after
+from timix_pl.core.types import Batch
 from timix_pl.training.step_module import StepModule
 
 _MIN_SAMPLES = 1000
@@ -35,10 +36,10 @@ class BadSamplesCallback(Callback):
         if trainer.is_global_zero:
             drop_lines_after(self.path, trainer.global_step)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Write down this rank's bad samples; look at all ranks' when the step is logged."""
         assert isinstance(pl_module, StepModule)
-        problems = batch[0].problems
+        problems = batch.problems
         self._num_bad_here += _num_not_used(problems)
         if problems:
             with self.path.open("a") as file:

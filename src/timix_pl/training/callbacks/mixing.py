@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from timix_pl.mixing.mixer import Mixer
-from timix_pl.training.module import MixNow, PretrainModule
+from timix_pl.training.module import MixNow, TrainModule
 
 
 class MixingCallback(Callback):
@@ -46,7 +46,7 @@ class MixingCallback(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the module's mixing for this step."""
-        assert isinstance(pl_module, PretrainModule)
+        assert isinstance(pl_module, TrainModule)
         strength = self.strength(pl_module.consumed, pl_module.planned_samples)
         if strength == 0.0:
             pl_module.mixing = None

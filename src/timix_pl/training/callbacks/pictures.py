@@ -13,12 +13,12 @@ from torch import Tensor
 
 from timix_pl.core.errors import TimixError
 from timix_pl.core.files import atomic_path
-from timix_pl.core.types import Batch
+from timix_pl.core.types import PairBatch
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.sets.patch_labels import boxes_by_phrase
 from timix_pl.metrics.grounding import pointing_hits
 from timix_pl.training.callbacks.mixing import MixingCallback
-from timix_pl.training.module import MixNow, PretrainModule
+from timix_pl.training.module import MixNow, TrainModule
 from timix_pl.training.sharding import whole_weights
 
 log = logging.getLogger(__name__)
@@ -49,16 +49,16 @@ class PicturesCallback(Callback):
         self.num_mixed, self.num_heat_maps, self.phrase_template = num_mixed, num_heat_maps, phrase_template
 
     @torch.no_grad()
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PairBatch, batch_idx: int) -> None:
         """After the last step, on rank 0."""
-        assert isinstance(pl_module, PretrainModule)
+        assert isinstance(pl_module, TrainModule)
         if pl_module.global_step != trainer.max_steps:
             return
         with whole_weights(pl_module.model):
             if trainer.is_global_zero:
-                self._draw(pl_module, batch[0])
+                self._draw(pl_module, batch)
 
-    def _draw(self, pl_module: PretrainModule, pairs: Batch) -> None:
+    def _draw(self, pl_module: TrainModule, pairs: PairBatch) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         pl_module.model.eval()
         try:
@@ -70,7 +70,7 @@ class PicturesCallback(Callback):
             log.warning("the report will lack pictures: %s", error)
         pl_module.model.train()
 
-    def mixed_pairs(self, module: PretrainModule, pairs: Batch, mixing: MixingCallback) -> list[dict[str, Any]]:
+    def mixed_pairs(self, module: TrainModule, pairs: PairBatch, mixing: MixingCallback) -> list[dict[str, Any]]:
         """Mixed pairs of a batch with their captions, windows and lam."""
         module.mixing = MixNow(mixing.mixer, "extra", mixing.ratio, 1.0, mixing.group_size)
         step = module.mix_step(pairs)
@@ -99,7 +99,7 @@ class PicturesCallback(Callback):
             )
         return entries
 
-    def heat_maps(self, module: PretrainModule, grounding: EvaluationSet) -> list[dict[str, Any]]:
+    def heat_maps(self, module: TrainModule, grounding: EvaluationSet) -> list[dict[str, Any]]:
         """Heat maps of phrases over evaluation images: the first phrase of images spread over the set."""
         entries: list[dict[str, Any]] = []
         for number in np.linspace(0, len(grounding) - 1, min(4 * self.num_heat_maps, len(grounding)), dtype=int):

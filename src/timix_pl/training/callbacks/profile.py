@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from timix_pl.mixing.step import MixStep
-from timix_pl.training.module import PretrainModule
+from timix_pl.training.objective import Contrastive, Objective
 from timix_pl.training.step_module import StepModule
 
 log = logging.getLogger(__name__)
@@ -108,15 +108,9 @@ class ProfileCallback(Callback):
 def _parts(module: StepModule) -> list[tuple[Any, str, str]]:
     """Owner, method and name of each part of a step; the optimizer names itself."""
     named = [(part, "forward", _PART_NAMES.get(name, name)) for name, part in module.model.parts().items()]
-    if isinstance(module, PretrainModule):
-        named += [
-            (MixStep, "plan", "plan mixing"),
-            (MixStep, "apply", "mix"),
-            (MixStep, "apply_tokens", "mix"),
-            (module.objective, "contrastive", "loss"),
-            (module.objective, "regions", "PTA loss"),
-        ]
-    return [*named, (module, "manual_backward", "backward")]
+    mixing = [(MixStep, "plan", "plan mixing"), (MixStep, "apply", "mix"), (MixStep, "apply_tokens", "mix")]
+    loss = [(Contrastive, "__call__", "loss"), (Objective, "of_items", "loss of items")]
+    return [*named, *mixing, *loss, (module, "manual_backward", "backward")]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,10 +11,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from timix_pl.core.distributed import EXCHANGES, max_over_ranks, world_size
 from timix_pl.core.timing import Stopwatch
-from timix_pl.core.types import Batch, RegionBatch
+from timix_pl.core.types import Batch
 from timix_pl.mixing.groups import num_mixed_rows
-from timix_pl.training.module import MixNow, PretrainModule
-from timix_pl.training.step_cost import NO_FLOPS, StepFlops, StepShape
+from timix_pl.training.module import MixNow, TrainModule
+from timix_pl.training.step_cost import flops_of
 from timix_pl.training.step_module import StepModule
 
 
@@ -27,10 +28,10 @@ class ThroughputCallback(Callback):
 
     Args:
         peak_flops: FLOP/s of a device at best; None: not known, so that there is no MFU.
-        flops: of one pair, mixed image, region image and phrase; for MFU.
+        flops: of one of each part of a step, for MFU; see :func:`timix_pl.training.step_cost.count_flops`.
     """
 
-    def __init__(self, peak_flops: float | None = None, flops: StepFlops = NO_FLOPS):
+    def __init__(self, peak_flops: float | None = None, flops: Mapping[str, float] | None = None):
         self.flops, self.peak_flops = flops, peak_flops
         self._optimizer = Stopwatch()
         self._started_s = 0.0
@@ -55,16 +56,15 @@ class ThroughputCallback(Callback):
         self._waiting_s += self._started_s - pl_module.idle_since_s
         EXCHANGES.on = self._optimizer.on = True
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Count the step; log now and then."""
-        assert isinstance(pl_module, StepModule)
+        assert isinstance(pl_module, TrainModule)
         EXCHANGES.on = self._optimizer.on = False
         self._stepping_s += time.perf_counter() - self._started_s
         self._optimizing_s += self._optimizer.take()
         self._exchanging_s += EXCHANGES.take()
-        if isinstance(pl_module, PretrainModule):
-            pairs, regions = batch
-            self._num_flops += self.flops.of(step_shape(pairs, regions, pl_module.mixing))
+        if self.flops is not None:
+            self._num_flops += flops_of(self.flops, step_counts(batch, pl_module.mixing))
         self._num_steps += 1
         if pl_module.logs_now():
             pl_module.note(self._values(pl_module))
@@ -86,16 +86,17 @@ class ThroughputCallback(Callback):
         }
         if world_size() > 1:
             values["train/collectives_frac"] = self._exchanging_s / total_s
-        if self.peak_flops is not None:
+        if self.peak_flops is not None and self.flops is not None:
             values["train/mfu"] = self._num_flops / total_s / self.peak_flops
         return values
 
 
-def step_shape(pairs: Batch, regions: RegionBatch | None, mixing: MixNow | None) -> StepShape:
-    """What this rank's part of a step holds."""
-    num_pairs = len(pairs.images)
-    num_mixed = num_pairs // mixing.group_size * num_mixed_rows(mixing.group_size, mixing.ratio) if mixing is not None else 0
-    return StepShape(num_pairs, num_mixed, *((len(regions.images), len(regions.tokens)) if regions is not None else ()))
+def step_counts(batch: Batch, mixing: MixNow | None) -> dict[str, int]:
+    """How many of each part this rank computes in a step."""
+    if mixing is None:
+        return batch.counts()
+    num_groups = len(batch.images) // mixing.group_size
+    return batch.counts() | {"mixed_image": num_groups * num_mixed_rows(mixing.group_size, mixing.ratio)}
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -29,8 +29,9 @@ from timix_pl.data.remote import prefetch, remote_tar, transport
 from timix_pl.data.remote.prefetch import Prefetcher
 from timix_pl.data.remote.remote_tar import RemoteAccess, RemoteTar
 from timix_pl.data.sets.evaluation_set import EvaluationSet
+from timix_pl.data.sets.pair_set import PairSet
 from timix_pl.data.sets.resampled import ResampledSet, ResampledShards
-from timix_pl.data.sets.training_set import SampleStream, TrainingSet
+from timix_pl.data.sets.sample_stream import SampleStream
 from timix_pl.data.shards.local_tar import LocalTars
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 from timix_pl.data.shards.sources import resolve_shards
@@ -93,23 +94,23 @@ def tokenizer(texts):
     return torch.tensor([list(text.encode().ljust(80)[:80]) for text in texts])
 
 
-def training_set(spec, access):
+def pair_set(spec, access):
     stream = SampleStream(str(spec), key=KEY, seed=3, name="train", window_shards=2, access=access)
-    return TrainingSet(stream, None, tokenizer, image_size_px=IMAGE_SIZE_PX, patch_grid=GRID, global_batch_size=8, seed=3)
+    return PairSet(stream, None, tokenizer, image_size_px=IMAGE_SIZE_PX, patch_grid=GRID, global_batch_size=8, seed=3)
 
 
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("with_indexes", [True, False])
 @pytest.mark.parametrize("spec", ["/shards/", TARS])
 def test_batches_and_fingerprint_are_those_of_local_shards(served, folder, tmp_path, whole, with_indexes, spec):
-    local = training_set(shutil.copytree(folder, tmp_path / "local"), RemoteAccess())
+    local = pair_set(shutil.copytree(folder, tmp_path / "local"), RemoteAccess())
     if not with_indexes:
         for path in folder.glob("*.npz"):
             path.unlink()
-    remote = training_set(served.url + spec, RemoteAccess(tmp_path / "cache", whole=whole))
+    remote = pair_set(served.url + spec, RemoteAccess(tmp_path / "cache", whole=whole))
     assert remote.pairs.fingerprint == local.pairs.fingerprint
     for step in (0, 3, 4):  # the 3rd holds the end of one epoch and the start of the next
-        here, there = local[step][0], remote[step][0]
+        here, there = local[step], remote[step]
         assert here.images.equal(there.images) and here.keys == there.keys and here.captions == there.captions
 
 
@@ -312,7 +313,7 @@ def test_a_server_that_is_started_again_is_waited_for(served, access, monkeypatc
 
 
 def test_a_source_that_stays_away_stops_the_run_with_its_name(served, access):
-    steps = training_set(f"{served.url}/shards", access)
+    steps = pair_set(f"{served.url}/shards", access)
     served.stop()
     with pytest.raises(DataError, match=rf"{re.escape(KEY)}: {served.url}/shards/shard-\S+: 4 tries in a row failed.*start again") as error:
         steps[0]
@@ -458,14 +459,14 @@ def test_a_killed_download_leaves_nothing_that_looks_whole(served, tmp_path):
 
 
 def test_the_next_window_is_there_before_it_is_needed(served, access):
-    steps = training_set(f"{served.url}/shards", access)
+    steps = pair_set(f"{served.url}/shards", access)
     assert steps.pairs.order.shards_from(0)[:4] == steps.pairs.order.sources[0]._shards(0)[0].tolist()
     steps[0]  # 8 samples of the 16 in the first window
     until = time.monotonic() + 10
     while len(list(access.cache_dir.glob("*/*.tar"))) < 4 and time.monotonic() < until:
         time.sleep(0.02)
     served.stop()
-    assert len({key for step in range(3) for key in steps[step][0].keys}) == 24
+    assert len({key for step in range(3) for key in steps[step].keys}) == 24
     served.start()
 
 
@@ -509,7 +510,7 @@ def test_prefetching_in_rounds_keeps_no_ended_threads(served, access):
 
 
 def test_a_prefetch_that_fails_does_not_hide_the_error(served, access):
-    steps = training_set(f"{served.url}/shards", access)
+    steps = pair_set(f"{served.url}/shards", access)
     served.status = 403
     with pytest.raises(DataError, match="access is denied"):
         steps[0]
@@ -534,12 +535,12 @@ def test_a_process_ends_while_it_still_fetches_ahead(served, access):
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_loader_workers_read_remote_shards_after_their_parent_has(served, folder, tmp_path, whole):
-    steps = training_set(f"{served.url}/shards", RemoteAccess(tmp_path / "cache", whole=whole))
-    first = steps[0][0]
-    batches = [batch for batch, _ in Loader(steps, sampler=range(3), num_workers=2)]
+    steps = pair_set(f"{served.url}/shards", RemoteAccess(tmp_path / "cache", whole=whole))
+    first = steps[0]
+    batches = list(Loader(steps, sampler=range(3), num_workers=2))
     assert batches[0].images.equal(first.images)
-    local = training_set(folder, RemoteAccess())
-    assert batches[2].images.equal(local[2][0].images)
+    local = pair_set(folder, RemoteAccess())
+    assert batches[2].images.equal(local[2].images)
 
 
 def test_a_fork_says_why_it_cannot_read(served, access):
@@ -575,7 +576,7 @@ def stream_of(shards, steps, max_steps=3):
 
 
 def test_a_stream_draws_the_same_from_remote_and_local_shards(served, folder, access):
-    steps = training_set(folder, RemoteAccess())
+    steps = pair_set(folder, RemoteAccess())
     there = stream_of(ResampledShards(served.url + TARS, key=KEY, seed=1, access=access), steps)
     here = stream_of(ResampledShards(str(folder), key=KEY, seed=1), steps)
     assert all(a.images.equal(b.images) and a.keys == b.keys and not a.problems for (a, _), (b, _) in zip(there, here, strict=True))
@@ -585,7 +586,7 @@ def test_a_stream_stops_when_its_source_stays_away(served, folder, access):
     shards = ResampledShards(served.url + TARS, key=KEY, seed=1, access=access)
     served.stop()
     with pytest.raises(DataError, match="4 tries in a row"):
-        stream_of(shards, training_set(folder, RemoteAccess()))
+        stream_of(shards, pair_set(folder, RemoteAccess()))
     served.start()
 
 
@@ -599,8 +600,8 @@ def test_commands_run_only_where_they_are_allowed(folder, tmp_path):
         with pytest.raises(DataError, match=r"data\.allow_pipe=true"):
             make()
     assert not (tmp_path / "ran").exists()
-    batches = stream_of(ResampledShards(command, key=KEY, seed=1, allow_pipe=True), training_set(folder, RemoteAccess()))
-    assert (tmp_path / "ran").exists() and all(len(batch.keys) == 8 for batch, _ in batches)
+    batches = stream_of(ResampledShards(command, key=KEY, seed=1, allow_pipe=True), pair_set(folder, RemoteAccess()))
+    assert (tmp_path / "ran").exists() and all(len(batch.keys) == 8 for batch in batches)
 
 
 @pytest.mark.parametrize(
@@ -656,9 +657,9 @@ def bucket(served, monkeypatch):
 def test_a_bucket_is_listed_and_read_with_credentials_of_the_environment(served, bucket, access):
     assert [shard.name for shard in shards_of("s3://bucket/train/*2.tar", access)] == ["shard-000002.tar"]
     served.requests.clear()
-    there, here = training_set("s3://bucket/train/", access), training_set(bucket, RemoteAccess())
+    there, here = pair_set("s3://bucket/train/", access), pair_set(bucket, RemoteAccess())
     assert served.gets(".npz") == [] and there.pairs.fingerprint == here.pairs.fingerprint
-    assert there[1][0].images.equal(here[1][0].images)
+    assert there[1].images.equal(here[1].images)
     assert "Credential=id/" in served.headers["authorization"]
 
 

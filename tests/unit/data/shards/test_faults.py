@@ -15,7 +15,8 @@ from tests.tiny import GRID, IMAGE_SIZE_PX, encoded_image, random_pixels
 from timix_pl.core.errors import DataError
 from timix_pl.data.loader import Loader
 from timix_pl.data.sets.evaluation_set import EvaluationSet
-from timix_pl.data.sets.training_set import SampleStream, TrainingSet
+from timix_pl.data.sets.pair_set import PairSet
+from timix_pl.data.sets.sample_stream import SampleStream
 from timix_pl.data.shards import local_tar
 from timix_pl.data.shards.reader import BadSampleError
 
@@ -92,11 +93,11 @@ def stream(shards, **options):
     return SampleStream(str(shards), key="data.train_shards", seed=3, name="train", window_shards=2, **options)
 
 
-def training_set(shards, rank=0, world_size=1, **options):
+def pair_set(shards, rank=0, world_size=1, **options):
     def tokenizer(texts):
         return torch.zeros(len(texts), 4, dtype=torch.long)
 
-    return TrainingSet(
+    return PairSet(
         stream(shards, **options),
         None,
         tokenizer,
@@ -111,8 +112,8 @@ def training_set(shards, rank=0, world_size=1, **options):
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_each_kind_of_damage_is_named_and_replaced_by_the_same_sample_everywhere(damaged, world_size):
-    whole = training_set(damaged, max_image_mb=0.2)[0][0]
-    parts = [training_set(damaged, rank, world_size, max_image_mb=0.2)[0][0] for rank in range(world_size)]
+    whole = pair_set(damaged, max_image_mb=0.2)[0]
+    parts = [pair_set(damaged, rank, world_size, max_image_mb=0.2)[0] for rank in range(world_size)]
     assert [key for part in parts for key in part.keys] == whole.keys
     assert torch.cat([part.images for part in parts]).equal(whole.images)
     assert len(whole.keys) == 20 and set(whole.keys) == {f"good{number}" for number in range(8)}
@@ -144,7 +145,7 @@ def test_the_index_reports_what_no_sample_is_made_of(damaged, capsys):
 def test_a_bomb_is_refused_before_a_pixel_is_decoded(tmp_path):
     """One bit a pixel is 50 MB when decoded, three bytes a pixel 1.2 GB."""
     tar = write_tar(tmp_path / "x.tar", [("bomb.png", png_bomb(20_000)), ("bomb.txt", b"a")])
-    steps = training_set(tar)
+    steps = pair_set(tar)
     sample = steps.pairs.reader[0]
     tracemalloc.start()
     with pytest.raises(BadSampleError, match=r"20000 x 20000 pixels.*data\.max_image_px"):
@@ -171,7 +172,7 @@ def test_a_member_of_absurd_size_is_never_read(tmp_path, monkeypatch):
         file.write(good.getvalue())
     sizes = []
     monkeypatch.setattr(local_tar.os, "pread", lambda fd, size, at, read=os.pread: sizes.append(size) or read(fd, size, at))
-    batch = training_set(path)[0][0]
+    batch = pair_set(path)[0]
     assert {problem["reason"] for problem in batch.problems} == {"the image has 1073.7 MB, more than data.max_image_mb=100"}
     assert "huge" not in batch.keys and 0 < max(sizes) < 10_000
     with pytest.raises(DataError, match=r"x\.tar: huge: the image has 1073\.7 MB.*evaluation leaves nothing out"):
@@ -211,8 +212,8 @@ def index_anew(path):
 )
 def test_a_shard_that_is_harmed_during_the_run_stops_it_by_name(shards, harm, message, num_workers):
     """32 samples, 20 a step; the last window is not open yet after the first step."""
-    steps = training_set(shards)
-    read = {key.split("-")[0] for key in steps[0][0].keys}
+    steps = pair_set(shards)
+    read = {key.split("-")[0] for key in steps[0].keys}
     last = max(set("0123") - read, default="3")
     assert steps.pairs.load(0, 20, lambda sample, ids: sample.shard, [])
     harm(shards / f"{last}.tar")

@@ -1,4 +1,4 @@
-"""The batch of a fine-tuning step, made from only the step's number: images, and questions or captions that point at them."""
+"""The batch of a fine-tuning step: images, and questions or captions that point at them."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from timix_pl.core.randomness import seed_of
 from timix_pl.core.sample import Sample
-from timix_pl.core.types import TaskBatch
-from timix_pl.data.images.training_images import Augmentation, TrainingImages, stack
-from timix_pl.data.sets.training_set import SampleStream
+from timix_pl.core.types import ItemBatch
+from timix_pl.data.images.training_images import stack
+from timix_pl.data.sets.sample_stream import SampleStream
+from timix_pl.data.sets.step_set import StepSet
 
 
 class TaskItems(Protocol):
@@ -30,47 +30,37 @@ class TaskItems(Protocol):
         """Tensors with one row per item, and the number of items in each term of the loss. Terms without items are named too."""
 
 
-class TaskSet(Dataset[tuple[TaskBatch, None]]):
-    """Item ``step`` is this rank's share of the step's global batch, and None in place of a region batch.
+class ItemSet(StepSet):
+    """Item ``step`` is this rank's share of the step's global batch of images, with what the task learns from them.
 
     Args:
         samples: the stream of images.
         task_items: what the task learns from an image.
         items_per_image: the most items of an image in one step. Each epoch uses the next ones.
-        image_size_px: height and width.
-        patch_grid: rows and columns of patches.
-        global_batch_size: images per step over all ranks.
-        rank, world_size: which share of the batch is this rank's.
+        options: see :class:`timix_pl.data.sets.step_set.StepSet`.
     """
 
-    def __init__(
-        self,
-        samples: SampleStream,
-        task_items: TaskItems,
-        *,
-        items_per_image: int,
-        image_size_px: tuple[int, int],
-        patch_grid: tuple[int, int],
-        global_batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        augmentation: Augmentation = Augmentation(),  # noqa: B008
-        max_image_px: int = 100_000_000,
-    ):
+    def __init__(self, samples: SampleStream, task_items: TaskItems, *, items_per_image: int, **options: Any):
+        super().__init__(**options)
         self.samples, self.task_items, self.items_per_image = samples, task_items, items_per_image
-        self._images = TrainingImages(image_size_px, patch_grid, augmentation, seed=seed, max_image_px=max_image_px)
-        self._global_batch_size, self._batch_size = global_batch_size, global_batch_size // world_size
-        self._seed, self._first = seed, rank * (global_batch_size // world_size)
 
-    def __getitem__(self, step: int) -> tuple[TaskBatch, None]:
+    def __getitem__(self, step: int) -> ItemBatch:
         problems: list[dict[str, Any]] = []
-        rows = self.samples.load(step * self._global_batch_size + self._first, self._batch_size, self._use, problems)
+        rows = self.samples.load(step * self.global_batch_size + self.first, self.batch_size, self._use, problems)
         images, items_of_image, keys, shards = zip(*rows, strict=True)
         counts = [len(items) for items in items_of_image]
-        tensors, num_items = self.task_items.collate([item for items in items_of_image for item in items])
-        image_index = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-        return TaskBatch(stack(images), image_index, counts, tensors, num_items, list(keys), self._first, problems, shards), None
+        tensors, items_of_term = self.task_items.collate([item for items in items_of_image for item in items])
+        return ItemBatch(
+            images=stack(images),
+            image_index=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)),
+            items_per_image=counts,
+            items=tensors,
+            items_of_term=items_of_term,
+            keys=list(keys),
+            first=self.first,
+            problems=problems,
+            shards=shards,
+        )
 
     def _use(self, sample: Sample, ids: tuple[int, int]) -> tuple[NDArray[np.uint8], list[Any], str, str]:
         epoch, number = ids

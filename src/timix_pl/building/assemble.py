@@ -1,0 +1,91 @@
+"""A whole run from its configuration."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+
+from timix_pl.building.checkpoints import load_weights
+from timix_pl.building.data import loading_options, num_steps, prepare_data
+from timix_pl.building.devices import check_batches
+from timix_pl.building.mixing import check_mixing_happens
+from timix_pl.building.model import build_model, check_model, save_memory_and_time
+from timix_pl.building.optim import build_optim
+from timix_pl.building.trainer import build_trainer
+from timix_pl.config.schema import RootConfig
+from timix_pl.core.choices import TASKS
+from timix_pl.data.datamodule import StepDataModule
+from timix_pl.models.fine_tuned import AnyModel
+from timix_pl.training.module import TrainModule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembled:
+    """The parts of a run, ready for ``trainer.fit(module, datamodule=data)``."""
+
+    module: TrainModule
+    data: StepDataModule
+    trainer: Trainer
+
+
+def assemble(cfg: RootConfig, checkpoint: Path | None = None, *, told_to_stop: Callable[[], bool] = lambda: False) -> Assembled:
+    """Prepare the data of a checked configuration and build the run.
+
+    Args:
+        checkpoint: the run will go on from it; its weights are loaded when training starts.
+        told_to_stop: see :class:`timix_pl.training.step_module.StepModule`.
+    Raises:
+        TimixError: what the user can repair: data, model, options that contradict the model or the number of ranks.
+    """
+    run_dir = Path(cfg.run_dir)
+    prepared = copy.deepcopy(cfg)
+    prepare_data(prepared)
+    if cfg.trainer.num_threads is not None:
+        torch.set_num_threads(cfg.trainer.num_threads)
+    torch.manual_seed(cfg.seed)
+    task = TASKS[cfg.task](prepared)
+    samples, regions = task.samples(), task.regions()
+    facts = task.learn_facts(samples) if checkpoint is None else task.facts_of(checkpoint)
+    model = task.model(task.encoder(checkpoint), facts)
+    objective = task.objective(model)
+    data = StepDataModule(
+        samples,
+        regions,
+        make_set=task.make_set(model, facts, samples, regions),
+        max_steps=num_steps(cfg, samples.num_samples or 0),
+        **loading_options(cfg),
+    )
+    check_mixing_happens(cfg, data.max_steps)
+    module = TrainModule(
+        model,
+        objective,
+        build_optim(cfg),
+        groups=task.parameter_groups,
+        facts=facts,
+        global_batch_size=cfg.data.global_batch_size,
+        planned_samples=data.max_steps * cfg.data.global_batch_size,
+        seed=cfg.seed,
+        non_finite=cfg.trainer.non_finite,
+        log_every_n_steps=cfg.trainer.log_every_n_steps,
+        micro_batch_size=cfg.trainer.micro_batch_size,
+        told_to_stop=told_to_stop,
+    )
+    trainer = build_trainer(prepared, task, model, data, run_dir)
+    save_memory_and_time(cfg, model)
+    check_batches(cfg, trainer.world_size)
+    check_model(cfg, model, trainer.world_size)
+    return Assembled(module=module, data=data, trainer=trainer)
+
+
+def load_model(cfg: RootConfig, checkpoint: Path) -> tuple[AnyModel, int]:
+    """The model of a run as one of its checkpoints holds it, and the step after which that was written. It has no further loss terms.
+
+    Raises:
+        RunError: the checkpoint cannot be read, or belongs to another model.
+    """
+    task = TASKS[cfg.task](cfg)
+    model = task.model(build_model(cfg, load_weights=False), task.facts_of(checkpoint))
+    return model, load_weights(model, checkpoint)

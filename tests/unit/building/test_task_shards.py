@@ -9,9 +9,9 @@ import pytest
 
 from tests.questions import write_question_shards
 from tests.tiny import encoded_image, random_pixels, write_shards
+from timix_pl.building import captioning, vqa
 from timix_pl.building.data import build_stream
 from timix_pl.building.evaluators import build_evaluators
-from timix_pl.building import captioning, vqa
 from timix_pl.config.schema import DataConfig, EvaluationConfig, RootConfig, Task, VqaConfig, VqaKind
 from timix_pl.core.errors import DataError
 from timix_pl.data.shards.writer import ShardWriter

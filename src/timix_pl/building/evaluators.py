@@ -10,6 +10,7 @@ from timix_pl.building.mixing import build_mixing
 from timix_pl.building.vqa import kinds_of
 from timix_pl.config.schema import DataKind, MixingKind, RootConfig, Task
 from timix_pl.core.errors import DataError, TimixError
+from timix_pl.core.metric import Metric
 from timix_pl.data.sets.image_folder import ImageFolder
 from timix_pl.data.sets.training_sample import TrainingSample
 from timix_pl.evaluation.captioning import CaptionerLike, Captioning
@@ -19,6 +20,7 @@ from timix_pl.evaluation.knn import Knn
 from timix_pl.evaluation.linear_probe import LinearProbe
 from timix_pl.evaluation.mutual_information import MutualInformation
 from timix_pl.evaluation.noise import Noise, field_of
+from timix_pl.evaluation.results import declared_metric
 from timix_pl.evaluation.retrieval import Retrieval
 from timix_pl.evaluation.tasks import Evaluator
 from timix_pl.evaluation.vqa import Vqa
@@ -176,3 +178,27 @@ BUILDERS: dict[str, Callable[[RootConfig, AnyModel, dict[str, Any]], Evaluator |
     "captioning": _captioning,
 }
 """For each task its evaluator, or why there is none."""
+
+
+CLASSES: dict[str, type[Evaluator]] = {
+    "retrieval": Retrieval,
+    "zero_shot": ZeroShot,
+    "grounding": Grounding,
+    "carry_over": CarryOver,
+    "linear_probe": LinearProbe,
+    "knn": Knn,
+    "noise": Noise,
+    "mutual_information": MutualInformation,
+    "vqa": Vqa,
+    "captioning": Captioning,
+}
+"""Of each task."""
+
+
+def built_in_metric(name: str) -> Metric | None:
+    """What the evaluator of a task declares of a metric; None where no task has such a metric.
+
+    For files of earlier versions, which do not describe their metrics.
+    """
+    task, _, key = name.partition("/")
+    return declared_metric(CLASSES[task], key) if task in CLASSES else None

@@ -1,12 +1,15 @@
 """Robustness to noise: does the model tell misaligned pairs from aligned ones, and does it fit them all the same."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch.utils.data import Dataset
 
 from timix_pl.core.errors import DataError
+from timix_pl.core.metric import Metric, Unit
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.model import DualEncoderLike, evaluating
@@ -14,6 +17,14 @@ from timix_pl.evaluation.pairs import encode_pairs
 from timix_pl.evaluation.results import named
 from timix_pl.metrics.grounding import average_precision
 from timix_pl.metrics.ranking import roc_auc
+
+_OF_SET = {
+    "roc_auc": Metric(Unit.share, higher_is_better=True, label="ROC AUC", chance="a random order"),
+    "average_precision": Metric(Unit.share, higher_is_better=True, label="average precision", chance="a random order"),
+    "loss_aligned": Metric(Unit.nats, higher_is_better=False, label="loss aligned", chance="equal scores"),
+    "loss_misaligned": Metric(Unit.nats, higher_is_better=True, label="loss misaligned", chance="equal scores"),
+    "loss_gap": Metric(Unit.nats, higher_is_better=True, label="loss gap", chance="equal scores"),
+}
 
 
 class Noise:
@@ -29,6 +40,13 @@ class Noise:
         num_workers: loader processes per rank.
         name: what the metrics' names begin with.
     """
+
+    title = "noise"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        f"{name}/{key}": replace(metric, label=f"{label}, {metric.label}")
+        for name, label in (("held_out", "held-out"), ("train", "train"))
+        for key, metric in _OF_SET.items()
+    }
 
     def __init__(
         self,
@@ -61,7 +79,7 @@ class Noise:
                     of_set, chance_of_set = self._of_set(model, dataset, device, set_name)
                     metrics |= {f"{set_name}/{key}": value for key, value in of_set.items()}
                     chance |= {f"{set_name}/{key}": value for key, value in chance_of_set.items()}
-        return named(self.name, metrics, chance)
+        return named(self, metrics, chance)
 
     def _of_set(
         self, model: DualEncoderLike, dataset: Dataset[EvaluationItem], device: torch.device, set_name: str

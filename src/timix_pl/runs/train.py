@@ -19,6 +19,7 @@ from timix_pl.building.data import build_data, prepare_data
 from timix_pl.building.devices import (
     check_batches,
 )
+from timix_pl.building.evaluators import built_in_metric
 from timix_pl.building.loggers import open_loggers
 from timix_pl.building.mixing import check_mixing_happens
 from timix_pl.building.model import build_model, check_model, save_memory_and_time
@@ -28,6 +29,7 @@ from timix_pl.building.trainer import build_trainer
 from timix_pl.config.schema import RootConfig, Task
 from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, LostRankError, StoppedBySignal
 from timix_pl.core.launched import launched
+from timix_pl.core.metric import descriptions_in
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.datamodule import StepDataModule
 from timix_pl.reports.page import write_report
@@ -120,7 +122,7 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
     with open_loggers(cfg, step_of(checkpoint) if checkpoint else 0) as trainer.loggers:
         _fit(trainer, module, data, checkpoint, signals)
     if trainer.is_global_zero:
-        write_report(run_dir)
+        write_report(run_dir, built_in_metric)
     return _last_evaluation(run_dir)
 
 
@@ -234,4 +236,4 @@ def _last_evaluation(run_dir: Path) -> EvaluationResult:
     if not path.exists():
         return EvaluationResult({}, {})
     content = json.loads(path.read_text())
-    return EvaluationResult(content["metrics"], content["chance"])
+    return EvaluationResult(content["metrics"], content["chance"], descriptions=descriptions_in(content, built_in_metric))

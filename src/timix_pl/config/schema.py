@@ -274,7 +274,9 @@ class CheckpointConfig:
     sharded: bool = option(True, "strategy=fsdp: a checkpoint is a folder that all ranks write; false: one file, put together on rank 0.")
     keep_last: int = option(2, "Step and time checkpoints that are kept.")
     monitor: str | None = option("retrieval/mean_recall", "Metric whose best value is kept as best.ckpt; null: none.")
-    mode: Mode = option(Mode.max, "Whether a larger (max) or a smaller (min) value is better.")
+    mode: Mode | None = option(
+        None, "Which value of checkpoint.monitor is the best: the largest (max) or the smallest (min); null: what the metric itself says."
+    )
 
 
 @dataclass

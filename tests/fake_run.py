@@ -4,9 +4,12 @@ import csv
 import json
 import math
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image, ImageDraw
+
+from timix_pl.building.evaluators import built_in_metric
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 200), "yellow": (220, 190, 50)}
 METRICS = {
@@ -59,7 +62,9 @@ def make_fake_run(run_dir: Path, *, num_steps: int = 1200, num_pictures: int = 4
     run_dir.mkdir(parents=True)
     (run_dir / "config.yaml").write_text(CONFIG)
     write_metrics(run_dir / "metrics.csv", num_steps)
-    (run_dir / "evaluation.json").write_text(json.dumps({"step": num_steps, "metrics": METRICS, "chance": CHANCE}))
+    descriptions = {name: asdict(metric) for name in METRICS if (metric := built_in_metric(name))}
+    evaluation = {"step": num_steps, "metrics": METRICS, "chance": CHANCE, "descriptions": descriptions}
+    (run_dir / "evaluation.json").write_text(json.dumps(evaluation))
     summary = {
         "status": "finished",
         "steps": num_steps,

@@ -57,7 +57,7 @@ def dataset(num_images, without_captions=None):
 
 def evaluate(num_images):
     model = RandomWriter()
-    metrics, chance, examples = Captioning(dataset(num_images), batch_size=4).run(model, CPU)
+    metrics, chance, examples, _ = Captioning(dataset(num_images), batch_size=4).run(model, CPU)
     return metrics, chance, [example | {"image": example["image"].tolist()} for example in examples["captioning"]], model.images_seen
 
 

@@ -72,7 +72,7 @@ def train(folder, micro_batch_size=None):
 
 def evaluate(folder):
     evaluator = Vqa(EvaluationSet(str(folder), IMAGE_SIZE_PX), kinds=KINDS, answers=ANSWERS, batch_size=3)
-    metrics, chance, examples = run_tasks([evaluator], model(), torch.device("cpu"))
+    metrics, chance, examples, _ = run_tasks([evaluator], model(), torch.device("cpu"))
     return metrics, chance, [{name: value for name, value in example.items() if name != "image"} for example in examples["vqa"]]
 
 

@@ -69,6 +69,7 @@ def test_results_of_one_checkpoint_come_together_and_join_the_report(run: Path, 
     both = found(run)
     assert both["metrics"].items() > first["metrics"].items() and both["metrics"]["mutual_information/ceiling"] == pytest.approx(np.log(5))
     assert list(both["evaluations"]) == ["retrieval", "grounding", "mutual_information"]
+    assert both["descriptions"].keys() == both["metrics"].keys()
     assert both["evaluations"]["grounding"]["overrides"] == ["evaluation.mi_pairs=5", "evaluation.batch_size=3"]
     assert (run / "evaluate/examples/retrieval.json").exists()
     page = (run / "report.html").read_text()

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,7 @@ def test_a_run_leaves_everything_behind(shards: Path, tmp_path: Path, capsys: py
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["step"] == 4
     assert evaluation["chance"]["retrieval/text_to_image/recall_at_1"] == pytest.approx(0.1)
+    assert evaluation["descriptions"].keys() == evaluation["metrics"].keys()
     assert json.loads((run / "summary.json").read_text())["status"] == "finished"
     mixed = json.loads((run / "pictures" / "mixed.json").read_text())
     assert len(mixed) == 8 and all((run / "pictures" / entry["mixed"]).exists() for entry in mixed)
@@ -267,6 +269,26 @@ def test_a_model_whose_flops_cannot_be_counted_trains_without_mfu(
     assert "train/mfu is left out: the FLOPs of timix-tiny cannot be counted (not on shapes alone)" in caplog.text
     (*_, row) = rows(tmp_path / "run")
     assert row["step"] == "2" and float(row["train/loss/total"]) > 0 and not row.get("train/mfu")
+
+
+@pytest.mark.parametrize(
+    ("monitor", "more", "best", "warned"),
+    [
+        ("grounding/patch_brier_score", [], min, ""),
+        ("grounding/patch_ap", [], max, ""),
+        ("grounding/patch_brier_score", ["checkpoint.mode=min"], min, ""),
+        ("grounding/patch_brier_score", ["checkpoint.mode=max"], max, "of which lower is better; leave checkpoint.mode out"),
+    ],
+)
+def test_the_best_checkpoint_is_that_of_the_metrics_own_direction(
+    monitor: str, more: list[str], best: Callable, warned: str, shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ("trainer.max_steps=3", "evaluation.tasks=[grounding]", "evaluation.every_n_steps=1", f"checkpoint.monitor={monitor}", *more)
+    train(arguments(shards, tmp_path / "run", *words))
+    values = {int(row["step"]): float(row[monitor]) for row in rows(tmp_path / "run")}
+    assert min(values.values()) < max(values.values())
+    assert torch.load(tmp_path / "run/checkpoints/best.ckpt")["global_step"] == best(values, key=values.__getitem__)
+    assert ("checkpoint.mode" in caplog.text) == bool(warned) and warned in caplog.text
 
 
 def test_a_finished_run_shows_its_results_again(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

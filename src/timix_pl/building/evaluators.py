@@ -10,11 +10,13 @@ from timix_pl.config.option import value_of
 from timix_pl.config.schema import DataKind, RootConfig
 from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.errors import TimixError
+from timix_pl.core.metric import Metric
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.sets.image_folder import ImageFolder
 from timix_pl.data.sets.training_sample import TrainingSample
 from timix_pl.evaluation.evaluator import Evaluator, LeftOut
 from timix_pl.evaluation.evaluators.grounding import Grounding
+from timix_pl.evaluation.results import declared_metric
 from timix_pl.mixing.mixer import Mixer
 from timix_pl.models.fine_tuned import AnyModel
 
@@ -73,3 +75,12 @@ def build_evaluators(cfg: RootConfig, model: AnyModel, problems: dict[str, str] 
                 raise
             problems[task] = str(error)
     return evaluators
+
+
+def built_in_metric(name: str) -> Metric | None:
+    """What an evaluation declares of a metric; None where no evaluation has such a metric.
+
+    For files of earlier versions, which do not describe their metrics.
+    """
+    task, _, key = name.partition("/")
+    return declared_metric(EVALUATORS[task], key) if task in EVALUATORS else None

@@ -12,12 +12,13 @@ from timix_pl.building.entries import create
 from timix_pl.building.evaluators import build_evaluators
 from timix_pl.building.mixing import build_mixing
 from timix_pl.building.task import Task
-from timix_pl.config.schema import RootConfig
+from timix_pl.config.schema import Mode, RootConfig
 from timix_pl.config.validate import teaches_pta
 from timix_pl.config.values import plain, run_name
 from timix_pl.core.choices import CALLBACKS
 from timix_pl.core.errors import ConfigError
 from timix_pl.data.datamodule import StepDataModule
+from timix_pl.evaluation.results import declared_metric
 from timix_pl.models.fine_tuned import AnyModel
 from timix_pl.training.callbacks.audit import AuditCallback
 from timix_pl.training.callbacks.bad_samples import BadSamplesCallback
@@ -47,6 +48,7 @@ def build_trainer(cfg: RootConfig, task: Task, model: AnyModel, data: StepDataMo
     peak_flops = device_peak_flops(cfg)
     flops = _step_flops(task, model, mixing) if peak_flops else None
     evaluation = EvaluationCallback(build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, folder=run_dir)
+    monitor = _monitor(cfg, evaluation)
     audit = AuditCallback(
         run_dir,
         global_batch_size=cfg.data.global_batch_size,
@@ -70,8 +72,8 @@ def build_trainer(cfg: RootConfig, task: Task, model: AnyModel, data: StepDataMo
             every_n_minutes=cfg.checkpoint.every_n_minutes,
             keep_last=cfg.checkpoint.keep_last,
             evaluation=evaluation,
-            monitor=_monitor(cfg, evaluation),
-            mode=cfg.checkpoint.mode,
+            monitor=monitor,
+            mode=_mode(cfg, evaluation, monitor),
         ),
         SummaryCallback(
             run_dir / "summary.json",
@@ -127,3 +129,31 @@ def _monitor(cfg: RootConfig, evaluation: EvaluationCallback) -> str | None:
         return monitor
     log.warning("checkpoint.monitor=%s is not evaluated (%s), so there will be no best.ckpt", monitor, ", ".join(names) or "nothing is")
     return None
+
+
+def _mode(cfg: RootConfig, evaluation: EvaluationCallback, monitor: str | None) -> Mode:
+    """What ``checkpoint.mode`` says, else the metric's own direction."""
+    chosen = cfg.checkpoint.mode
+    if monitor is None:
+        return chosen or Mode.max
+    name, _, key = monitor.partition("/")
+    metric = next(declared_metric(evaluator, key) for evaluator in evaluation.evaluators if evaluator.name == name)
+    if metric is None or metric.higher_is_better is None:
+        if chosen is None:
+            log.warning(
+                "checkpoint.monitor=%s: it is not known whether higher or lower is better, so best.ckpt will hold the weights of the "
+                "largest value; set checkpoint.mode=min or checkpoint.mode=max",
+                monitor,
+            )
+        return chosen or Mode.max
+    own = Mode.max if metric.higher_is_better else Mode.min
+    if chosen not in (None, own):
+        log.warning(
+            "checkpoint.mode=%s: best.ckpt will hold the weights of the %s value of checkpoint.monitor=%s, of which %s is better; "
+            "leave checkpoint.mode out to keep the best value",
+            chosen,
+            "largest" if chosen is Mode.max else "smallest",
+            monitor,
+            "higher" if metric.higher_is_better else "lower",
+        )
+    return chosen or own

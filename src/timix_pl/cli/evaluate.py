@@ -93,7 +93,8 @@ def _show(evaluated: Evaluated | EvaluatedModel) -> None:
     from timix_pl.reports.table import results_table
 
     if rank_at_start() == 0:
-        print(evaluated.told(), results_table(*evaluated.result[:2]), sep="\n")
+        found = evaluated.result
+        print(evaluated.told(), results_table(found.metrics, found.chance, found.descriptions), sep="\n")
         if evaluated.about:
             for line in evaluated.write():
                 print(line)

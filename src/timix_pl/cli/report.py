@@ -7,6 +7,7 @@ from pathlib import Path
 from timix_pl import __version__
 from timix_pl.cli.errors import clean_exit
 from timix_pl.core.errors import ConfigError
+from timix_pl.core.metric import Metric
 
 GENERATOR = b'<meta name="generator" content="timix-pl">'
 """Near the beginning of each page, so that no other file is overwritten."""
@@ -36,9 +37,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         from timix_pl.reports.page import write_report
 
         for run_dir in arguments.run_dirs:
-            print(write_report(run_dir))
+            print(write_report(run_dir, _built_in_metric))
         if arguments.out:
-            print(write_comparison(arguments.run_dirs, arguments.out))
+            print(write_comparison(arguments.run_dirs, arguments.out, _built_in_metric))
+
+
+def _built_in_metric(name: str) -> Metric | None:
+    """PyTorch is imported only where a run was written by an earlier version."""
+    from timix_pl.building.evaluators import built_in_metric
+
+    return built_in_metric(name)
 
 
 if __name__ == "__main__":

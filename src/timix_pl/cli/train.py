@@ -139,7 +139,7 @@ def _run(cfg: RootConfig) -> None:
     result = train(cfg)
     if rank() == 0:
         if result.metrics:
-            print(results_table(*result[:2]))
+            print(results_table(result.metrics, result.chance, result.descriptions))
         print(f"Report: {cfg.run_dir}/report.html")
 
 

@@ -14,6 +14,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils._pytree import register_dataclass
 
+from timix_pl.core.metric import Metric
+
 
 @dataclass(kw_only=True)
 class OnDevice:
@@ -219,8 +221,10 @@ class EvaluationResult(NamedTuple):
 
     ``metrics`` by name (``retrieval/image_to_text/recall_at_1``) and, for the same names where it is known, the level of ``chance``.
     ``examples``, by the evaluation's name, are shown in the report: what JSON can hold, and images (uint8 tensors, 3 H W) anywhere in it.
+    ``descriptions``, by the names of ``metrics``: a metric without one is shown as a plain number, of which neither direction is better.
     """
 
     metrics: dict[str, float]
     chance: dict[str, float]
     examples: Mapping[str, list[dict[str, Any]]] = MappingProxyType({})
+    descriptions: Mapping[str, Metric] = MappingProxyType({})

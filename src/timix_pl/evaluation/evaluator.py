@@ -1,12 +1,13 @@
 """What every evaluation is, and several of them on one model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
 
 from timix_pl.core.errors import TimixError
+from timix_pl.core.metric import Metric
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.sets.image_folder import ImageFolder
@@ -65,6 +66,10 @@ class Evaluator(ABC):
     """The name that it is registered under."""
     name: str
     """What the metrics' names begin with."""
+    title: ClassVar[str] = ""
+    """The heading of its metrics in reports, as it stands inside a sentence; empty: the name."""
+    metrics: ClassVar[Mapping[str, Metric]] = {}
+    """What each metric is, by its name without the evaluator's; see :func:`timix_pl.core.metric.describe`. Others are plain numbers."""
 
     @classmethod
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:
@@ -91,13 +96,14 @@ class EvaluationError(TimixError):
 
 
 def run_tasks(evaluators: Sequence[Evaluator], model: DualEncoderLike, device: torch.device) -> EvaluationResult:
-    """Run all evaluators, and return their metrics and levels of chance together.
+    """Run all evaluators, and return their results together.
 
     Raises:
         EvaluationError: after all have run, when some raised a ``TimixError``; it carries the others' result.
     """
     examples: dict[str, list[dict[str, Any]]] = {}
-    result = EvaluationResult({}, {}, examples)
+    descriptions: dict[str, Metric] = {}
+    result = EvaluationResult({}, {}, examples, descriptions)
     problems = {}
     for evaluator in evaluators:
         try:
@@ -108,6 +114,7 @@ def run_tasks(evaluators: Sequence[Evaluator], model: DualEncoderLike, device: t
             result.metrics.update(found.metrics)
             result.chance.update(found.chance)
             examples.update(found.examples)
+            descriptions.update(found.descriptions)
     if problems:
         raise EvaluationError(problems, result)
     return result

@@ -1,6 +1,8 @@
 """Results: their names, and the files that they become."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +10,35 @@ from PIL import Image
 from torch import Tensor
 
 from timix_pl.core.files import atomic_path
+from timix_pl.core.metric import Metric, describe
 from timix_pl.core.types import EvaluationResult
+from timix_pl.evaluation.evaluator import Evaluator
 
 
-def named(name: str, metrics: dict[str, float], chance: dict[str, float], examples: list[dict[str, Any]] | None = None) -> EvaluationResult:
-    """A result whose metrics' names begin with the evaluation's name."""
+def named(
+    evaluator: Evaluator, metrics: Mapping[str, float], chance: Mapping[str, float], examples: list[dict[str, Any]] | None = None
+) -> EvaluationResult:
+    """A result whose metrics' names begin with the evaluator's name, with the descriptions that the evaluator declares."""
+    name = evaluator.name
+    declared = {key: declared_metric(evaluator, key) for key in metrics}
     return EvaluationResult(
         {f"{name}/{key}": value for key, value in metrics.items()},
         {f"{name}/{key}": value for key, value in chance.items()},
         {name: examples} if examples else {},
+        {f"{name}/{key}": metric for key, metric in declared.items() if metric is not None},
     )
+
+
+def declared_metric(evaluator: Evaluator | type[Evaluator], key: str) -> Metric | None:
+    """What an evaluator declares of one of its metrics, in ``metrics``, with its ``title`` as the heading.
+
+    Args:
+        key: the metric's name without the evaluator's.
+    Returns:
+        None where it declares nothing.
+    """
+    metric = describe(evaluator.metrics, key)
+    return None if metric is None else replace(metric, group=evaluator.title)
 
 
 def write_result(folder: Path, result: EvaluationResult, **about: Any) -> None:
@@ -35,7 +56,8 @@ def write_result(folder: Path, result: EvaluationResult, **about: Any) -> None:
     for name, examples in result.examples.items():
         (folder / "examples").mkdir(parents=True, exist_ok=True)
         _write_json(folder / "examples" / f"{name}.json", _with_files(examples, folder / "examples", name))
-    _write_json(folder / "evaluation.json", about | {"metrics": result.metrics, "chance": result.chance})
+    descriptions = {name: asdict(metric) for name, metric in result.descriptions.items()}
+    _write_json(folder / "evaluation.json", about | {"metrics": result.metrics, "chance": result.chance, "descriptions": descriptions})
 
 
 def _remove_examples(path: Path) -> None:

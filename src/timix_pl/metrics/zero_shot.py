@@ -5,7 +5,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from timix_pl.core.metric import Metric, Unit
 from timix_pl.metrics.ranking import TIE, top_k_share
+
+ZERO_SHOT_METRICS = {
+    "top_1": Metric(Unit.share, higher_is_better=True, label="top 1", chance="guessing a class"),
+    "top_5": Metric(Unit.share, higher_is_better=True, label="top 5", chance="guessing five classes"),
+    "mean_per_class": Metric(Unit.share, higher_is_better=True, label="mean per class", chance="guessing a class"),
+}
+"""What ``zero_shot_metrics`` returns, for all who classify."""
 
 
 def average_templates(text_features: Float[Tensor, "C K D"]) -> Float[Tensor, "C D"]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from timix_pl.reports.figures import Unit
+from timix_pl.core.metric import Unit
 from timix_pl.reports.history import Points
 
 

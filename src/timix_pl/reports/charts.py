@@ -3,31 +3,41 @@
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
+from timix_pl.core.metric import Metric, Unit
 from timix_pl.reports.chart import Chart, line_chart
-from timix_pl.reports.figures import Figure, Unit, unit, value_text, words
+from timix_pl.reports.figures import Figure, heading, label, number_text, unit_word
 from timix_pl.reports.run import Run
 
 
 @dataclass(frozen=True)
 class _Spec:
+    """Columns of one unit that share a chart.
+
+    A chart of a single column takes ``title`` and ``note`` from the column's description, where they are empty. ``ceiling``: a column whose
+    newest value, which no curve can exceed, is told in the note.
+    """
+
     title: str
     patterns: tuple[str, ...]
     note: str = ""
-    unit: Unit = Unit.number
     ceiling: str = ""
-    """A column whose newest value, which no curve can exceed, is told in the note."""
+
+
+def _alone(name: str, note: str = "") -> _Spec:
+    return _Spec("", (name,), note)
 
 
 _MI = "mutual_information/"
 _LEARNING = (
     _Spec("Loss", ("train/loss/*",), "unweighted terms and their weighted sum"),
-    _Spec("Retrieval, mean recall", ("retrieval/mean_recall",), unit=Unit.share),
-    _Spec("Retrieval, image to text", ("retrieval/image_to_text/recall_*", "retrieval/image_to_text/map_*"), unit=Unit.share),
-    _Spec("Retrieval, text to image", ("retrieval/text_to_image/recall_*", "retrieval/text_to_image/map_*"), unit=Unit.share),
+    _alone("retrieval/mean_recall"),
+    _Spec("Retrieval, image to text", ("retrieval/image_to_text/recall_*", "retrieval/image_to_text/map_*")),
+    _Spec("Retrieval, text to image", ("retrieval/text_to_image/recall_*", "retrieval/text_to_image/map_*")),
     _Spec("Retrieval, median and mean rank", ("retrieval/*_rank",), "lower is better"),
-    _Spec("Zero-shot classification", ("zero_shot/*",), unit=Unit.share),
-    _Spec("Grounding, per phrase", ("grounding/pointing*", "grounding/localisation"), unit=Unit.share),
-    _Spec("Grounding, per patch", ("grounding/patch_*",), unit=Unit.share),
+    _Spec("Zero-shot classification", ("zero_shot/top_*", "zero_shot/mean_per_class")),
+    _Spec("Grounding, per phrase", ("grounding/pointing*", "grounding/localisation")),
+    _Spec("Grounding, per patch", ("grounding/patch_precision", "grounding/patch_recall", "grounding/patch_ap")),
+    _Spec("Grounding, errors per patch", ("grounding/patch_calibration_error", "grounding/patch_brier_score"), "lower is better"),
     _Spec(
         "Mutual information, clean pairs", (f"{_MI}held_out", f"{_MI}train"), "lower bound on held-out pairs, nats", ceiling=f"{_MI}ceiling"
     ),
@@ -38,66 +48,70 @@ _LEARNING = (
         ceiling=f"{_MI}ceiling_mixed",
     ),
     _Spec("Mutual information, gap", ("mutual_information/gap*",), "training pairs above held-out pairs, nats"),
-    _Spec("Noise: misaligned pairs told apart", ("noise/*/roc_auc", "noise/*/average_precision"), unit=Unit.share),
+    _Spec("Noise: misaligned pairs told apart", ("noise/*/roc_auc", "noise/*/average_precision")),
     _Spec(
         "Noise: loss of training pairs",
         ("noise/train/loss_*aligned",),
         "InfoNCE of a pair, nats; misaligned ones that come down are learned",
     ),
     _Spec("Noise: loss of held-out pairs", ("noise/held_out/loss_*aligned",), "InfoNCE of a pair, nats"),
-    _Spec("VQA, multiple choice", ("vqa/multiple_choice/*",), unit=Unit.share),
-    _Spec("VQA, open answers", ("vqa/open/accuracy*",), "by the known answers", Unit.share, "vqa/open/reachable"),
-    _Spec("VQA, accuracy", ("vqa/accuracy",), unit=Unit.share),
-    _Spec("Captioning, BLEU", ("captioning/bleu_*",), "times 100", Unit.score),
-    _Spec("Captioning, ROUGE-L and CIDEr-D", ("captioning/rouge_l", "captioning/cider_d"), "times 100", Unit.score),
-    _Spec("Carry-over of PTA", ("carry_over/best_over_least", "carry_over/roc_auc"), unit=Unit.share),
+    _Spec("VQA, multiple choice", ("vqa/multiple_choice/accuracy*",)),
+    _Spec("VQA, open answers", ("vqa/open/accuracy*",), "by the known answers", "vqa/open/reachable"),
+    _alone("vqa/accuracy"),
+    _Spec("Captioning, BLEU", ("captioning/bleu_*",), "times 100"),
+    _Spec("Captioning, ROUGE-L and CIDEr-D", ("captioning/rouge_l", "captioning/cider_d"), "times 100"),
+    _Spec("Carry-over of PTA", ("carry_over/best_over_least", "carry_over/roc_auc")),
     _Spec("Carry-over: similarity lost to a blanked window", ("carry_over/drop_*",)),
-    _Spec("PTA on training batches", ("train/pta/*",), "patches called relevant, against the boxes", unit=Unit.share),
+    _Spec("PTA on training batches", ("train/pta/*",), "patches called relevant, against the boxes"),
 )
 _RUNNING = (
     _Spec("Mixing: lam and gamma", ("train/mixing/lam", "train/mixing/gamma"), "share of the image kept; weight of the mixed loss"),
-    _Spec("Mixed images per step", ("train/mixing/num_mixed",)),
-    _Spec("Window side", ("train/mixing/side",), "in patches"),
-    _Spec("Learning rate", ("train/lr",)),
-    _Spec("Gradient norm", ("train/grad_norm",), "before clipping"),
-    _Spec("Logit scale", ("train/logit_scale",), "inverse temperature"),
-    _Spec("Throughput", ("train/samples_per_s",), "samples/s"),
-    _Spec("Model FLOPs utilisation", ("train/mfu",), "share of the device's peak", unit=Unit.share),
-    _Spec("Waiting, exchanging, updating", ("train/*_frac",), "share of the time", unit=Unit.share),
-    _Spec("Questions or captions per step", ("train/num_items",)),
-    _Spec("Peak memory", ("train/peak_memory_gb",), "GB, so far"),
+    _alone("train/mixing/num_mixed"),
+    _alone("train/mixing/side", "in patches"),
+    _alone("train/lr"),
+    _alone("train/grad_norm", "before clipping"),
+    _alone("train/logit_scale", "inverse temperature"),
+    _alone("train/samples_per_s"),
+    _alone("train/mfu", "share of the device's peak"),
+    _Spec("Waiting, exchanging, updating", ("train/*_frac",), "share of the time"),
+    _alone("train/num_items"),
+    _alone("train/peak_memory_gb", "GB, so far"),
 )
 _NOT_DRAWN = {"consumed", "epoch", "train/num_skipped_steps", "train/num_bad_samples", "train/samples_per_s_per_device"}
 _NOT_DRAWN |= {f"{_MI}ceiling", f"{_MI}ceiling_mixed", "vqa/open/reachable"}
 
 
 def charts(run: Run) -> tuple[list[Chart], list[Chart]]:
-    """The charts of a run: what it learned, and how it ran. A column that no chart knows gets one of its own, named after it."""
+    """The charts of a run: what it learned, and how it ran. A column that no chart knows gets one of its own."""
     rest = [name for name in run.history if name not in _NOT_DRAWN and not any(_matches(spec, name) for spec in _LEARNING + _RUNNING)]
-    running = tuple(_Spec(name, (name,)) for name in rest if name.startswith("train/"))
-    learning = tuple(
-        _Spec(f"{Figure(name, 0).group}, {Figure(name, 0).label}", (name,), unit=unit(name))
-        for name in rest
-        if not name.startswith("train/")
-    )
+    learning = tuple(_alone(name) for name in rest if not _is_of_training(name))
+    running = tuple(_alone(name) for name in rest if _is_of_training(name))
     return _drawn(run, _LEARNING + learning), _drawn(run, _RUNNING + running)
+
+
+def _is_of_training(name: str) -> bool:
+    return name.startswith("train/")
 
 
 def _drawn(run: Run, specs: tuple[_Spec, ...]) -> list[Chart]:
     chance = {figure.name: figure.chance for figure in run.figures if figure.chance is not None}
     drawn = []
     for spec in specs:
-        names = [name for name in run.history if _matches(spec, name)]
-        if names:
-            labels = dict(zip(names, _labels(names), strict=True))
-            curves = {labels[name]: run.history[name] for name in names}
-            levels = {labels[name]: chance[name] for name in names if name in chance and unit(name) is not Unit.rank}
-            note = spec.note + (
-                f", at most {value_text(spec.ceiling, run.history[spec.ceiling][-1][1]).removesuffix(' nats')}"
-                if spec.ceiling in run.history
-                else ""
+        columns = {name: run.columns[name] for name in run.history if _matches(spec, name)}
+        if not columns:
+            continue
+        first, unit = next(iter(columns)), next(iter(columns.values())).unit
+        labels = dict(zip(columns, _labels(columns), strict=True))
+        drawn.append(
+            line_chart(
+                spec.title or _title(first, columns[first]),
+                {labels[name]: run.history[name] for name in columns},
+                last_step=run.last_step,
+                note=_note(run, spec, columns),
+                chance={labels[name]: chance[name] for name in columns if name in chance and unit is not Unit.rank},
+                unit=unit,
             )
-            drawn.append(line_chart(spec.title, curves, last_step=run.last_step, note=note, chance=levels, unit=spec.unit))
+        )
     return drawn
 
 
@@ -105,10 +119,26 @@ def _matches(spec: _Spec, name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in spec.patterns)
 
 
-def _labels(names: list[str]) -> list[str]:
-    """What tells the names apart: the parts of their paths that not all share; a single one needs no name."""
-    if len(names) == 1:
+def _title(name: str, metric: Metric) -> str:
+    if _is_of_training(name):
+        return heading(metric.label) or name
+    figure = Figure(name, metric, 0.0)
+    return f"{figure.group}, {figure.label}"
+
+
+def _note(run: Run, spec: _Spec, columns: dict[str, Metric]) -> str:
+    if spec.ceiling in run.history:
+        return f"{spec.note}, at most {number_text(run.columns[spec.ceiling], run.history[spec.ceiling][-1][1])}"
+    if spec.note or len(columns) > 1:
+        return spec.note
+    (metric,) = columns.values()
+    return ", ".join(filter(None, [unit_word(metric), "lower is better" if metric.higher_is_better is False else ""]))
+
+
+def _labels(columns: dict[str, Metric]) -> list[str]:
+    """What tells the curves apart: the parts of their labels that not all share; a single one needs no name."""
+    if len(columns) == 1:
         return ["latest"]
-    paths = [name.split("/") for name in names]
-    shared = set(paths[0]).intersection(*paths)
-    return [", ".join(words(part) for part in path if part not in shared) or words(path[-1]) for path in paths]
+    parts = [label(name, metric).split(", ") for name, metric in columns.items()]
+    shared = set(parts[0]).intersection(*parts)
+    return [", ".join(part for part in of_one if part not in shared) or of_one[-1] for of_one in parts]

@@ -1,14 +1,14 @@
 """Several runs beside each other: the settings that differ, the final figures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timix_pl.reports.figures import lower_is_better, value_text
+from timix_pl.core.metric import Metric
 from timix_pl.reports.header import facts
 from timix_pl.reports.page import write_page
-from timix_pl.reports.run import Run, read_run
+from timix_pl.reports.run import Run, read_run, undescribed
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,15 @@ class Row:
     best: list[bool]
 
 
-def write_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
+def write_comparison(run_dirs: Sequence[Path], path: Path, known: Callable[[str], Metric | None] = undescribed) -> Path:
     """Write a page with the configuration keys that differ between runs and their final figures.
 
+    Args:
+        known: as for ``read_run``.
     Raises:
         RunError: one of ``run_dirs`` does not exist or holds no run.
     """
-    runs = [read_run(run_dir) for run_dir in run_dirs]
+    runs = [read_run(run_dir, known) for run_dir in run_dirs]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.run_dir) for run in runs]
@@ -44,15 +46,18 @@ def differing_settings(runs: Sequence[Run]) -> list[Row]:
 
 
 def final_figures(runs: Sequence[Run]) -> list[Row]:
-    """A row per metric that any run has; its best values are marked where the runs differ."""
+    """A row per metric that any run has; its best values are marked where the runs differ and a direction is better."""
     by_run = [{figure.name: figure for figure in run.figures} for run in runs]
     rows = []
     for name in dict.fromkeys(name for figures in by_run for name in figures):
-        values = [figures[name].value if name in figures else None for figures in by_run]
-        present = {value for value in values if value is not None}
-        best = min(present) if lower_is_better(name) else max(present)
-        cells = ["" if value is None else value_text(name, value) for value in values]
-        rows.append(Row(name, cells, [value == best and len(present) > 1 for value in values]))
+        of_runs = [figures.get(name) for figures in by_run]
+        present = [figure for figure in of_runs if figure is not None]
+        values = {figure.value for figure in present}
+        higher_is_better = next((better for figure in present if (better := figure.metric.higher_is_better) is not None), None)
+        best = max(values) if higher_is_better else min(values)
+        marked = len(values) > 1 and higher_is_better is not None
+        cells = ["" if figure is None else figure.value_text for figure in of_runs]
+        rows.append(Row(name, cells, [marked and figure is not None and figure.value == best for figure in of_runs]))
     return rows
 
 

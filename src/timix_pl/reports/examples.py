@@ -2,12 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timix_pl.reports.figures import value_text, words
+from timix_pl.core.metric import Metric, Unit
+from timix_pl.reports.figures import heading, value_text, words
 from timix_pl.reports.pictures import Picture, thumbnail
 
 MAX_SHOWN = 24
@@ -103,12 +104,13 @@ class Examples:
     entries: list[Any]
 
 
-def read_examples(folder: Path, source: str, notes: list[str]) -> dict[str, tuple[str, Examples]]:
+def read_examples(folder: Path, source: str, titles: Mapping[str, str], notes: list[str]) -> dict[str, tuple[str, Examples]]:
     """Of each evaluation the file's text and what it shows; a file or an entry that cannot be shown is noted.
 
     Args:
         folder: holds ``NAME.json`` files and the pictures that they name.
         source: which evaluation left them, in words.
+        titles: how evaluations are called, by name.
     """
     read = {}
     for path in sorted(folder.glob("*.json")):
@@ -127,8 +129,8 @@ def read_examples(folder: Path, source: str, notes: list[str]) -> dict[str, tupl
                 notes.append(f"examples/{path.name}, entry {position} is left out: {type(error).__name__}: {error}.")
         if shown:
             kind = shown[0][0]
-            title = words(path.stem)
-            read[path.stem] = text, Examples(title[:1].upper() + title[1:], source, kind, [entry for of, entry in shown if of == kind])
+            title = heading(titles.get(path.stem, words(path.stem)))
+            read[path.stem] = text, Examples(title, source, kind, [entry for of, entry in shown if of == kind])
     return read
 
 
@@ -185,8 +187,8 @@ def _answered(folder: Path, entry: dict[str, Any]) -> Answered:
 
 def _captioned(folder: Path, entry: dict[str, Any]) -> Captioned:
     references = [str(reference) for reference in entry["references"]]
-    score = value_text("captioning/cider_d", float(entry["cider_d"]))
-    return Captioned(thumbnail(folder / entry["image"]), str(entry["caption"]), references, score)
+    cider_d = value_text(Metric(Unit.score), float(entry["cider_d"]))
+    return Captioned(thumbnail(folder / entry["image"]), str(entry["caption"]), references, cider_d)
 
 
 _KINDS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], Shown]]] = {

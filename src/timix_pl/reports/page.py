@@ -1,6 +1,7 @@
 """One run as one self-contained HTML page."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from timix_pl.core.files import atomic_path
+from timix_pl.core.metric import Metric
 from timix_pl.reports.chart import AREA
 from timix_pl.reports.charts import charts
-from timix_pl.reports.figures import Figure, lower_is_better, value_text
+from timix_pl.reports.figures import Figure, value_text
 from timix_pl.reports.header import facts, settings, status
-from timix_pl.reports.run import Run, read_run
+from timix_pl.reports.run import Run, read_run, undescribed
 
 _HEADLINES = (
     "retrieval/mean_recall",
@@ -32,18 +34,25 @@ class FigureRow:
     figure: Figure
     beside: str
 
+    @property
+    def is_best(self) -> bool:
+        """Whether no earlier evaluation was better, where ``beside`` holds those; false where neither direction is better."""
+        return self.figure.metric.higher_is_better is not None and not self.beside
 
-def write_report(run_dir: Path) -> Path:
+
+def write_report(run_dir: Path, known: Callable[[str], Metric | None] = undescribed) -> Path:
     """Write ``run_dir/report.html``: figures, curves, mixed pairs, heat maps, configuration. It fetches nothing and opens offline.
 
     What a run does not have (yet) is said in words on the page.
 
+    Args:
+        known: as for ``read_run``.
     Returns:
         The path of the page; it is replaced in one go, so a reader never sees half of it.
     Raises:
         RunError: ``run_dir`` does not exist or holds no run.
     """
-    run = read_run(run_dir)
+    run = read_run(run_dir, known)
     now_s = time.time()
     learning, running = charts(run)
     trained = {figure.name: figure.value_text for figure in run.figures}
@@ -78,7 +87,9 @@ def write_page(path: Path, template: str, **context: Any) -> Path:
 
 
 def _earlier_best(run: Run, figure: Figure) -> str:
-    sign = -1 if lower_is_better(figure.name) else 1
+    if figure.metric.higher_is_better is None:
+        return ""
+    sign = 1 if figure.metric.higher_is_better else -1
     step, best = max(run.history.get(figure.name, [(0, figure.value)]), key=lambda point: sign * point[1])
     better = sign * (best - figure.value) > 1e-6 * abs(figure.value)  # not merely rounded when it was written
-    return f"{value_text(figure.name, best)} at step {step:,.0f}" if better else ""
+    return f"{value_text(figure.metric, best)} at step {step:,.0f}" if better else ""

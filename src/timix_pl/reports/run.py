@@ -1,7 +1,7 @@
 """A run directory, read as far as it got: a run may be going, killed, or without pictures."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +10,8 @@ import numpy as np
 import yaml
 
 from timix_pl.core.errors import RunError
+from timix_pl.core.metric import Metric, describe, descriptions_in
+from timix_pl.reports.columns import TRAINING_COLUMNS
 from timix_pl.reports.examples import Examples, read_examples
 from timix_pl.reports.figures import Figure, count_text, figures, words
 from timix_pl.reports.history import Points, read_history
@@ -72,6 +74,8 @@ class Run:
     config_text: str = ""
     summary: dict[str, Any] = field(default_factory=dict)
     history: dict[str, Points] = field(default_factory=dict)
+    columns: dict[str, Metric] = field(default_factory=dict)
+    """The descriptions of ``history``."""
     figures: list[Figure] = field(default_factory=list)
     evaluated_at_step: int | None = None
     afterwards: Afterwards | None = None
@@ -109,9 +113,16 @@ class Run:
         return value
 
 
-def read_run(run_dir: Path) -> Run:
+def undescribed(name: str) -> None:
+    """The description of a metric where none is known."""
+
+
+def read_run(run_dir: Path, known: Callable[[str], Metric | None] = undescribed) -> Run:
     """Read a run directory.
 
+    Args:
+        known: describes a metric by its name, or returns None. It is asked of metrics that the run's files do not describe, as those of
+            earlier versions.
     Raises:
         RunError: ``run_dir`` does not exist or holds no run.
     """
@@ -120,7 +131,11 @@ def read_run(run_dir: Path) -> Run:
         raise RunError(_no_run(run_dir))
     notes: list[str] = []
     evaluation = _read(run_dir / "evaluation.json", json.loads, notes)
-    afterwards = _afterwards(_read(run_dir / "evaluate/evaluation.json", json.loads, notes), notes)
+    final = figures(evaluation.get("metrics", {}), evaluation.get("chance", {}), descriptions_in(evaluation, known))
+    afterwards = _afterwards(_read(run_dir / "evaluate/evaluation.json", json.loads, notes), known, notes)
+    evaluated = [*(afterwards.figures if afterwards else []), *final]
+    described = {figure.name: figure.metric for figure in evaluated}
+    history = read_history(run_dir / "metrics.csv")
     config_path = run_dir / "config.yaml"
     return Run(
         run_dir=run_dir,
@@ -128,35 +143,43 @@ def read_run(run_dir: Path) -> Run:
         config=_read(config_path, yaml.safe_load, notes),
         config_text=config_path.read_text(encoding="utf-8", errors="replace") if config_path.is_file() else "",
         summary=_read(run_dir / "summary.json", json.loads, notes),
-        history=read_history(run_dir / "metrics.csv"),
-        figures=figures(evaluation.get("metrics", {}), evaluation.get("chance", {})),
+        history=history,
+        columns={name: described.get(name) or describe(TRAINING_COLUMNS, name) or known(name) or Metric() for name in history},
+        figures=final,
         evaluated_at_step=evaluation.get("step"),
         afterwards=afterwards,
-        examples=_examples(run_dir, evaluation.get("step"), afterwards, notes),
+        examples=_examples(run_dir, evaluation.get("step"), afterwards, _evaluations(evaluated), notes),
         mixed=_pictures(run_dir / "pictures/mixed.json", _mixed_pair, notes),
         heat_maps=_pictures(run_dir / "pictures/heat_maps.json", _heat_map, notes),
         notes=notes,
     )
 
 
-def _afterwards(content: dict[str, Any], notes: list[str]) -> Afterwards | None:
+def _afterwards(content: dict[str, Any], known: Callable[[str], Metric | None], notes: list[str]) -> Afterwards | None:
     if not content:
         return None
     try:
+        found = figures(content["metrics"], content["chance"], descriptions_in(content, known))
+        titles = _evaluations(found)
         about = [
-            " ".join([f"{words(name)}: {count_text(found['num_samples'])} samples", *found["overrides"]])
-            for name, found in content["evaluations"].items()
+            " ".join([f"{titles.get(name, words(name))}: {count_text(of['num_samples'])} samples", *of["overrides"]])
+            for name, of in content["evaluations"].items()
         ]
-        return Afterwards(content["checkpoint"], content["step"], figures(content["metrics"], content["chance"]), about)
+        return Afterwards(content["checkpoint"], content["step"], found, about)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         notes.append(f"evaluate/evaluation.json is left out: {type(error).__name__}: {error}.")
         return None
 
 
-def _examples(run_dir: Path, step: int | None, afterwards: Afterwards | None, notes: list[str]) -> list[Examples]:
+def _evaluations(figures: Iterable[Figure]) -> dict[str, str]:
+    """How each evaluation is called, by its name."""
+    return {figure.name.split("/")[0]: figure.evaluation for figure in figures}
+
+
+def _examples(run_dir: Path, step: int | None, afterwards: Afterwards | None, titles: dict[str, str], notes: list[str]) -> list[Examples]:
     """Those of the training and those evaluated afterwards, by name; where both show the same, once."""
-    trained = read_examples(run_dir / "examples", "during training" if step is None else f"at step {step:,} of training", notes)
-    later = read_examples(run_dir / "evaluate/examples", f"afterwards, {afterwards.checkpoint}", notes) if afterwards else {}
+    trained = read_examples(run_dir / "examples", "during training" if step is None else f"at step {step:,} of training", titles, notes)
+    later = read_examples(run_dir / "evaluate/examples", f"afterwards, {afterwards.checkpoint}", titles, notes) if afterwards else {}
     shown = []
     for name in sorted(trained.keys() | later.keys()):
         texts = [found[name] for found in (trained, later) if name in found]

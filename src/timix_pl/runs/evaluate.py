@@ -3,26 +3,29 @@
 import fcntl
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch.utils.data import Dataset
 
 from timix_pl.building.assemble import load_model
 from timix_pl.building.checkpoints import find_checkpoint
 from timix_pl.building.data import prepare_data
-from timix_pl.building.evaluators import build_evaluators
+from timix_pl.building.evaluators import build_evaluators, built_in_metric
 from timix_pl.config.compose import recompose
 from timix_pl.config.saved import run_dir_of
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import ConfigError
+from timix_pl.core.metric import descriptions_in
 from timix_pl.core.types import EvaluationResult
 from timix_pl.evaluation.evaluator import EvaluationError, Evaluator, run_tasks
 from timix_pl.evaluation.results import write_result
 from timix_pl.reports.figures import count_text
 from timix_pl.reports.page import write_report
 from timix_pl.runs.ranks import joined_ranks
+
+Value = TypeVar("Value")
 
 FOLDER = "evaluate"
 """Of a run's folder: what was evaluated after the training."""
@@ -58,13 +61,14 @@ class Evaluated(NamedTuple):
             fcntl.lockf(lock, fcntl.LOCK_EX)  # several evaluations of one run may end at the same time
             before = _of_step(path, self.step)
             kept = {name: about for name, about in before.get("evaluations", {}).items() if name not in self.about}
-            metrics, chance = (
-                {name: value for name, value in before.get(key, {}).items() if name.split("/")[0] in kept} | found
-                for key, found in (("metrics", self.result.metrics), ("chance", self.result.chance))
+            result = EvaluationResult(
+                _of(kept, before.get("metrics", {})) | self.result.metrics,
+                _of(kept, before.get("chance", {})) | self.result.chance,
+                self.result.examples,
+                _of(kept, descriptions_in(before, built_in_metric)) | dict(self.result.descriptions),
             )
-            result = EvaluationResult(metrics, chance, self.result.examples)
             write_result(folder, result, step=self.step, checkpoint=self.checkpoint.name, evaluations=kept | self.about)
-        return [f"Results: {path}", f"Report: {write_report(self.run_dir)}"]
+        return [f"Results: {path}", f"Report: {write_report(self.run_dir, built_in_metric)}"]
 
 
 class EvaluatedModel(NamedTuple):
@@ -98,6 +102,11 @@ def told_samples(about: dict[str, dict[str, Any]]) -> str:
     """On how many samples each evaluation ran."""
     counts = ", ".join(f"{name} {count_text(of['num_samples'])}" for name, of in about.items())
     return f"Samples: {counts or 'none, no evaluation has what it needs'}"
+
+
+def _of(evaluations: Collection[str], values: Mapping[str, Value]) -> dict[str, Value]:
+    """The values whose metrics belong to these evaluations."""
+    return {name: value for name, value in values.items() if name.split("/")[0] in evaluations}
 
 
 def _of_step(path: Path, step: int) -> dict[str, Any]:

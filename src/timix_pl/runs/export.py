@@ -7,10 +7,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from timix_pl.building.evaluators import built_in_metric
 from timix_pl.config.options import schema_options
 from timix_pl.config.schema import DataKind, RootConfig
 from timix_pl.config.values import flat, run_name
 from timix_pl.core.errors import TimixError
+from timix_pl.core.metric import descriptions_in
 from timix_pl.core.words import as_typed
 from timix_pl.export.export import export
 from timix_pl.export.model_card import Result, RunFacts
@@ -83,7 +85,7 @@ def _results(cfg: RootConfig, run_dir: Path) -> list[Result]:
     found: dict[str, list[Result]] = {}
     for path in (run_dir / FOLDER / "evaluation.json", run_dir / "evaluation.json"):
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        for figure in figures(content.get("metrics", {}), content.get("chance", {})):
+        for figure in figures(content.get("metrics", {}), content.get("chance", {}), descriptions_in(content, built_in_metric)):
             about = content.get("evaluations", {}).get(figure.name.split("/")[0])
             data = "; ".join(_data_name(cfg, figure.name, of_set, about) for of_set in _sets(figure.name, content["metrics"]))
             found.setdefault(figure.name, []).append(Result(figure.name, figure.value_text, figure.chance_text, content["step"], data))

@@ -13,11 +13,13 @@ import torch
 from lightning.pytorch import Trainer
 
 from timix_pl.building.assemble import Assembled, assemble
+from timix_pl.building.evaluators import built_in_metric
 from timix_pl.building.loggers import open_loggers
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.choices import TASKS
 from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, LostRankError, StoppedBySignal
 from timix_pl.core.launched import launched
+from timix_pl.core.metric import descriptions_in
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.datamodule import StepDataModule
 from timix_pl.reports.page import write_report
@@ -96,7 +98,7 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
     with open_loggers(cfg, step_of(checkpoint) if checkpoint else 0) as run.trainer.loggers:
         _fit(run, checkpoint, signals)
     if run.trainer.is_global_zero:
-        write_report(run_dir)
+        write_report(run_dir, built_in_metric)
     return _last_evaluation(run_dir)
 
 
@@ -187,4 +189,4 @@ def _last_evaluation(run_dir: Path) -> EvaluationResult:
     if not path.exists():
         return EvaluationResult({}, {})
     content = json.loads(path.read_text())
-    return EvaluationResult(content["metrics"], content["chance"])
+    return EvaluationResult(content["metrics"], content["chance"], descriptions=descriptions_in(content, built_in_metric))

@@ -14,6 +14,7 @@ from timix_pl.building.data import build_stream, evaluation_set, prepare_data
 from timix_pl.building.devices import device_peak_flops, precision_of
 from timix_pl.building.evaluators import build_evaluators, grounding_set
 from timix_pl.building.model import build_model, check_model, save_memory_and_time
+from timix_pl.building.trainer import _mode
 from timix_pl.config.compose import compose, to_root
 from timix_pl.config.option import Resume
 from timix_pl.config.schema import RootConfig
@@ -118,6 +119,14 @@ def test_scenes_fill_in_only_the_shards_that_were_not_given(tmp_path):
     prepare_data(cfg)
     assert cfg.data.zero_shot_shards == "elsewhere"
     assert cfg.data.val_shards.endswith("/val") and cfg.data.region_shards.endswith("/regions") and cfg.data.train_shards.endswith("/train")
+
+
+@pytest.mark.parametrize(("chosen", "mode", "warned"), [("null", "max", True), ("max", "max", False), ("min", "min", False)])
+def test_a_metric_that_declares_no_direction_is_best_as_it_is_told(chosen, mode, warned, caplog):
+    evaluation = SimpleNamespace(evaluators=[SimpleNamespace(name="mine")])
+    cfg = config("checkpoint.monitor=mine/score", f"checkpoint.mode={chosen}")
+    assert _mode(cfg, evaluation, cfg.checkpoint.monitor) == mode
+    assert ("best.ckpt will hold the weights of the largest value" in caplog.text) == warned
 
 
 def test_grounding_without_any_shards_is_none():

@@ -17,6 +17,7 @@ from timix_pl.cli import evaluate, export, train
 from timix_pl.cli.errors import clean_exit
 from timix_pl.config.compose import compose
 from timix_pl.core.errors import ConfigError, DataError
+from timix_pl.core.metric import Metric, Unit
 from timix_pl.core.types import EvaluationResult
 from timix_pl.runs.evaluate import EvaluatedModel
 
@@ -230,7 +231,7 @@ def test_a_model_of_open_clip_goes_to_the_same_evaluations(tmp_path, monkeypatch
 
     def evaluate_open_clip(name, words):
         asked.append((name, words))
-        result = EvaluationResult({"retrieval/mean_recall": 0.5}, {})
+        result = EvaluationResult({"retrieval/mean_recall": 0.5}, {}, descriptions={"retrieval/mean_recall": Metric(Unit.share)})
         return EvaluatedModel(f"open_clip:{name}", "w.pt", Path("out"), {"retrieval": {"num_samples": 7}}, result, None)
 
     monkeypatch.setattr("timix_pl.runs.evaluate_open_clip.evaluate_open_clip", evaluate_open_clip)

@@ -95,7 +95,7 @@ def test_a_documented_command_line_is_accepted(line, typed, tmp_path, monkeypatc
         for word in words:
             if word.startswith("init="):
                 write_run(Path(word.partition("=")[2]))
-        for name in ("describe_cost", "describe_fine_tuning"):  # no matter of the command line, and most of the time
+        for name in ("describe_cost",):  # no matter of the command line, and most of the time
             monkeypatch.setattr(dry_run_module, name, lambda *args: "built")
         train.main([*words, "dry_run=true"])
         assert capsys.readouterr().out.endswith("built\n")

@@ -1,3 +1,7 @@
+import json
+import subprocess
+import sys
+
 import pytest
 
 from tests.fake_run import make_fake_run
@@ -17,6 +21,25 @@ def test_it_names_the_pages_that_it_wrote(run_dir, tmp_path, capsys):
     assert comparison.stat().st_size > 1000
 
 
+def test_pytorch_is_imported_only_for_runs_of_earlier_versions(run_dir):
+    """It takes seconds. Their metrics are shown as those of newer runs all the same."""
+    script = f"import sys; from timix_pl.cli.report import main; main([{str(run_dir)!r}]); print('torch' in sys.modules)"
+
+    def said() -> str:
+        return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+
+    def figures() -> str:
+        return (run_dir / "report.html").read_text().partition('id="figures"')[2].partition("</section>")[0]
+
+    assert said().endswith("False\n")
+    newer = figures()
+    evaluation = json.loads((run_dir / "evaluation.json").read_text())
+    del evaluation["descriptions"]
+    (run_dir / "evaluation.json").write_text(json.dumps(evaluation))
+    assert said().endswith("True\n")
+    assert figures() == newer and "56.1%" in newer
+
+
 def status_of(*arguments):
     with pytest.raises(SystemExit) as ended:
         main(list(map(str, arguments)))
@@ -24,7 +47,7 @@ def status_of(*arguments):
 
 
 def test_ctrl_c_shows_no_stack_trace(run_dir, monkeypatch, capsys):
-    def interrupted(run_dir):
+    def interrupted(run_dir, known):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(page, "write_report", interrupted)

@@ -44,7 +44,7 @@ def test_figures_equal_the_model_asked_one_sample_at_a_time(model, scenes):
         ZeroShot(zero_shot, classes, templates, batch_size=8),
         Grounding(val, batch_size=8, num_workers=1),
     ]
-    metrics, chance, _ = run_tasks(evaluators, model.train(), torch.device("cpu"))
+    metrics, chance, *_ = run_tasks(evaluators, model.train(), torch.device("cpu"))
     assert model.training and metrics.keys() - chance.keys() == {"grounding/patch_calibration_error"}
 
     captions = [caption for item in val for caption in item.captions]

@@ -62,7 +62,7 @@ def bound(model, dataset, size):
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_the_bound_is_log_k_less_the_loss_of_whole_batches(model, batch_size):
     held_out, train = pairs(23), pairs(11, seed=1)
-    metrics, chance, _ = MutualInformation(held_out, train, num_pairs=5, batch_size=batch_size).run(model.train(), CPU)
+    metrics, chance, *_ = MutualInformation(held_out, train, num_pairs=5, batch_size=batch_size).run(model.train(), CPU)
     assert model.training
     model.eval()
     assert metrics["mutual_information/held_out"] == pytest.approx(bound(model, held_out, 5), abs=1e-5)
@@ -88,7 +88,7 @@ class Blend(Mixer):
 @pytest.mark.parametrize("num_parts", [1, 2])
 def test_the_bound_of_mixed_images_is_log_k_less_one_less_their_cross_entropy(num_parts, model):
     dataset, mixer = pairs(13), Blend()
-    metrics, chance, _ = MutualInformation(dataset, None, mixer=mixer, num_pairs=6, batch_size=6 // num_parts).run(model, CPU)
+    metrics, chance, *_ = MutualInformation(dataset, None, mixer=mixer, num_pairs=6, batch_size=6 // num_parts).run(model, CPU)
     parts = [torch.stack(plan) + 6 // num_parts * (number % num_parts) for number, plan in enumerate(mixer.plans)]
     losses = []
     for number, batch in enumerate(batches(dataset, 6)):
@@ -165,7 +165,7 @@ def is_wrong(number):
 )
 def test_noise_compares_similarities_and_losses_of_both_kinds(model, field, options):
     dataset = pairs(17, **field)
-    metrics, chance, _ = Noise(None, dataset, num_pairs=5, batch_size=5, **options).run(model, CPU)
+    metrics, chance, *_ = Noise(None, dataset, num_pairs=5, batch_size=5, **options).run(model, CPU)
     images, texts, _ = features(model, dataset)
     similarity, wrong = (images * texts).sum(1), np.array([is_wrong(n) for n in range(17)])
     in_order = [(bad < good) + (bad == good) / 2 for bad in similarity[wrong] for good in similarity[~wrong]]

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -10,12 +11,17 @@ from timix_pl.evaluation.results import named, write_result
 
 def test_images_of_examples_become_files_beside_them(tmp_path):
     image = torch.randint(0, 256, (3, 4, 6), dtype=torch.uint8)
-    result = named("task", {"a": 0.5}, {"a": 0.1}, [{"query": "x", "top": [{"image": image, "right": True}]}])
+    result = named(SimpleNamespace(name="task"), {"a": 0.5}, {"a": 0.1}, [{"query": "x", "top": [{"image": image, "right": True}]}])
     write_result(tmp_path, result, step=3)
     (example,) = json.loads((tmp_path / "examples/task.json").read_text())
     assert example == {"query": "x", "top": [{"image": "task-0-top-0-image.png", "right": True}]}
     assert np.array_equal(np.array(Image.open(tmp_path / "examples/task-0-top-0-image.png")), image.permute(1, 2, 0))
-    assert json.loads((tmp_path / "evaluation.json").read_text()) == {"step": 3, "metrics": {"task/a": 0.5}, "chance": {"task/a": 0.1}}
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == {
+        "step": 3,
+        "metrics": {"task/a": 0.5},
+        "chance": {"task/a": 0.1},
+        "descriptions": {},
+    }
 
 
 def test_without_examples_there_is_no_folder_of_them(tmp_path):

@@ -57,7 +57,7 @@ QUESTIONS = [
 def test_accuracy_and_chance_of_each_kind_and_type():
     """ "Red." has no small r, so that its choices score the same: a quarter. "round" is chosen rightly, "square" wrongly; of "tree" and
     "three" none is right. Two of ten people say red: for eight of the ten left out two agree, for two one."""
-    metrics, chance, _ = evaluate(QUESTIONS)
+    metrics, chance, *_ = evaluate(QUESTIONS)
     half_right = (8 * 2 / 3 + 2 * 1 / 3) / 10
     expected = {
         "multiple_choice/accuracy": (0.25 + 1 + 0 + 0) / 4,
@@ -82,7 +82,7 @@ def test_figures_do_not_depend_on_the_batch_size():
 
 
 def test_chance_of_open_answers_is_the_most_frequent_answer():
-    _, chance, _ = evaluate([asked(0, 0, ask(["Yes"]), ask(["no"]), ask(["yes."]), ask(["3"]))], ["open"])
+    _, chance, *_ = evaluate([asked(0, 0, ask(["Yes"]), ask(["no"]), ask(["yes."]), ask(["3"]))], ["open"])
     assert chance == {"vqa/open/accuracy": 0.5, "vqa/accuracy": 0.5}
 
 
@@ -111,7 +111,7 @@ def test_what_is_missing_is_told():
 
 
 def test_of_both_kinds_the_one_that_can_be_asked_is(caplog):
-    metrics, _, _ = evaluate([asked(0, 0, ask(["yes"]))])
+    metrics, *_ = evaluate([asked(0, 0, ask(["yes"]))])
     assert metrics == {"vqa/open/accuracy": 1.0, "vqa/accuracy": 1.0, "vqa/open/reachable": 1.0}
     (message,) = caplog.messages
     assert "vqa/multiple_choice is left out" in message and "has choices" in message

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
+from timix_pl.core.metric import Unit
 from timix_pl.reports.chart import AREA, line_chart
-from timix_pl.reports.figures import Unit
 
 
 def _points(path):

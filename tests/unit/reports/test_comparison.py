@@ -3,6 +3,7 @@ import json
 import pytest
 
 from tests.fake_run import METRICS, make_fake_run
+from timix_pl.building.evaluators import built_in_metric
 from timix_pl.reports.comparison import differing_settings, final_figures, how_they_ran, write_comparison
 from timix_pl.reports.run import read_run
 
@@ -19,11 +20,13 @@ def run_dirs(tmp_path):
 
 
 def test_only_settings_that_differ_are_listed(run_dirs):
-    assert [(row.label, row.cells) for row in differing_settings([read_run(d) for d in run_dirs])] == [("mixing.kind", ["timix", "none"])]
+    assert [(row.label, row.cells) for row in differing_settings([read_run(d, built_in_metric) for d in run_dirs])] == [
+        ("mixing.kind", ["timix", "none"])
+    ]
 
 
 def test_the_better_run_of_each_metric_is_marked(run_dirs):
-    rows = {row.label: row for row in final_figures([read_run(d) for d in run_dirs])}
+    rows = {row.label: row for row in final_figures([read_run(d, built_in_metric) for d in run_dirs])}
     assert rows["zero_shot/top_1"].best == [False, True]
     assert rows["retrieval/text_to_image/median_rank"].best == [True, False]
     assert rows["retrieval/mean_recall"].best == [False, False]  # a tie
@@ -31,7 +34,7 @@ def test_the_better_run_of_each_metric_is_marked(run_dirs):
 
 
 def test_speed_and_time_stand_beside_each_other(run_dirs):
-    rows = {row.label: row.cells for row in how_they_ran([read_run(d) for d in run_dirs])}
+    rows = {row.label: row.cells for row in how_they_ran([read_run(d, built_in_metric) for d in run_dirs])}
     assert rows["Time"] == ["6 min 12 s", "6 min 12 s"] and rows["Throughput"] == ["206 samples/s", "206 samples/s"]
     assert rows["Peak memory"] == ["1.50 GB", "1.50 GB"] and "Model FLOPs utilisation" not in rows
 

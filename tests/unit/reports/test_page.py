@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.fake_run import make_fake_run, write_examples
+from timix_pl.building.evaluators import built_in_metric
 from timix_pl.core.errors import RunError
 from timix_pl.reports.charts import _NOT_DRAWN
 from timix_pl.reports.page import write_report
@@ -44,7 +45,7 @@ def run_dir(finished_run, tmp_path):
 
 
 def _report(run_dir):
-    path = write_report(run_dir)
+    path = write_report(run_dir, built_in_metric)
     assert path == run_dir / "report.html"
     return _Page(path.read_text(encoding="utf-8"))
 
@@ -169,7 +170,7 @@ def test_an_unknown_metric_gets_a_row_and_a_chart(run_dir):
     (run_dir / "metrics.csv").write_text("step,mine/accuracy\n5,0.5\n")
     (run_dir / "evaluation.json").write_text(json.dumps({"step": 5, "metrics": {"mine/accuracy": 0.5}, "chance": {}}))
     page = _report(run_dir)
-    assert "Mine accuracy 50.0% -" in page.text
+    assert "Mine accuracy 0.500 -" in page.text
     assert page.count("svg", **{"aria-label": "Mine, accuracy over steps"}) == 1
 
 
@@ -200,6 +201,9 @@ def test_a_report_is_replaced_and_leaves_nothing_beside_it(run_dir):
 
 def test_examples_of_every_kind_are_shown_with_small_pictures(run_dir):
     write_examples(run_dir)
+    evaluation = json.loads((run_dir / "evaluation.json").read_text())
+    evaluation["metrics"] |= {"vqa/accuracy": 0.5, "captioning/cider_d": 1.2}
+    (run_dir / "evaluation.json").write_text(json.dumps(evaluation))
     page = _report(run_dir)
     for text in ("Retrieval, examples", "Zero-shot, confusions", "VQA, examples", "Captioning, examples", "at step 1,200 of training"):
         assert text in page.text
@@ -255,7 +259,7 @@ def write_afterwards(run_dir, **figures):
 
 
 def test_what_was_evaluated_afterwards_stands_beside_the_training(run_dir):
-    write_afterwards(run_dir, **{"retrieval/mean_recall": 0.777, "mutual_information/train": 2.5})
+    write_afterwards(run_dir, **{"retrieval/mean_recall": 0.777, "mutual_information/train": 2.5, "knn/top_1": 0.5})
     page = _report(run_dir)
     assert (
         "checkpoint best.ckpt, step 1,200; retrieval: 1,234 samples data.val_shards=other; kNN: 1,500 train + 9 test samples" in page.text

@@ -51,7 +51,7 @@ def write_run(folder, *, steps=(3, 7), **changes):
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config(**changes))))
     for step in steps:
         torch.save(checkpoint_of(tiny_model(seed=step), step), folder / f"checkpoints/step-{step:08d}.ckpt")
-    (folder / "evaluation.json").write_text(json.dumps({"step": 7, "metrics": {"retrieval/x": 0.5}, "chance": {}}))
+    (folder / "evaluation.json").write_text(json.dumps({"step": 7, "metrics": {"retrieval/mean_recall": 0.5}, "chance": {}}))
     return folder
 
 
@@ -192,7 +192,7 @@ def test_the_card_holds_the_run_and_no_secrets(tmp_path):
     assert (facts.name, facts.step, facts.num_samples) == ("demo", 3, 384)
     assert facts.settings["data.train_shards"] == "[https://host/a-{000..009}.tar]"
     assert facts.settings["model.architecture"] == "test-nano"
-    assert facts.results == [Result("retrieval/x", "50.0%", "-", 7, "scenes (generated)")]
+    assert facts.results == [Result("retrieval/mean_recall", "50.0%", "-", 7, "scenes (generated)")]
     export(timix_pl.load(run_dir), facts, "safetensors", tmp_path / "out")
     assert "secret" not in (text := (tmp_path / "out/README.md").read_text()) and "password" not in text
     assert json.loads((tmp_path / "out/timix_export.json").read_text())["step"] == 3
@@ -224,17 +224,38 @@ def test_the_card_has_names_of_files_and_no_folders(tmp_path):
 
 def test_the_card_has_what_was_evaluated_later_newest_first_by_metric(tmp_path):
     run_dir = write_run(tmp_path / "run", data__val_shards="/mine/val", data__kind="shards")
-    metrics = {"retrieval/x": 0.5, "zero_shot/top_1": 0.25}
-    (run_dir / "evaluation.json").write_text(json.dumps({"step": 7, "metrics": metrics, "chance": {"retrieval/x": 0.125}}))
+    metrics = {"retrieval/mean_recall": 0.5, "zero_shot/top_1": 0.25}
+    (run_dir / "evaluation.json").write_text(json.dumps({"step": 7, "metrics": metrics, "chance": {"retrieval/mean_recall": 0.125}}))
     (run_dir / "evaluate").mkdir()
     about = {"retrieval": {"num_samples": 9, "overrides": [], "data": {"train_shards": "/x/train", "val_shards": "/other/test"}}}
-    later = {"step": 3, "checkpoint": "best.ckpt", "evaluations": about, "metrics": {"retrieval/x": 0.75}, "chance": {"retrieval/x": 0.5}}
+    later = {
+        "step": 3,
+        "checkpoint": "best.ckpt",
+        "evaluations": about,
+        "metrics": {"retrieval/mean_recall": 0.75},
+        "chance": {"retrieval/mean_recall": 0.5},
+    }
     (run_dir / "evaluate/evaluation.json").write_text(json.dumps(later))
     cfg = config(data__val_shards="/mine/val", data__kind="shards", data__zero_shot_shards="/mine/objects")
     assert run_facts(cfg, run_dir / "checkpoints/step-00000003.ckpt").results == [
-        Result("retrieval/x", "75.0%", "50.0%", 3, "test, 9 samples"),
-        Result("retrieval/x", "50.0%", "12.5%", 7, "val"),
+        Result("retrieval/mean_recall", "75.0%", "50.0%", 3, "test, 9 samples"),
+        Result("retrieval/mean_recall", "50.0%", "12.5%", 7, "val"),
         Result("zero_shot/top_1", "25.0%", "-", 7, "objects"),
+    ]
+
+
+def test_the_card_shows_metrics_as_their_evaluator_declares_them(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    declared = {"language/perplexity": {"higher_is_better": False}, "language/loss": {"unit": "nats", "higher_is_better": False}}
+    metrics = {"language/perplexity": 23.4, "language/loss": 3.15, "language/other": 17.25}
+    content = {"step": 7, "metrics": metrics, "chance": {"language/perplexity": 100.0}, "descriptions": declared}
+    (run_dir / "evaluation.json").write_text(json.dumps(content))
+    export_checkpoint(run_dir, {"safetensors": tmp_path / "out"})
+    rows = [line.split(" | ")[:3] for line in (tmp_path / "out/README.md").read_text().splitlines() if line.startswith("| `language/")]
+    assert rows == [
+        ["| `language/perplexity`", "23.4", "100"],
+        ["| `language/loss`", "3.150 nats", "-"],
+        ["| `language/other`", "17.2", "-"],
     ]
 
 

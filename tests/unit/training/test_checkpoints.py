@@ -267,6 +267,17 @@ def test_the_best_score_survives_a_resume(shards, tmp_path):
     assert torch.load(tmp_path / "run" / "best.ckpt", weights_only=True)["global_step"] == 4
 
 
+@pytest.mark.parametrize(("other", "best"), [({}, 5.0), ({"monitor": "score/other"}, -math.inf), ({"mode": "min"}, -math.inf)])
+def test_a_best_value_of_something_else_is_no_limit(tmp_path, other, best):
+    """Another start of a run may watch another metric, or one that is better low."""
+    before, after = (checkpoints(tmp_path, **({"monitor": "score/value"} | more)) for more in ({}, other))
+    before.best = 5.0
+    after.load_state_dict(before.state_dict())
+    assert after.best == best
+    after.load_state_dict({"best": 7.0})  # of an earlier version
+    assert after.best == 7.0
+
+
 def test_a_steps_row_is_on_disk_before_its_checkpoint(tmp_path, monkeypatch):
     """A kill between the two would lose the row, with its evaluation: a resumed run does not come back to it."""
     rows_then = []

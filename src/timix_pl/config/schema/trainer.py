@@ -68,7 +68,11 @@ class CheckpointConfig:
     )
     keep_last: int = option(2, "Step and time checkpoints that are kept.", within=COUNT)
     monitor: str | None = option("retrieval/mean_recall", "Metric whose best value is kept as best.ckpt; null: none.")
-    mode: Mode = option(Mode.max, "Whether a larger (max) or a smaller (min) value is better.", used=[Unless("checkpoint.monitor", None)])
+    mode: Mode | None = option(
+        None,
+        "Which value of checkpoint.monitor is the best: the largest (max) or the smallest (min); null: what the metric itself says.",
+        used=[Unless("checkpoint.monitor", None)],
+    )
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Captioning: does a model say of an image what people said of it?"""
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.errors import ModelError
+from timix_pl.core.metric import Metric, Unit
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.batches import EvaluationBatch, map_batches, require_captions
@@ -21,6 +23,7 @@ from timix_pl.metrics.caption_tokens import caption_tokens
 from timix_pl.metrics.captioning import captioning_chance, captioning_metrics
 
 NUM_EXAMPLES = 16
+_ONE_FOR_ALL = "the best caption for all images"
 
 
 @runtime_checkable
@@ -40,6 +43,13 @@ class Captioning(Evaluator):
         num_workers: loader processes per rank.
         name: what the metrics' names begin with.
     """
+
+    title = "captioning"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        **{f"bleu_{n}": Metric(Unit.score, higher_is_better=True, label=f"BLEU-{n}", chance=_ONE_FOR_ALL) for n in range(1, 5)},
+        "rouge_l": Metric(Unit.score, higher_is_better=True, label="ROUGE-L", chance=_ONE_FOR_ALL),
+        "cider_d": Metric(Unit.score, higher_is_better=True, label="CIDEr-D", chance=_ONE_FOR_ALL),
+    }
 
     def __init__(self, dataset: Dataset[EvaluationItem], *, batch_size: int, num_workers: int = 0, name: str = "captioning"):
         self.dataset = dataset
@@ -96,7 +106,7 @@ class Captioning(Evaluator):
                 for number in _best_middling_and_worst(cider_d_of_each)
             ]
 
-        return named(self.name, metrics, self._chance, over_ranks(1, examples))
+        return named(self, metrics, self._chance, over_ranks(1, examples))
 
 
 def _best_middling_and_worst(scores: list[float]) -> list[int]:

@@ -1,6 +1,7 @@
 """Carry-over: do patch-text alignment's scores mean something on images that differ from those whose boxes taught it."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -9,6 +10,7 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.errors import DataError
+from timix_pl.core.metric import Metric, Unit
 from timix_pl.core.randomness import integer
 from timix_pl.core.types import EvaluationResult, Windows
 from timix_pl.data.sets.evaluation_set import EvaluationItem
@@ -42,6 +44,14 @@ class CarryOver(Evaluator):
         min_side, max_side: of the window, as in TiMix; its side here is the middle of those that TiMix draws from, rounded down.
         name: what the metrics' names begin with.
     """
+
+    title = "carry over"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "best_over_least": Metric(Unit.share, higher_is_better=True, label="best over least", chance="a coin toss"),
+        "drop_best": Metric(higher_is_better=True, label="drop best", chance="a random window"),
+        "drop_least": Metric(higher_is_better=False, label="drop least", chance="a random window"),
+        "roc_auc": Metric(Unit.share, higher_is_better=True, label="ROC AUC", chance="a random order"),
+    }
 
     def __init__(
         self,
@@ -96,7 +106,7 @@ class CarryOver(Evaluator):
             other_scores = torch.cat(map_batches(_Captioned(self.dataset, others), score, **self.loading))
         best, least, random = torch.cat([batch.drops for batch in judged]).unbind(dim=1)
         own_scores = torch.cat([batch.scores for batch in judged])
-        return named(self.name, carry_over_metrics(best, least, own_scores, other_scores), carry_over_chance(random))
+        return named(self, carry_over_metrics(best, least, own_scores, other_scores), carry_over_chance(random))
 
     def _blanked(self, images: UInt8[Tensor, "B 3 H W"], logits: Float[Tensor, "B h w"], keys: list[str]) -> list[UInt8[Tensor, "B 3 H W"]]:
         """The images with the best described, the least described and a random window in their mean colour."""

@@ -1,7 +1,7 @@
 """Grounding: do patch-text alignment's heat maps point to what a phrase names."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.errors import DataError
+from timix_pl.core.metric import Metric, Unit
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.data.sets.patch_labels import boxes_by_phrase, patch_labels
@@ -41,6 +42,20 @@ class Grounding(Evaluator):
         phrase_template: how a phrase becomes a caption, as in training.
         name: what the metrics' names begin with.
     """
+
+    title = "grounding"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "pointing": Metric(Unit.share, higher_is_better=True, label="pointing", chance="a random patch"),
+        "pointing_centre": Metric(Unit.share, higher_is_better=True, label="pointing centre", chance="a random patch"),
+        "localisation": Metric(Unit.share, higher_is_better=True, label="localisation", chance="the best fixed box"),
+        "patch_precision": Metric(Unit.share, higher_is_better=True, label="patch precision", chance="random patches"),
+        "patch_recall": Metric(Unit.share, higher_is_better=True, label="patch recall", chance="as many random patches"),
+        "patch_ap": Metric(Unit.share, higher_is_better=True, label="patch AP", chance="a random order"),
+        "patch_calibration_error": Metric(higher_is_better=False, label="patch calibration error"),
+        "patch_brier_score": Metric(
+            higher_is_better=False, label="patch Brier score", chance="the share of positive patches as the probability of each"
+        ),
+    }
 
     def __init__(
         self,
@@ -111,4 +126,4 @@ class Grounding(Evaluator):
         labels = torch.stack([patch_labels(boxes, grid, self.min_cover).amax(dim=0) for boxes in boxes_of_phrase])
         phrase_of_box = torch.arange(len(logits)).repeat_interleave(torch.tensor([len(boxes) for boxes in boxes_of_phrase]))
         against = (logits, torch.cat(boxes_of_phrase), phrase_of_box, labels)
-        return named(self.name, grounding_metrics(*against), grounding_chance(*against))
+        return named(self, grounding_metrics(*against), grounding_chance(*against))

@@ -16,7 +16,7 @@ from timix_pl.evaluation.results import named
 from timix_pl.evaluation.sharing import over_queries
 from timix_pl.metrics.knn import knn_votes
 from timix_pl.metrics.ranking import class_ranks
-from timix_pl.metrics.zero_shot import zero_shot_chance, zero_shot_metrics
+from timix_pl.metrics.zero_shot import ZERO_SHOT_METRICS, zero_shot_chance, zero_shot_metrics
 
 
 @EVALUATORS.register("knn")
@@ -29,6 +29,9 @@ class Knn(Evaluator):
         num_workers: loader processes per rank.
         name: what the metrics' names begin with.
     """
+
+    title = "kNN"
+    metrics = ZERO_SHOT_METRICS
 
     def __init__(
         self, train: Dataset[EvaluationItem], test: Dataset[EvaluationItem], *, batch_size: int, num_workers: int = 0, name: str = "knn"
@@ -62,4 +65,4 @@ class Knn(Evaluator):
             return class_ranks(votes, test.labels[images].to(device)).cpu()
 
         ranks = torch.cat(over_queries(len(test.labels), work))
-        return named(self.name, zero_shot_metrics(ranks, test.labels), zero_shot_chance(num_classes))
+        return named(self, zero_shot_metrics(ranks, test.labels), zero_shot_chance(num_classes))

@@ -21,7 +21,7 @@ from timix_pl.evaluation.results import named
 from timix_pl.evaluation.sharing import QUERIES_PER_TASK, over_ranks
 from timix_pl.metrics.linear_probe import LinearClassifier, fit_linear, search_inverse_penalty
 from timix_pl.metrics.ranking import class_ranks
-from timix_pl.metrics.zero_shot import zero_shot_chance, zero_shot_metrics
+from timix_pl.metrics.zero_shot import ZERO_SHOT_METRICS, zero_shot_chance, zero_shot_metrics
 
 VALIDATION_SHARE = 0.2
 
@@ -39,6 +39,9 @@ class LinearProbe(Evaluator):
         num_workers: loader processes per rank.
         name: what the metrics' names begin with.
     """
+
+    title = "linear probe"
+    metrics = ZERO_SHOT_METRICS
 
     def __init__(
         self,
@@ -85,7 +88,7 @@ class LinearProbe(Evaluator):
         classifier = fit_linear(features, labels, num_classes, search_inverse_penalty(accuracies))
         own_ranks = _class_ranks(classifier, test.features.to(device), test.labels.to(device))
         ranks = gather_objects(own_ranks.cpu())[0]
-        return named(self.name, zero_shot_metrics(ranks, test.labels), zero_shot_chance(num_classes))
+        return named(self, zero_shot_metrics(ranks, test.labels), zero_shot_chance(num_classes))
 
 
 def split_by_key(keys: Sequence[str]) -> tuple[Int[Tensor, " fitted"], Int[Tensor, " validation"]]:

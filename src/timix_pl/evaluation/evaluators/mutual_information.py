@@ -2,13 +2,15 @@
 
 import logging
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from timix_pl.core.choices import EVALUATORS
+from timix_pl.core.metric import Metric, Unit
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.evaluator import Evaluator, LeftOut, RunToEvaluate
@@ -39,6 +41,18 @@ class MutualInformation(Evaluator):
         name: what the metrics' names begin with.
     Source: van den Oord et al. 2018; Poole et al. 2019, section 2.3; docs/noise.md derives the mixed one.
     """
+
+    title = "mutual information"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "held_out": Metric(Unit.nats, higher_is_better=True, label="held-out", chance="equal scores"),
+        "train": Metric(Unit.nats, higher_is_better=True, label="train", chance="equal scores"),
+        "ceiling": Metric(Unit.nats, higher_is_better=True, label="ceiling"),
+        "held_out_mixed": Metric(Unit.nats, higher_is_better=True, label="held out mixed", chance="equal scores"),
+        "train_mixed": Metric(Unit.nats, higher_is_better=True, label="train mixed", chance="equal scores"),
+        "ceiling_mixed": Metric(Unit.nats, higher_is_better=True, label="ceiling mixed"),
+        "gap": Metric(Unit.nats, higher_is_better=False, label="gap"),
+        "gap_mixed": Metric(Unit.nats, higher_is_better=False, label="gap mixed"),
+    }
 
     def __init__(
         self,
@@ -93,7 +107,7 @@ class MutualInformation(Evaluator):
             metrics["gap"] = clean["train"] - clean["held_out"]
             if mixed:
                 metrics["gap_mixed"] = mixed["train_mixed"] - mixed["held_out_mixed"]
-        return named(self.name, metrics, chance)
+        return named(self, metrics, chance)
 
     def _encoded(self, model: DualEncoderLike, dataset: Dataset[EvaluationItem], device: torch.device, set_name: str) -> list[EncodedPairs]:
         return encode_pairs(

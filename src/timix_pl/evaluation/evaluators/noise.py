@@ -2,13 +2,16 @@
 
 import logging
 import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch.utils.data import Dataset
 
 from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.errors import DataError
+from timix_pl.core.metric import Metric, Unit
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.evaluator import Evaluator, LeftOut, RunToEvaluate
@@ -20,6 +23,14 @@ from timix_pl.metrics.ranking import roc_auc
 from timix_pl.models.dual_encoder import DualEncoder
 
 log = logging.getLogger(__name__)
+
+_OF_SET = {
+    "roc_auc": Metric(Unit.share, higher_is_better=True, label="ROC AUC", chance="a random order"),
+    "average_precision": Metric(Unit.share, higher_is_better=True, label="average precision", chance="a random order"),
+    "loss_aligned": Metric(Unit.nats, higher_is_better=False, label="loss aligned", chance="equal scores"),
+    "loss_misaligned": Metric(Unit.nats, higher_is_better=True, label="loss misaligned", chance="equal scores"),
+    "loss_gap": Metric(Unit.nats, higher_is_better=True, label="loss gap", chance="equal scores"),
+}
 
 
 @EVALUATORS.register("noise")
@@ -36,6 +47,13 @@ class Noise(Evaluator):
         num_workers: loader processes per rank.
         name: what the metrics' names begin with.
     """
+
+    title = "noise"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        f"{name}/{key}": replace(metric, label=f"{label}, {metric.label}")
+        for name, label in (("held_out", "held-out"), ("train", "train"))
+        for key, metric in _OF_SET.items()
+    }
 
     def __init__(
         self,
@@ -83,7 +101,7 @@ class Noise(Evaluator):
                     of_set, chance_of_set = self._of_set(model, dataset, device, set_name)
                     metrics |= {f"{set_name}/{key}": value for key, value in of_set.items()}
                     chance |= {f"{set_name}/{key}": value for key, value in chance_of_set.items()}
-        return named(self.name, metrics, chance)
+        return named(self, metrics, chance)
 
     def _of_set(
         self, model: DualEncoderLike, dataset: Dataset[EvaluationItem], device: torch.device, set_name: str

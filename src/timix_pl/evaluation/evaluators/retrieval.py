@@ -1,14 +1,16 @@
 """Image-text retrieval."""
 
+from collections.abc import Mapping
 from functools import partial
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.utils.data import Dataset
 
 from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.errors import DataError
+from timix_pl.core.metric import Metric, Unit
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.batches import EvaluationBatch, require_captions
@@ -17,7 +19,7 @@ from timix_pl.evaluation.model import DualEncoderLike, encode_images, encode_tex
 from timix_pl.evaluation.results import named
 from timix_pl.evaluation.retrieval_examples import retrieval_examples
 from timix_pl.evaluation.sharing import over_ranks, shared_ranking
-from timix_pl.metrics.retrieval import MAP_AT, retrieval_chance, retrieval_metrics
+from timix_pl.metrics.retrieval import MAP_AT, RECALL_AT, retrieval_chance, retrieval_metrics
 
 
 @EVALUATORS.register("retrieval")
@@ -32,6 +34,18 @@ class Retrieval(Evaluator):
         num_folds: cut the set by position into so many parts, retrieve in each, and average.
         name: what the metrics' names begin with.
     """
+
+    title = "retrieval"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        **{
+            f"*/recall_at_{k}": Metric(Unit.share, higher_is_better=True, label=f"{{}}, recall at {k}", chance="a random order")
+            for k in RECALL_AT
+        },
+        f"*/map_at_{MAP_AT}": Metric(Unit.share, higher_is_better=True, label=f"{{}}, mAP at {MAP_AT}", chance="a random order"),
+        "*/median_rank": Metric(Unit.rank, higher_is_better=False, label="{}, median rank", chance="a random order"),
+        "*/mean_rank": Metric(Unit.rank, higher_is_better=False, label="{}, mean rank", chance="a random order"),
+        "mean_recall": Metric(Unit.share, higher_is_better=True, label="mean recall", chance="a random order"),
+    }
 
     def __init__(
         self,
@@ -94,7 +108,7 @@ class Retrieval(Evaluator):
                 examples = over_ranks(1, partial(self._examples, captions, *of_first))
             metrics.append(retrieval_metrics(image_to_text, text_to_image))
             chance.append(retrieval_chance(captions_per_image[first:stop]))
-        return named(self.name, _mean(metrics), _mean(chance), examples)
+        return named(self, _mean(metrics), _mean(chance), examples)
 
     def _examples(self, *found_and_share: Any) -> list[dict[str, Any]]:
         *found, share = found_and_share

@@ -1,8 +1,8 @@
 """Visual question answering: multiple choice, and open answers."""
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.errors import DataError
+from timix_pl.core.metric import Metric, Unit
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.data.sets.questions import Question, kinds_of, questions_of, shortened
@@ -26,6 +27,8 @@ from timix_pl.models.fusion import VqaModel
 log = logging.getLogger(__name__)
 
 _NUM_EXAMPLES = 16
+_GUESS = "guessing a choice"
+_MOST_FREQUENT = "the most frequent answer in training"
 
 Answered = dict[str, Any]
 """A question and what was made of it: ``image`` (its number), the fields of ``Question``, and ``given`` or ``scores``, by kind."""
@@ -43,6 +46,16 @@ class Vqa(Evaluator):
         num_workers: loader processes per rank.
         name: what the metrics' names begin with.
     """
+
+    title = "VQA"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "accuracy": Metric(Unit.share, higher_is_better=True, label="accuracy", chance="the mean over the kinds of questions"),
+        "multiple_choice/accuracy": Metric(Unit.share, higher_is_better=True, label="multiple choice, accuracy", chance=_GUESS),
+        "multiple_choice/accuracy/*": Metric(Unit.share, higher_is_better=True, label="multiple choice, accuracy, {}", chance=_GUESS),
+        "open/accuracy": Metric(Unit.share, higher_is_better=True, label="open, accuracy", chance=_MOST_FREQUENT),
+        "open/accuracy/*": Metric(Unit.share, higher_is_better=True, label="open, accuracy, {}", chance=_MOST_FREQUENT),
+        "open/reachable": Metric(Unit.share, higher_is_better=True, label="open, reachable"),
+    }
 
     def __init__(
         self,
@@ -96,7 +109,7 @@ class Vqa(Evaluator):
                 'Write "questions" into KEY.json, or point data.val_shards at a set that has them.'
             )
         metrics, chance = self._metrics(found)
-        return named(self.name, metrics, chance, over_ranks(1, lambda share: [example for _ in share for example in self._examples(found)]))
+        return named(self, metrics, chance, over_ranks(1, lambda share: [example for _ in share for example in self._examples(found)]))
 
     def _questions(self, key: str, extra: dict[str, Any]) -> tuple[Question, ...]:
         try:

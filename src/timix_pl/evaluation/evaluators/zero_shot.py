@@ -16,7 +16,14 @@ from timix_pl.evaluation.labels import label_reader
 from timix_pl.evaluation.model import DualEncoderLike, encode_images, encode_texts, evaluating
 from timix_pl.evaluation.results import named
 from timix_pl.evaluation.sharing import shared_positive_ranks, shared_predicted_classes
-from timix_pl.metrics.zero_shot import average_templates, confusion_matrix, most_confused, zero_shot_chance, zero_shot_metrics
+from timix_pl.metrics.zero_shot import (
+    ZERO_SHOT_METRICS,
+    average_templates,
+    confusion_matrix,
+    most_confused,
+    zero_shot_chance,
+    zero_shot_metrics,
+)
 
 CLASSES_SHOWN = 30
 """Of the confusion matrix, in the result's examples."""
@@ -36,6 +43,9 @@ class ZeroShot(Evaluator):
     Raises:
         DataError: there are no classes or templates, or a template has no ``{}``.
     """
+
+    title = "zero-shot"
+    metrics = ZERO_SHOT_METRICS
 
     def __init__(
         self,
@@ -98,4 +108,4 @@ class ZeroShot(Evaluator):
             "num_images": confusion[shown].sum(1).tolist(),  # those called a class that is not shown too
             "classes": [self.classes[number] for number in shown.tolist()],
         }
-        return named(self.name, zero_shot_metrics(ranks, labels), zero_shot_chance(len(classes)), [example])
+        return named(self, zero_shot_metrics(ranks, labels), zero_shot_chance(len(classes)), [example])

@@ -105,12 +105,14 @@ class CheckpointsCallback(Checkpoint):
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best": self.best}
+        """The best value so far, and of what."""
+        return {"best": self.best, "monitor": self.monitor, "sign": self.sign}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on comparing with it."""
-        self.best = state_dict["best"]
+        """Go on comparing with it, unless it is of another metric or direction."""
+        # checkpoints of earlier versions do not tell of what it is
+        if state_dict.get("monitor", self.monitor) == self.monitor and state_dict.get("sign", self.sign) == self.sign:
+            self.best = state_dict["best"]
 
 
 def newest_whole_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:

@@ -7,15 +7,16 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from data_pipelines.layout import add_arguments, read, summary
 from timix_pl import __version__
+from timix_pl.core.choices import LAYOUTS
 from timix_pl.core.errors import TimixError
-
-if TYPE_CHECKING:
-    from data_pipelines.rows import Row
+from timix_pl.core.plugins import load_plugins
+from timix_pl.core.words import nearest
 
 DESCRIPTION = """\
 Turn images and what is said about them into tar shards that timix-train reads.
@@ -57,7 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 when the input cannot be used.
     """
-    args = build_parser().parse_args(arguments)
+    try:
+        args = parse(sys.argv[1:] if arguments is None else arguments)
+    except TimixError as error:  # of a plugin
+        print(f"timix-data: {error}", file=sys.stderr)
+        return 2
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names in tars and folders need not be UTF-8
     try:
@@ -71,53 +76,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser; ``run`` of its result is the function that does the work."""
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The arguments, after the plugins that they name have been imported; ``run`` of the result is the function that does the work.
+
+    Raises:
+        ConfigError: a plugin cannot be imported.
+    """
+    plugins = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    plugins.add_argument("--plugin", action="append", default=[])
+    found, rest = plugins.parse_known_args(arguments)
+    load_plugins(found.plugin, "--plugin")
+    parser, commands = build_parser()
+    if rest and not rest[0].startswith("-") and rest[0] not in commands:
+        parser.error(f"there is no command '{rest[0]}'{nearest(rest[0], commands)}; 'timix-data --help' lists them")
+    return parser.parse_args(rest)
+
+
+def build_parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
+    """The parser, and the names of its commands."""
     parser = argparse.ArgumentParser(
         "timix-data", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"timix-data {__version__}")
+    parser.add_argument("--plugin", metavar="MODULE", help="a Python module that adds layouts; may be given several times")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    flickr = _add_layout(commands, "flickr", _flickr, "Flickr8k or Flickr30k: photos, a caption file, a split file")
-    flickr.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder of photos")
-    flickr.add_argument("--captions", type=Path, required=True, metavar="FILE", help="Flickr8k.token.txt, captions.txt or results.csv")
-    flickr.add_argument("--split", type=Path, metavar="FILE", help="names of the photos to take, one per line (default: all)")
-
-    coco = _add_layout(commands, "coco", _coco, "COCO: photos, captions and instances (boxes) as JSON")
-    coco.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder of photos, such as train2017")
-    coco.add_argument("--captions", type=Path, metavar="FILE", help="captions_*.json")
-    coco.add_argument("--instances", type=Path, metavar="FILE", help="instances_*.json; a box's phrase is its category")
-
-    genome = _add_layout(commands, "visual-genome", _visual_genome, "Visual Genome: photos, region descriptions and objects as JSON")
-    genome.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder that holds VG_100K and VG_100K_2")
-    genome.add_argument("--image-data", type=Path, required=True, metavar="FILE", help="image_data.json")
-    genome.add_argument("--regions", type=Path, metavar="FILE", help="region_descriptions.json")
-    genome.add_argument("--objects", type=Path, metavar="FILE", help="objects.json; a box's phrase is the object's first name")
-
-    visual7w = _add_layout(commands, "visual7w", _visual7w, "Visual7W: photos, telling questions with choices as JSON")
-    visual7w.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder of photos")
-    visual7w.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="dataset_v7w_telling.json")
-    visual7w.add_argument("--split", choices=("train", "val", "test"), help="take only this split of the file (default: all)")
-
-    vqa2 = _add_layout(commands, "vqa2", _vqa2, "VQA v2: photos of COCO, questions and ten answers each as JSON")
-    vqa2.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder of photos, such as train2014")
-    vqa2.add_argument("--questions", type=Path, required=True, metavar="FILE", help="v2_OpenEnded_mscoco_*_questions.json")
-    vqa2.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="v2_mscoco_*_annotations.json, of the same split")
-
-    table = _add_layout(commands, "table", _table, "a TSV, CSV or Parquet table of image paths and captions")
-    table.add_argument("tables", type=Path, nargs="+", metavar="TABLE", help=".tsv, .csv or .parquet")
-    table.add_argument("--image-column", default="filepath", metavar="NAME", help="column of image paths (default: filepath)")
-    table.add_argument("--caption-column", default="title", metavar="NAME", help="column of captions (default: title)")
-    table.add_argument("--images", type=Path, metavar="DIR", help="where relative paths start (default: the table's folder)")
-    table.add_argument("--no-header", action="store_true", help="the table has no line of names; columns are numbers from 0")
-    table.add_argument("--quoted", action="store_true", help="fields of a .tsv may be in double quotes, as pandas writes them")
-
-    img2dataset = _add_layout(commands, "img2dataset", _img2dataset, "an output folder of img2dataset (webdataset or files)")
-    img2dataset.add_argument("folder", type=Path, metavar="DIR", help="the output folder")
-
-    folder = _add_layout(commands, "folder", _folder, "any folder of images with NAME.txt or NAME.json beside NAME.jpg")
-    folder.add_argument("folder", type=Path, metavar="DIR", help="the folder; sub-folders are read too")
+    for name in LAYOUTS.names():
+        _add_layout(commands, name.replace("_", "-"), LAYOUTS[name])
 
     index = commands.add_parser("index", help="index tar shards that another tool wrote", description=INDEX_DESCRIPTION)
     index.add_argument("shards", nargs="+", metavar="SHARDS", help="a folder, a tar, or a quoted pattern")
@@ -137,20 +122,21 @@ def build_parser() -> argparse.ArgumentParser:
     inspect.add_argument("--samples", type=_positive, default=1000, metavar="N", help="samples to look at, spread evenly (default: 1000)")
     inspect.add_argument("--html", type=Path, metavar="PAGE.html", help="also write a page with sample images, captions and boxes")
     inspect.set_defaults(run=_inspect, go_on="run it again")
-    return parser
+    return parser, commands.choices
 
 
-def _add_layout(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, read, summary: str) -> argparse.ArgumentParser:
+def _add_layout(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, reader: Callable[..., Any]) -> None:
     """A command that reads a layout, with the options that all of these have."""
-    parser = commands.add_parser(name, help=summary, description=f"Make shards of {summary}.")
+    about = summary(reader)
+    parser = commands.add_parser(name, help=about, description=f"Make shards of {about}.")
+    add_arguments(parser, reader)
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write the shards to")
     output.add_argument("--part", choices=("train", "val"), help="take only this part of a fixed split by image (default: all)")
     output.add_argument("--val-frac", type=_fraction, default=0.2, metavar="FRAC", help="share of the images in part val (default: 0.2)")
     output.add_argument("--samples-per-shard", type=int, default=1000, metavar="N", help="samples in each shard (default: 1000)")
     output.add_argument("--overwrite", action="store_true", help="replace the shards that the folder has")
-    parser.set_defaults(run=_write, read=read, go_on="run it again with --overwrite")
-    return parser
+    parser.set_defaults(run=_write, reader=reader, go_on="run it again with --overwrite")
 
 
 def _fraction(text: str) -> float:
@@ -177,7 +163,7 @@ def _write(args: argparse.Namespace) -> None:
     from data_pipelines.shards import SKIPPED_NAME, make_shards
 
     account = make_shards(
-        args.read(args),
+        read(args.reader, args),
         args.out,
         part=args.part,
         val_frac=args.val_frac,
@@ -209,55 +195,6 @@ def _inspect(args: argparse.Namespace) -> None:
     if args.html:
         write_page(found, args.html)
         print(f"\nsamples to look at: {args.html}")
-
-
-def _flickr(args: argparse.Namespace) -> "Iterable[Row]":
-    from data_pipelines.layouts.flickr import read_flickr
-
-    return read_flickr(args.images, args.captions, args.split)
-
-
-def _coco(args: argparse.Namespace) -> "Iterable[Row]":
-    from data_pipelines.layouts.coco import read_coco
-
-    return read_coco(args.images, args.captions, args.instances)
-
-
-def _visual_genome(args: argparse.Namespace) -> "Iterable[Row]":
-    from data_pipelines.layouts.visual_genome import read_visual_genome
-
-    return read_visual_genome(args.images, args.image_data, args.regions, args.objects)
-
-
-def _visual7w(args: argparse.Namespace) -> "Iterable[Row]":
-    from data_pipelines.layouts.visual7w import read_visual7w
-
-    return read_visual7w(args.images, args.annotations, args.split)
-
-
-def _vqa2(args: argparse.Namespace) -> "Iterable[Row]":
-    from data_pipelines.layouts.vqa2 import read_vqa2
-
-    return read_vqa2(args.images, args.questions, args.annotations)
-
-
-def _table(args: argparse.Namespace) -> "Iterable[Row]":
-    from data_pipelines.layouts.table import TableForm, read_table
-
-    form = TableForm(args.image_column, args.caption_column, header=not args.no_header, quoted=args.quoted)
-    return read_table(args.tables, form, args.images)
-
-
-def _img2dataset(args: argparse.Namespace) -> "Iterable[Row]":
-    from data_pipelines.layouts.img2dataset import read_img2dataset
-
-    return read_img2dataset(args.folder)
-
-
-def _folder(args: argparse.Namespace) -> "Iterable[Row]":
-    from data_pipelines.layouts.folder import read_folder
-
-    return read_folder(args.folder)
 
 
 if __name__ == "__main__":

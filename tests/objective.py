@@ -3,8 +3,8 @@
 from timix_pl.training.objective import Contrastive, Objective
 
 
-def pair_objective(loss=None, *, pta_weight=1.0, **options):
-    return Objective(Contrastive(loss, **options), weights={"patch_text": pta_weight})
+def pair_objective(loss=None, *, pta_weight=1.0, terms=None, batch_terms=None, **options):
+    return Objective(Contrastive(loss, terms=batch_terms, **options), terms=terms, weights={"patch_text": pta_weight})
 
 
 def loss_of(objective, encoded, batch, *, gamma=1.0):

@@ -3,10 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from data_pipelines.boxes import xywh_px_to_xyxy_norm
 from data_pipelines.files import in_layout, read_json, require_folder
+from data_pipelines.layout import Argument, layout
 from data_pipelines.rows import Problem, Row
 from timix_pl.core.errors import DataError
 from timix_pl.core.sample import Region
@@ -15,13 +16,16 @@ Entry = dict[str, Any]
 """An image or an annotation as published."""
 
 
-def read_coco(images: Path, captions: Path | None = None, instances: Path | None = None) -> list[Row]:
-    """Rows of COCO, by image id. The phrase of a box is its category's name; crowd boxes, which cover many objects, are left out.
+@layout("coco")
+def read_coco(
+    images: Annotated[Path, Argument("the folder of photos, such as train2017", "DIR")],
+    captions: Annotated[Path | None, Argument("captions_*.json", "FILE")] = None,
+    instances: Annotated[Path | None, Argument("instances_*.json; a box's phrase is its category", "FILE")] = None,
+) -> list[Row]:
+    """COCO: photos, captions and instances (boxes) as JSON.
 
-    Args:
-        images: the folder that the ``file_name`` fields start from, such as ``train2017``.
-        captions: ``captions_train2017.json`` or the like.
-        instances: ``instances_train2017.json`` or the like.
+    Rows come by image id. Crowd boxes, which cover many objects, are left out.
+
     Raises:
         DataError: neither file is given, or one is missing or in another layout.
     """

@@ -2,20 +2,26 @@
 
 import csv
 from pathlib import Path
+from typing import Annotated
 
 from data_pipelines.files import read_lines, require_folder
+from data_pipelines.layout import Argument, PhotoFolder, layout
 from data_pipelines.rows import Row
 from timix_pl.core.errors import DataError
 
 
-def read_flickr(images: Path, captions: Path, split: Path | None = None) -> list[Row]:
-    """Rows of Flickr8k or Flickr30k.
+@layout("flickr")
+def read_flickr(
+    images: PhotoFolder,
+    captions: Annotated[Path, Argument("Flickr8k.token.txt, captions.txt or results.csv", "FILE")],
+    split: Annotated[Path | None, Argument("names of the photos to take, one per line (default: all)", "FILE")] = None,
+) -> list[Row]:
+    """Flickr8k or Flickr30k: photos, a caption file, a split file.
 
-    Args:
-        images: the folder of photos.
-        captions: ``NAME#K<TAB>caption`` (``Flickr8k.token.txt``, ``results_20130124.token``), ``NAME| K| caption`` (``results.csv``) or
-            ``NAME,caption`` (``captions.txt``).
-        split: names of the photos to take, one per line, with or without ``.jpg``; None takes all, in the order of the captions.
+    Lines of captions are ``NAME#K<TAB>caption`` (``Flickr8k.token.txt``, ``results_20130124.token``), ``NAME| K| caption``
+    (``results.csv``) or ``NAME,caption`` (``captions.txt``). Names in the split may lack ``.jpg``; without a split, rows have the order of
+    the captions.
+
     Raises:
         DataError: a file or folder is missing, or the captions are in none of these forms.
     """

@@ -5,9 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from data_pipelines.files import read_json, read_lines, require_folder
+from data_pipelines.layout import Argument, layout
 from data_pipelines.rows import Problem, Row
 from timix_pl.core.errors import DataError
 from timix_pl.core.sample import Region
@@ -25,8 +26,11 @@ class Group:
     json: Path | None
 
 
-def read_folder(folder: Path) -> Iterator[Row]:
-    """Rows of a folder and its sub-folders, by path; each line of ``NAME.txt`` is a caption, ``NAME.json`` has the form of a shard's JSON.
+@layout("folder")
+def read_folder(folder: Annotated[Path, Argument("the folder; sub-folders are read too", "DIR")], /) -> Iterator[Row]:
+    """any folder of images with NAME.txt or NAME.json beside NAME.jpg.
+
+    Rows come by path. Each line of ``NAME.txt`` is a caption; ``NAME.json`` has the form of a shard's JSON.
 
     Raises:
         DataError: the folder is missing or holds no image.

@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Annotated
 
 from data_pipelines.files import require_folder
+from data_pipelines.layout import Argument, layout
 from data_pipelines.layouts.folder import Group, group_files
 from data_pipelines.rows import Row
 from timix_pl.core.errors import DataError
@@ -14,8 +16,11 @@ from timix_pl.data.shards.tar_scan import IMAGE, JSON, TEXT, scan_tar
 KEPT_FIELDS = ("url", "status")
 
 
-def read_img2dataset(folder: Path) -> Iterator[Row]:
-    """Rows of an output folder, then one with a problem for each URL that its Parquet files report as failed.
+@layout("img2dataset")
+def read_img2dataset(folder: Annotated[Path, Argument("the output folder", "DIR")], /) -> Iterator[Row]:
+    """an output folder of img2dataset (webdataset or files).
+
+    After its rows comes one with a problem for each URL that its Parquet files report as failed.
 
     Raises:
         DataError: the folder is missing or holds neither tars nor images.

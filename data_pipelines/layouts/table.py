@@ -4,7 +4,9 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from data_pipelines.layout import Argument, layout
 from data_pipelines.rows import Row
 from timix_pl.core.errors import DataError
 
@@ -25,20 +27,28 @@ class TableForm:
 
     image_column: str
     caption_column: str
-    header: bool = True
-    quoted: bool = False
+    header: bool
+    quoted: bool
 
 
-def read_table(tables: Sequence[Path], form: TableForm, images: Path | None = None) -> Iterator[Row]:
-    """Rows of tables, one per line; the key is the line's number over all tables, without headers.
+@layout("table")
+def read_table(
+    tables: Annotated[list[Path], Argument(".tsv, .csv or .parquet", "TABLE")],
+    /,
+    image_column: Annotated[str, Argument("column of image paths (default: filepath)", "NAME")] = "filepath",
+    caption_column: Annotated[str, Argument("column of captions (default: title)", "NAME")] = "title",
+    images: Annotated[Path | None, Argument("where relative paths start (default: the table's folder)", "DIR")] = None,
+    header: Annotated[bool, Argument("the table has no line of names; columns are numbers from 0")] = True,
+    quoted: Annotated[bool, Argument("fields of a .tsv may be in double quotes, as pandas writes them")] = False,
+) -> Iterator[Row]:
+    """a TSV, CSV or Parquet table of image paths and captions.
 
-    Args:
-        tables: ``.tsv``, ``.csv`` or ``.parquet`` files.
-        form: how to read them.
-        images: the folder that relative image paths start from; None takes each table's own.
+    A row for each line; the key is the line's number over all tables, without headers.
+
     Raises:
         DataError: a table is missing, of another kind, or lacks a column.
     """
+    form = TableForm(image_column, caption_column, header, quoted)
     for table in tables:
         next(_pairs(table, form), None)  # refuses what cannot be read before anything is written
     return _rows(tables, form, images)

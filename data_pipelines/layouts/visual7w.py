@@ -1,20 +1,24 @@
 """Visual7W's telling questions: one JSON, with choices in words, on photos of Visual Genome."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from data_pipelines.files import in_layout, read_json, require_folder
+from data_pipelines.layout import Argument, PhotoFolder, layout
 from data_pipelines.rows import Row
 from timix_pl.core.errors import DataError
 
 
-def read_visual7w(images: Path, annotations: Path, split: str | None = None) -> list[Row]:
-    """Rows of Visual7W, in the order of the file; each has ``questions``, with the right answer and the wrong choices.
+@layout("visual7w")
+def read_visual7w(
+    images: PhotoFolder,
+    annotations: Annotated[Path, Argument("dataset_v7w_telling.json", "FILE")],
+    split: Annotated[Literal["train", "val", "test"] | None, Argument("take only this split of the file (default: all)")] = None,
+) -> list[Row]:
+    """Visual7W: photos, telling questions with choices as JSON.
 
-    Args:
-        images: the folder of photos, ``v7w_*.jpg``.
-        annotations: ``dataset_v7w_telling.json``.
-        split: ``train``, ``val`` or ``test``, as the file says; None takes all.
+    Rows have the order of the file; each has ``questions``, with the right answer and the wrong choices.
+
     Raises:
         DataError: a file or folder is missing, the file is in another layout, or has no image of the split.
     """

@@ -3,11 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from data_pipelines.boxes import xywh_px_to_xyxy_norm
 from data_pipelines.files import in_layout, read_json, require_folder
+from data_pipelines.layout import Argument, layout
 from data_pipelines.rows import Row
 from timix_pl.core.errors import DataError
 from timix_pl.core.sample import Region
@@ -16,14 +17,17 @@ Entry = dict[str, Any]
 """An image, a region or an object as published."""
 
 
-def read_visual_genome(images: Path, image_data: Path, regions: Path | None = None, objects: Path | None = None) -> list[Row]:
-    """Rows of Visual Genome, by image id; they have regions and no captions. Photos that COCO has too are split as there.
+@layout("visual_genome")
+def read_visual_genome(
+    images: Annotated[Path, Argument("the folder that holds VG_100K and VG_100K_2, or the photos themselves", "DIR")],
+    image_data: Annotated[Path, Argument("image_data.json", "FILE")],
+    regions: Annotated[Path | None, Argument("region_descriptions.json", "FILE")] = None,
+    objects: Annotated[Path | None, Argument("objects.json; a box's phrase is the object's first name", "FILE")] = None,
+) -> list[Row]:
+    """Visual Genome: photos, region descriptions and objects as JSON.
 
-    Args:
-        images: the folder that holds ``VG_100K`` and ``VG_100K_2``, or the photos themselves.
-        image_data: ``image_data.json``.
-        regions: ``region_descriptions.json``; a phrase is a region's description.
-        objects: ``objects.json``; a phrase is an object's first name.
+    Rows come by image id; they have regions and no captions. Photos that COCO has too are split as there.
+
     Raises:
         DataError: neither regions nor objects are given, or a file is missing or in another layout.
     """

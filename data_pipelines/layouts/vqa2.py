@@ -2,20 +2,24 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from data_pipelines.files import in_layout, read_json, require_folder
+from data_pipelines.layout import Argument, layout
 from data_pipelines.rows import Row
 from timix_pl.core.errors import DataError
 
 
-def read_vqa2(images: Path, questions: Path, annotations: Path) -> list[Row]:
-    """Rows of VQA v2, by image id; each has ``questions`` with the answers of ten people, whose type is that of the answer.
+@layout("vqa2")
+def read_vqa2(
+    images: Annotated[Path, Argument("the folder of photos, such as train2014, or COCO's of 2017 with the same photos", "DIR")],
+    questions: Annotated[Path, Argument("v2_OpenEnded_mscoco_*_questions.json", "FILE")],
+    annotations: Annotated[Path, Argument("v2_mscoco_*_annotations.json, of the same split", "FILE")],
+) -> list[Row]:
+    """VQA v2: photos of COCO, questions and ten answers each as JSON.
 
-    Args:
-        images: the folder of photos, such as ``train2014``, or COCO's of 2017 with the same photos.
-        questions: ``v2_OpenEnded_mscoco_train2014_questions.json`` or the like.
-        annotations: ``v2_mscoco_train2014_annotations.json`` or the like.
+    Rows come by image id; each has ``questions`` with the answers of ten people, whose type is that of the answer.
+
     Raises:
         DataError: a file or folder is missing or in another layout, or the two files do not belong together.
     """

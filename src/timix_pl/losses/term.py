@@ -40,7 +40,7 @@ class ChunkTerm(LossTerm):
         """The sum over the items of these pairs. Compute it in fp32."""
 
     @abstractmethod
-    def num_items(self, batch: Batch) -> int:
+    def num_items(self, batch: Batch) -> int | Float[Tensor, ""]:
         """How many items a batch has. The term's value is the sum divided by the number of items of the global batch."""
 
 

@@ -117,8 +117,8 @@ class Objective:
         own = batch.num_items() | {name: term.num_items(batch) for name, term in self._terms.items()}
         if not own:
             return {}
-        counts = torch.tensor([float(count) for count in own.values()], device=device)
-        return dict(zip(own, sum_over_ranks(counts), strict=True))
+        zero = torch.zeros((), device=device)  # adding to it copies nothing to a GPU, for which the host would wait
+        return dict(zip(own, sum_over_ranks(torch.stack([zero + count for count in own.values()])), strict=True))
 
     def __call__(self, encoded: Encoded, batch: Batch, num_items: Mapping[str, Tensor], *, gamma: float = 1.0) -> LossOutput:
         """All terms of a batch that was encoded in one pass. See :meth:`of_items`."""

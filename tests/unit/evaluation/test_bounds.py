@@ -30,13 +30,13 @@ class Critic(nn.Module):
 
     def forward(self, images, tokens, mix):
         symbols = images[:, 0, 0, 0].long()
-        own, partner = symbols[mix.rows], symbols[mix.partners]
+        own, partner = symbols[mix.rows], symbols[mix.chosen.partners]
         return SimpleNamespace(
             image_features=self.clean[symbols],
             text_features=nn.functional.one_hot(tokens, NUM_SYMBOLS).float(),
             logit_scale=1.0,
             mixed_image_features=self.mixed[own, partner],
-            plan=MixPlan(mix.rows, mix.partners, self.lam[own, partner], None),
+            plan=MixPlan(mix.rows, mix.chosen.partners, self.lam[own, partner], None),
         )
 
 

@@ -1,0 +1,107 @@
+"""Further terms of the loss: means over items of the global batch, and terms that compare its pairs."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.objective import pair_objective
+from tests.plugins.coca import Captioning
+from tests.plugins.patch_contrast import PatchContrast
+from tests.tiny import GRID, random_pairs, tiny_model
+from tests.unit.training.running import GLOBAL_BATCH_SIZE, AtEachStep, fit, ready_batches, same, training_module, weights_of
+from timix_pl.mixing.strategies.timix import TiMix
+from timix_pl.training.callbacks.mixing import MixingCallback
+
+NAMES = ("captioning", "patch_contrast")
+
+
+def with_terms(*names, **model_options):
+    """A model that runs the terms, and the objective that adds them up."""
+    model = tiny_model(**model_options)
+    torch.manual_seed(7)
+    made = {"captioning": lambda: Captioning(model), "patch_contrast": lambda: PatchContrast(model)}
+    terms = {name: made[name]() for name in names}
+    model.add_terms(terms)
+    chunk_terms = {name: term for name, term in terms.items() if not term.reads_batch}
+    return model, pair_objective(terms=chunk_terms, batch_terms={name: term for name, term in terms.items() if term.reads_batch})
+
+
+def run(model, objective, num_steps=2, **options):
+    module = training_module(model, objective=objective, num_steps=num_steps, **options)
+    return fit(module, ready_batches(model, num_steps), callbacks=[MixingCallback(TiMix(GRID), group_size=4)])
+
+
+def test_a_term_over_items_is_their_mean():
+    """Against the term's parts on the whole batch, put together by hand."""
+    model, objective = with_terms("captioning")
+    batch, term = random_pairs(model, GLOBAL_BATCH_SIZE, seed=0), model.terms["captioning"]
+    seen = []
+    term.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    encoded = model(batch.images, batch.tokens)
+    output = objective(encoded, batch, objective.count_items(batch, torch.device("cpu")))
+    logits = []
+    term.next_token.register_forward_hook(lambda module, args, output: logits.append(output))
+    term(seen[0])
+    wanted = batch.tokens[:, 1:]
+    losses = F.cross_entropy(logits[0].transpose(1, 2), wanted, reduction="none")[wanted != 0]
+    torch.testing.assert_close(output.terms["captioning"], losses.mean())
+    torch.testing.assert_close(output.loss, output.terms["info_nce"] + 2.0 * losses.mean())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chunks_learn_what_the_whole_batch_does(name):
+    rows, gradients = {}, {}
+    for size in (None, 4, 2):
+        model, objective = with_terms(name)
+        module = training_module(model, objective=objective, num_steps=1, micro_batch_size=size)
+        update, found = module.update, gradients.setdefault(size, {})
+
+        def note(*args, update=update, model=model, found=found):
+            found.update({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+            return update(*args)
+
+        module.update = note
+        (rows[size],) = fit(module, ready_batches(model, 1))
+    for size in (4, 2):
+        for value in (f"train/loss/{name}", "train/loss/total"):
+            assert rows[size][value] == pytest.approx(rows[None][value], rel=1e-5), value
+        for parameter, gradient in gradients[None].items():
+            torch.testing.assert_close(gradients[size][parameter], gradient, rtol=1e-3, atol=2e-5 * max(1.0, gradient.abs().max().item()))
+    assert any(parameter.startswith(f"terms.{name}.") and gradient.abs().sum() > 0 for parameter, gradient in gradients[4].items())
+
+
+def test_terms_are_logged_and_learn():
+    model, objective = with_terms(*NAMES)
+    before = {name: weight.clone() for name, weight in weights_of(model).items()}
+    rows = run(model, objective)
+    for row in rows:
+        parts = row["train/loss/info_nce"] + row["train/loss/mixed"] + row["train/loss/patch_text"]
+        assert row["train/loss/total"] == pytest.approx(
+            parts + 2.0 * row["train/loss/captioning"] + 0.5 * row["train/loss/patch_contrast"], rel=1e-5
+        )
+    after = weights_of(model)
+    assert all(not after[name].equal(weight) for name, weight in before.items() if name.startswith("terms."))
+
+
+def test_other_terms_of_the_loss_stay_as_they_are():
+    """With a term of weight 0, the towers learn what they learn without it."""
+    model, objective = with_terms("captioning")
+    model.terms["captioning"].weight = 0.0
+    objective = pair_objective(terms=dict(model.terms))
+    run(model, objective)
+    plain = tiny_model()
+    run(plain, pair_objective())
+    assert same(weights_of(plain), {name: weight for name, weight in weights_of(model).items() if not name.startswith("terms.")})
+
+
+def test_a_step_without_gradient_for_a_term_leaves_it_only_to_decay():
+    model, objective = with_terms("captioning")
+    seen = []
+    module = training_module(model, objective=objective, num_steps=1)
+    batches = [replace(batch, tokens=batch.tokens.clone()) for batch in ready_batches(model, 1, regions=False)]
+    batches[0].tokens[:, 1:] = 0  # nothing to write
+    watch = AtEachStep(after=lambda module: seen.append(float(module.model.terms["captioning"].next_token.bias.abs().sum())))
+    (row,) = fit(module, batches, callbacks=[watch])
+    assert row["train/loss/captioning"] == 0 and seen[0] > 0

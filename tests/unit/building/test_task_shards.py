@@ -47,7 +47,7 @@ WITHOUT_CHOICES = {"question": "who?", "answers": ["me"]}
 def test_shards_without_questions_are_told_before_anything_is_written(tmp_path, asked, kind, said):
     cfg = config(write_asked(tmp_path / "shards", [asked] * 80), kind)
     with pytest.raises(DataError, match=rf"data\.train_shards: none of the 64 samples looked at can be used.*{said}"):
-        vqa.learn_facts(cfg, build_stream(cfg, "train"))
+        vqa.Vqa(cfg).learn_facts(build_stream(cfg, "train"))
     assert not Path(cfg.run_dir).exists()
 
 
@@ -57,12 +57,12 @@ def test_shards_without_captions_are_told_before_anything_is_written(tmp_path):
             writer.write(f"s{number}", encoded_image(random_pixels(40, 60, number), "PNG"), "png")
     cfg = RootConfig(task="captioning", data=DataConfig(train_shards=str(tmp_path / "shards")))
     with pytest.raises(DataError, match="none of the 5 samples looked at can be used; the last reason: the sample has no caption"):
-        captioning.learn_facts(cfg, build_stream(cfg, "train"))
+        captioning.Captioning(cfg).learn_facts(build_stream(cfg, "train"))
 
 
 def test_a_few_questions_are_enough(tmp_path):
     cfg = config(write_asked(tmp_path / "shards", [[], [], [], [WITHOUT_CHOICES | {"multiple_choices": ["you"]}]]))
-    assert vqa.learn_facts(cfg, build_stream(cfg, "train")) == {"kinds": ["multiple_choice"], "answers": []}
+    assert vqa.Vqa(cfg).learn_facts(build_stream(cfg, "train")) == {"kinds": ["multiple_choice"], "answers": []}
 
 
 def test_an_evaluation_set_without_questions_is_refused_at_the_start(tmp_path):
@@ -84,7 +84,9 @@ def test_of_ranks_that_start_together_one_reads_the_answers(tmp_path, monkeypatc
         return ["red"]
 
     monkeypatch.setattr(vqa, "frequent_answers", read)
-    ranks = [multiprocessing.get_context("fork").Process(target=vqa.learn_facts, args=(cfg, build_stream(cfg, "train"))) for _ in range(3)]
+    ranks = [
+        multiprocessing.get_context("fork").Process(target=vqa.Vqa(cfg).learn_facts, args=(build_stream(cfg, "train"),)) for _ in range(3)
+    ]
     for process in ranks:
         process.start()
     for process in ranks:
@@ -97,6 +99,6 @@ def test_of_ranks_that_start_together_one_reads_the_answers(tmp_path, monkeypatc
 def test_a_start_that_is_refused_leaves_no_answers(tmp_path):
     cfg = config(write_question_shards(tmp_path / "shards", 8), VqaKind.open)
     with pytest.raises(KeyboardInterrupt), claimed(cfg):
-        vqa.learn_facts(cfg, build_stream(cfg, "train"))
+        vqa.Vqa(cfg).learn_facts(build_stream(cfg, "train"))
         raise KeyboardInterrupt
     assert not (tmp_path / "run").exists()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too; without it, Lightning sets another number for all later tests
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

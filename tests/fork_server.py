@@ -15,12 +15,11 @@ PRELOADED = ["timix_pl.runs.train", "tests.tiny"]
 def start_fork_server() -> None:
     """Start Python's fork server with the libraries imported, unless one runs.
 
-    It has one thread, no process group and no CUDA context, so its forks can do what new processes can.
+    It has one thread (with OMP_NUM_THREADS=1), no process group and no CUDA context, so its forks can do what new processes can.
     """
     multiprocessing.set_forkserver_preload(PRELOADED)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # Python 3.11 does not tell it
-        environment.setenv("OMP_NUM_THREADS", "1")  # or NumPy's libraries start threads on import
         forkserver.ensure_running()
 
 

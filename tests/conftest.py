@@ -1,5 +1,6 @@
 """What all tests share: one CPU thread, and tests that need what this machine lacks are skipped."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too; without it, Lightning sets another number for all later tests
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,6 +23,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker in item.iter_markers():
             if marker.name in reasons:
                 item.add_marker(pytest.mark.skip(reason=reasons[marker.name]))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -17,6 +17,23 @@ from timix_pl.models.dual_encoder import DualEncoder
 
 open_clip.add_model_config(Path(__file__).parent / "architectures")
 
+
+def read_once(tokenizer_class: type) -> None:
+    """From now on, tokenizers of a class share the vocabulary: to read it takes longer than to build a tiny model."""
+    read, found = tokenizer_class.__init__, {}  # type: ignore[misc]
+
+    def share(self, *args, **options):
+        key = repr((args, options))
+        if key not in found:
+            read(self, *args, **options)
+            found[key] = dict(vars(self))
+        vars(self).update(found[key])
+
+    tokenizer_class.__init__ = share  # type: ignore[misc]
+
+
+read_once(open_clip.SimpleTokenizer)
+
 IMAGE_SIZE_PX, GRID = (32, 48), (4, 6)
 WORDS = ["red", "blue", "green", "small", "large", "ring", "square", "circle", "left", "right", "of", "a", "the", "over", "dotted"]
 

@@ -3,27 +3,29 @@
 import faulthandler
 import os
 import tempfile
+import traceback
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from tests.fork_server import start_fork_server
+from timix_pl.core.processes import end_with_parent
+
 
 def run_on_ranks(function, world_size, *args):
-    """``function(*args)`` in ``world_size`` spawned processes of one group; their results, in rank order.
+    """``function(*args)`` in ``world_size`` new processes of one group; their results, in rank order.
 
-    What fails carries the ranks' last words as notes: a process that aborts tells why on its standard error alone.
+    What fails carries the ranks' last words as notes: a process that aborts tells why only on its standard error.
     """
+    start_fork_server()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            mp.spawn(_one_rank, (world_size, folder, function, args), nprocs=world_size)
+            mp.start_processes(_one_rank, (world_size, folder, function, args), nprocs=world_size, start_method="forkserver")
         except Exception as error:
             for rank in range(world_size):
-                said = Path(folder) / f"output-{rank}"
-                error.add_note(
-                    f"rank {rank} said: {said.read_text(errors='replace')[-4000:] if said.exists() else 'nothing, it did not start'}"
-                )
+                error.add_note(f"rank {rank} said: {_last_words(Path(folder) / f'output-{rank}')}")
             raise
         return [torch.load(Path(folder) / f"result-{rank}", weights_only=False) for rank in range(world_size)]
 
@@ -33,9 +35,20 @@ def _one_rank(rank, world_size, folder, function, args):
     os.dup2(output, 1)
     os.dup2(output, 2)
     faulthandler.enable()
+    end_with_parent()
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
     try:
         torch.save(function(*args), Path(folder) / f"result-{rank}")
+    except Exception:
+        traceback.print_exc()  # torch tells the error of one rank, which may be that the other one, whose error came first, is gone
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _last_words(output):
+    if not output.exists():
+        return "nothing, it did not start"
+    said, _, _ = output.read_text(errors="replace").partition("\nExtension modules: ")  # a list of all that is imported
+    return said[-4000:]

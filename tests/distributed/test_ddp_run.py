@@ -6,10 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.commands import write_scripts
 from tests.tiny import write_shards
+from timix_pl.cli.train import main as train
 
 WORDS = """model=tiny trainer=cpu data.global_batch_size=16 mixing.group_size=4 mixing.ratio=0.5 pta.batch_size=4 data.num_workers=0
 trainer.max_steps=4 trainer.log_every_n_steps=1 trainer.progress_bar=false trainer.num_threads=1 checkpoint.every_n_steps=2
@@ -25,7 +25,7 @@ def losses(run_dir: Path) -> list[float]:
     return logged(run_dir, "train/loss/total")
 
 
-def test_two_ranks_train_like_one_and_go_on_like_one(tmp_path: Path) -> None:
+def test_two_ranks_train_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, count, regions in (("train", 24, 0), ("regions", 8, 2), ("val", 10, 1)):
         write_shards(tmp_path / "s" / name, count, seed=count, num_regions=regions)
     command = str(write_scripts(tmp_path) / "timix-train")
@@ -34,8 +34,9 @@ def test_two_ranks_train_like_one_and_go_on_like_one(tmp_path: Path) -> None:
         ended = subprocess.run([command, *WORDS, *more], cwd=tmp_path, capture_output=True, text=True, timeout=500)
         assert ended.returncode == 0, ended.stderr
 
-    run("run_dir=one", "trainer.devices=1")
-    run("run_dir=two", "trainer.devices=2", "resume=never")
+    monkeypatch.chdir(tmp_path)
+    train([*WORDS, "run_dir=one", "trainer.devices=1"])
+    run("run_dir=two", "trainer.devices=2")
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     run("run_dir=shards", "trainer.devices=2", "trainer.strategy=fsdp", "evaluation.batch_size=4")  # unlike numbers of batches per rank
     assert losses(tmp_path / "shards") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
@@ -47,9 +48,3 @@ def test_two_ranks_train_like_one_and_go_on_like_one(tmp_path: Path) -> None:
     assert [2 * one for one in logged(tmp_path / "two", "train/samples_per_s_per_device")] == pytest.approx(
         logged(tmp_path / "two", "train/samples_per_s"), rel=1e-5
     )
-    last = tmp_path / "two" / "checkpoints" / "step-00000004.ckpt"
-    before = torch.load(last, weights_only=True)["state_dict"]
-    last.unlink()
-    run("run_dir=two", "trainer.devices=2")
-    after = torch.load(last, weights_only=True)["state_dict"]
-    assert all(torch.equal(before[name], after[name]) for name in before)

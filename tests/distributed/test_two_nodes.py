@@ -13,6 +13,7 @@ import pytest
 from tests.commands import write_scripts
 from tests.distributed.test_ddp_run import WORDS, losses
 from tests.tiny import write_shards
+from timix_pl.cli.train import main as train
 
 NODES = ("timix0", "timix1")
 STEPS = [
@@ -67,9 +68,10 @@ def end(processes: list[subprocess.Popen[str]], status: int) -> None:
         assert "Traceback" not in said
 
 
-def test_two_nodes_train_like_one(two_nodes: None, folder: Path) -> None:
+def test_two_nodes_train_like_one(two_nodes: None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     end(start_on_both(folder, "run_dir=two"), 0)
-    subprocess.run([folder / "timix-train", *WORDS, "trainer.devices=1", "run_dir=one"], cwd=folder, check=True, timeout=300)
+    monkeypatch.chdir(folder)
+    train([*WORDS, "trainer.devices=1", "run_dir=one"])
     assert losses(folder / "two") == pytest.approx(losses(folder / "one"), rel=1e-4)
 
 

@@ -1,6 +1,7 @@
-"""A run killed with SIGKILL, before its first checkpoint and again after one, or that met a full disk, ends where an unbroken run ends."""
+"""A run killed with SIGKILL, before its first checkpoint and again after one, ends where an unbroken run ends; and a run on a full disk."""
 
 import csv
+import os
 import signal
 import subprocess
 import sys
@@ -9,26 +10,10 @@ import pytest
 import torch
 
 from tests.commands import REPOSITORY
+from tests.fork_server import run_in_a_fork
 from tests.tiny import write_shards
 from timix_pl.cli.train import main as train
-
-KILLED = """
-import os, signal, sys
-sys.path[:0] = {paths}
-from timix_pl.cli.train import main
-from timix_pl.training.callbacks.checkpoints import CheckpointsCallback
-
-after_a_step = CheckpointsCallback.on_train_batch_end
-
-def kill(self, trainer, module, *arguments):
-    after_a_step(self, trainer, module, *arguments)
-    if module.global_step == {step}:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-CheckpointsCallback.on_train_batch_end = kill
-main({words})
-"""
-
+from timix_pl.training.callbacks.checkpoints import CheckpointsCallback, newest_whole_checkpoint
 
 FULL_DISK = """
 import resource, sys
@@ -48,9 +33,20 @@ main({words})
 """
 
 
+def train_until_killed(step, words):
+    after_a_step = CheckpointsCallback.on_train_batch_end
+
+    def kill(self, trainer, module, *arguments):
+        after_a_step(self, trainer, module, *arguments)
+        if module.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    CheckpointsCallback.on_train_batch_end = kill
+    train(words)
+
+
 def killed_after(step, words):
-    program = KILLED.format(paths=[str(REPOSITORY / "src"), str(REPOSITORY)], step=step, words=words)
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == -signal.SIGKILL
+    assert run_in_a_fork(train_until_killed, step, words) == -signal.SIGKILL
 
 
 def rows(run):
@@ -76,7 +72,14 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path, words):
     killed_after(5, broken)
     assert not list((tmp_path / "broken" / "checkpoints").glob("step-*6.ckpt"))
     train(broken)
-    ends_like_an_unbroken_run(tmp_path, words)
+    train([*words, f"run_dir={tmp_path / 'whole'}"])
+    one, two = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("broken", "whole"))
+    assert one["global_step"] == two["global_step"] == 6
+    assert all(torch.equal(one["state_dict"][name], two["state_dict"][name]) for name in two["state_dict"])
+    for number, state in two["optimizer_states"][0]["state"].items():
+        assert all(torch.equal(one["optimizer_states"][0]["state"][number][name], state[name]) for name in state)
+    assert [row["step"] for row in rows(tmp_path / "whole")] == ["1", "2", "3", "4", "5", "6"]
+    assert rows(tmp_path / "broken") == rows(tmp_path / "whole")
 
 
 def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(tmp_path, words):
@@ -86,17 +89,6 @@ def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(tmp_path, word
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert "step-00000004.ckpt cannot be written" in ended.stderr and "make room" in ended.stderr
-    assert sorted(path.name for path in (tmp_path / "broken" / "checkpoints").iterdir()) == ["last.ckpt", "step-00000002.ckpt"]
-    train(broken)
-    ends_like_an_unbroken_run(tmp_path, words)
-
-
-def ends_like_an_unbroken_run(tmp_path, words):
-    train([*words, f"run_dir={tmp_path / 'whole'}"])
-    one, two = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("broken", "whole"))
-    assert one["global_step"] == two["global_step"] == 6
-    assert all(torch.equal(one["state_dict"][name], two["state_dict"][name]) for name in two["state_dict"])
-    for number, state in two["optimizer_states"][0]["state"].items():
-        assert all(torch.equal(one["optimizer_states"][0]["state"][number][name], state[name]) for name in state)
-    assert [row["step"] for row in rows(tmp_path / "whole")] == ["1", "2", "3", "4", "5", "6"]
-    assert rows(tmp_path / "broken") == rows(tmp_path / "whole")
+    checkpoints = tmp_path / "broken" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["last.ckpt", "step-00000002.ckpt"]
+    assert newest_whole_checkpoint(checkpoints) == (checkpoints / "step-00000002.ckpt", [])

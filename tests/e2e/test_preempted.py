@@ -16,6 +16,7 @@ import torch
 from tests.commands import REPOSITORY, write_scripts
 from tests.tiny import write_shards
 from tests.web_server import WebServer
+from timix_pl.cli.train import main as train
 
 ENDLESS = "trainer.max_steps=1000000"
 WORDS = """model=tiny trainer=cpu trainer.num_threads=1 trainer.log_every_n_steps=1 trainer.progress_bar=false data.num_workers=1
@@ -41,6 +42,11 @@ main()
 Start = Callable[..., subprocess.Popen]
 
 
+def words_for(folder: Path, name: str, *more: str) -> list[str]:
+    shards = [f"data.train_shards={folder / 'train'}", f"data.region_shards={folder / 'regions'}", f"run_dir={folder / name}"]
+    return [*WORDS, *shards, *more]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("preempted")
@@ -56,9 +62,8 @@ def start(folder: Path) -> Iterator[Start]:
     started = []
 
     def start(name: str, *more: str, script: str = "timix-train") -> subprocess.Popen:
-        shards = [f"data.train_shards={folder / 'train'}", f"data.region_shards={folder / 'regions'}", f"run_dir={folder / name}"]
         process = subprocess.Popen(
-            [sys.executable, folder / script, *WORDS, *shards, *more],
+            [sys.executable, folder / script, *words_for(folder, name, *more)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -107,31 +112,40 @@ def said_by(process: subprocess.Popen, status: int) -> str:
     return said
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
-def test_a_stopped_run_saves_says_so_and_goes_on(number: signal.Signals, status: int, folder: Path, start: Start) -> None:
-    run, whole = folder / number.name, folder / f"{number.name}-whole"
-    process = start(number.name, ENDLESS)
+def stopped(number: signal.Signals, status: int, folder: Path, start: Start) -> Path:
+    """The folder of a run that was told to stop, saved a checkpoint and said so."""
+    run = folder / number.name
+    process = start(run.name, ENDLESS)
     wait_until_it_trains(process, run)
     os.killpg(process.pid, number)  # loader processes hear it too
     assert f"{number.name}: the run saves a checkpoint" in said_by(process, status)
     assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
+    assert checkpoint(run)["global_step"] == steps_logged(run)  # no step is lost
+    return run
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_stopped_run_saves_and_says_so(number: signal.Signals, status: int, folder: Path, start: Start) -> None:
+    stopped(number, status, folder, start)
+
+
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(folder: Path, start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    run = stopped(signal.SIGTERM, 75, folder, start)
     step = checkpoint(run)["global_step"]
-    assert step == steps_logged(run)  # no step is lost
-    end = f"trainer.max_steps={step + 3}"
-    assert f"going on from {run}/checkpoints/step-{step:08d}.ckpt" in said_by(start(number.name, end), 0)
-    said_by(start(whole.name, end), 0)
-    ended, unbroken = checkpoint(run)["state_dict"], checkpoint(whole)["state_dict"]
+    train(words_for(folder, run.name, f"trainer.max_steps={step + 3}"))
+    assert f"going on from {run}/checkpoints/step-{step:08d}.ckpt" in caplog.text
+    train(words_for(folder, "whole", f"trainer.max_steps={step + 3}"))
+    ended, unbroken = checkpoint(run)["state_dict"], checkpoint(folder / "whole")["state_dict"]
     assert all(torch.equal(ended[name], unbroken[name]) for name in unbroken)
     assert steps_logged(run) == step + 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_run_on_remote_shards_saves_too(number: signal.Signals, folder: Path, start: Start) -> None:
+def test_a_run_on_remote_shards_saves_too(folder: Path, start: Start) -> None:
     """Its loader processes come from a fork server, which hears the signal as well."""
-    run, server = folder / f"remote-{number.name}", WebServer(folder)
+    run, server = folder / "remote", WebServer(folder)
     process = start(run.name, ENDLESS, f"data.train_shards={server.url}/train", f"data.shard_cache_dir={folder / 'cache'}")
     wait_until_it_trains(process, run)
-    os.killpg(process.pid, number)
+    os.killpg(process.pid, signal.SIGTERM)
     assert "resource_tracker" not in said_by(process, 75)
     server.stop()
     assert checkpoint(run)["global_step"] == steps_logged(run)

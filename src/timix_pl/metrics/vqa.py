@@ -31,10 +31,11 @@ def normalise_answer(text: str) -> str:
     A mark of punctuation with a space beside it, or in a text with a number like 1,000, goes; another becomes a space. A full stop stays
     only before a digit.
 
+    Source: Antol et al. 2015, section 3, and the rules of visualqa.org/evaluation.
+
     Example:
         >>> normalise_answer("The two dogs, dont run.")
         "2 dogs don't run"
-    Source: Antol et al. 2015, section 3, and the rules of visualqa.org/evaluation.
     """
     text = " ".join(text.split())
     grouped = re.search(r"\d,\d", text) is not None
@@ -52,12 +53,13 @@ def answer_accuracy(given: str, answers: Sequence[str]) -> float:
     With a single answer: 1 where it is the same, else 0. Answers are compared in the form of :func:`normalise_answer`; the published
     script leaves them as they are where all people gave the same one.
 
-    Example:
-        >>> answer_accuracy("Two", ["2"] * 3 + ["3"] * 7)
-        0.9
     Raises:
         ValueError: there are no answers.
     Source: Antol et al. 2015, section 3; Goyal et al. 2017; visualqa.org/evaluation.
+
+    Example:
+        >>> answer_accuracy("Two", ["2"] * 3 + ["3"] * 7)
+        0.9
     """
     if not answers:
         raise ValueError("a question without an answer cannot be judged")

@@ -34,18 +34,18 @@ def evaluation_problems(cfg: RootConfig) -> list[str]:
     return [*_wrong_names(cfg, options), *_wrong_values(cfg, options)] or list(entry_problems(cfg))
 
 
-def unused_options(cfg: RootConfig, typed: Set[str], of_files: Callable[[], RootConfig]) -> list[str]:
+def unused_options(cfg: RootConfig, typed: Set[str], of_files: Callable[[], RootConfig] | None = None) -> list[str]:
     """Options that were set and that have no effect.
 
     Args:
         typed: keys on the command line.
         of_files: the configuration without what was typed. What a file sets is no mistake where it has an effect there: then something
-            that was typed has switched it off.
+            that was typed has switched it off. None: what files set is no mistake.
     """
     unused = [option for option in schema_options().values() if value_of(cfg, option.key) != option.default and option.unmet(cfg)]
     if any(option.key not in typed for option in unused):
-        before = of_files()
-        unused = [option for option in unused if option.key in typed or option.unmet(before)]
+        before = of_files() if of_files else None
+        unused = [option for option in unused if option.key in typed or (before and option.unmet(before))]
     by_reason: dict[tuple[str, str], list[str]] = {}
     for option in unused:
         condition = option.unmet(cfg)

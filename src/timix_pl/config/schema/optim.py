@@ -26,7 +26,7 @@ class OptimConfig:
     eps: float = option(1e-6, "Added to the root of the second moment.", within=POSITIVE, used=[TakenBy(OPTIMIZERS)])
     schedule: str = option(
         "cosine",
-        "cosine, constant, constant_with_cooldown or a plugin's; a function of samples consumed.",
+        "What the learning rate does after the warm-up, as a function of the samples consumed.",
         registry=SCHEDULES,
     )
     warmup_frac: float = option(0.05, "Share of the run over which the learning rate rises linearly.", within=SHARE)

@@ -1,10 +1,24 @@
 """The loss of pre-training, as tests need it."""
 
+import torch
+
+from timix_pl.losses.term import BatchTerm, ChunkTerm
 from timix_pl.training.objective import Contrastive, Objective
 
 
-def pair_objective(loss=None, *, pta_weight=1.0, terms=None, batch_terms=None, **options):
-    return Objective(Contrastive(loss, terms=batch_terms, **options), terms=terms, weights={"patch_text": pta_weight})
+def pair_objective(loss=None, *, pta_weight=1.0, terms=None, **options):
+    batch_terms, chunk_terms = (
+        {name: term for name, term in (terms or {}).items() if isinstance(term, kind)} for kind in (BatchTerm, ChunkTerm)
+    )
+    return Objective(Contrastive(loss, terms=batch_terms, **options), terms=chunk_terms, weights={"patch_text": pta_weight})
+
+
+def add_terms(model, *kinds):
+    """Further terms of the loss, by name, which the model runs from here on."""
+    torch.manual_seed(7)
+    terms = {kind.choice: kind(model) for kind in kinds}
+    model.add_terms(terms)
+    return terms
 
 
 def loss_of(objective, encoded, batch, *, gamma=1.0):

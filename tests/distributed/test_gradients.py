@@ -13,7 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.distributed.spawn import run_on_ranks
 from tests.distributed.test_objective import MIXERS, averaged, share_of_pairs, share_of_regions
-from tests.objective import pair_objective
+from tests.objective import add_terms, pair_objective
+from tests.plugins.coca import Captioning
+from tests.plugins.patch_contrast import PatchContrast
 from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
 from tests.unit.training.test_accumulation import CASES as STEPS
 from timix_pl.core.choices import LOSSES
@@ -24,16 +26,18 @@ from timix_pl.training.accumulation import Chunk, accumulate
 from timix_pl.training.sharding import ShardedStrategy
 
 G, GROUP, NUM_IMAGES, NUM_PHRASES = 16, 2, 4, 7
-CASES = list(itertools.product(STEPS, ("ddp", "fsdp"), (1, 4)))
+SPLITS = list(itertools.product(("ddp", "fsdp"), (1, 4)))
+CASES = [(step, *how) for step in STEPS for how in SPLITS]
 
 
-def gradients(step, strategy, num_chunks, *, spare_memory):
-    """Loss and gradients of one step. ``spare_memory``: checkpointed blocks and tiled losses."""
+def gradients(step, strategy, num_chunks, *, spare_memory, terms=()):
+    """Loss and gradients of one step. ``spare_memory``: checkpointed blocks and tiled losses. ``terms``: kinds of further ones."""
     name, compute, targets, loss = step
     model = tiny_model(seed=1, init_logit_bias=-2.0 if loss == "siglip" else None)
     if spare_memory:
         model.checkpoint_gradients()
-    objective = pair_objective(LOSSES[loss](), targets=targets, pta_weight=0.5, tile_rows=3 if spare_memory else None)
+    options = {"targets": targets, "pta_weight": 0.5, "tile_rows": 3 if spare_memory else None}
+    objective = pair_objective(LOSSES[loss](), terms=add_terms(model, *terms), **options)
     local, local_images = G // world_size(), NUM_IMAGES // world_size()
     regions = share_of_regions(random_regions(model, NUM_IMAGES, NUM_PHRASES, seed=3), rank() * local_images, local_images)
     batch = share_of_pairs(random_pairs(model, G, seed=2), rank() * local, local, regions)
@@ -71,8 +75,13 @@ def mix(model, name, compute, pairs):
     return mix_step(MIXERS[name], compute, rows, partners, 4, 5, pairs.first, joined)
 
 
+TERMS = (Captioning, PatchContrast)
+WITH_TERMS = [(("timix", compute, "one_hot", "info_nce"), *how) for compute in ("extra", "replace") for how in SPLITS]
+
+
 def all_cases():
-    return {case: gradients(*case, spare_memory=case[2] > 1) for case in CASES}
+    plain = {case: gradients(*case, spare_memory=case[2] > 1) for case in CASES}
+    return plain, {case: gradients(*case, spare_memory=case[2] > 1, terms=TERMS) for case in WITH_TERMS}
 
 
 @pytest.fixture(scope="module")
@@ -81,16 +90,31 @@ def two_ranks():
 
 
 @functools.cache
-def reference(step):
-    return gradients(step, "one", 1, spare_memory=False)
+def reference(step, terms=()):
+    return gradients(step, "one", 1, spare_memory=False, terms=terms)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{'-'.join(case[0])}-{case[1]}-{case[2]}")
+def words(case):
+    return f"{'-'.join(case[0])}-{case[1]}-{case[2]}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=words)
 def test_every_way_of_splitting_a_step_gives_the_same_gradients(two_ranks, case):
+    check_same([plain[case] for plain, _ in two_ranks], reference(case[0]))
+
+
+@pytest.mark.parametrize("case", WITH_TERMS, ids=words)
+def test_further_terms_of_the_loss_too(two_ranks, case):
+    """One that is a mean over items, of which the ranks have unlike numbers, and one that compares pairs."""
+    wanted = reference(case[0], TERMS)
+    assert {name.split(".")[1] for name in wanted[1] if name.startswith("terms.")} == {kind.choice for kind in TERMS}
+    check_same([with_terms[case] for _, with_terms in two_ranks], wanted)
+
+
+def check_same(of_ranks, reference):
     assert not dist.is_initialized()
-    loss, wanted = reference(case[0])
-    for of_rank in two_ranks:
-        loss_of_two, found = of_rank[case]
+    loss, wanted = reference
+    for loss_of_two, found in of_ranks:
         torch.testing.assert_close(loss_of_two, loss.detach(), rtol=2e-5, atol=1e-6)
         assert found.keys() == wanted.keys() and len(wanted) > 50
         for key, gradient in wanted.items():

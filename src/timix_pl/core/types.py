@@ -189,9 +189,10 @@ class Seen:
 
     Args:
         encoder: the dual encoder; its towers may be called again.
-        images: pixels as the image tower takes them.
+        images: pixels as the image tower takes them, before any mixing.
         tokens: of the captions.
-        patch_features: after block ``pta.block``, of all patches or of those that patch dropout kept; None with ``compute=replace``.
+        plan: with ``compute=replace``, the rows whose features are those of mixed images; None: there are no such rows.
+        patch_features: after block ``pta.block``, of all patches or of those that patch dropout kept.
         image_features, text_features: L2-normalised.
         pooled_text: the text tower's pooled feature before its projection.
     """
@@ -199,7 +200,8 @@ class Seen:
     encoder: Any
     images: Float[Tensor, "B 3 H W"]
     tokens: Int[Tensor, "B T"]
-    patch_features: Float[Tensor, "B K C"] | None
+    plan: MixPlan | None
+    patch_features: Float[Tensor, "B K C"]
     image_features: Float[Tensor, "B D"]
     text_features: Float[Tensor, "B D"]
     pooled_text: Float[Tensor, "B E"]

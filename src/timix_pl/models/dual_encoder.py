@@ -238,7 +238,9 @@ class DualEncoder(nn.Module):
                 _, patch_features, x = self.image(x, stop=level, tokens_after=level)
             plan = mix.plan(self._scores_of_rows(x, patch_features, pooled, mix))
             x = x.index_copy(0, plan.rows, self._mixed(x, mix, plan))
-            image_features, patch_features = self.image(x, start=level, keep=keep).image_features, None
+            output = self.image(x, start=level, keep=keep)
+            image_features = output.image_features
+            patch_features = output.patch_features if output.patch_features is not None else patch_features  # level > pta.block
             if mix.joined_tokens is not None:
                 text_features = text_features.index_copy(0, plan.rows, self.text(mix.joined_tokens)[0])
         else:
@@ -262,10 +264,12 @@ class DualEncoder(nn.Module):
             logit_bias=self.logit_bias,
         )
         if self.terms:
+            assert patch_features is not None
             seen = Seen(
                 encoder=self,
                 images=pixels,
                 tokens=tokens,
+                plan=plan if mix is not None and mix.compute == "replace" else None,
                 patch_features=patch_features,
                 image_features=image_features,
                 text_features=text_features,

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.objective import pair_objective
+from tests.objective import add_terms, pair_objective
 from tests.plugins.coca import Captioning
 from tests.plugins.patch_contrast import PatchContrast
 from tests.tiny import GRID, random_pairs, tiny_model
@@ -14,18 +14,13 @@ from tests.unit.training.running import GLOBAL_BATCH_SIZE, AtEachStep, fit, read
 from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.training.callbacks.mixing import MixingCallback
 
-NAMES = ("captioning", "patch_contrast")
+KINDS = (Captioning, PatchContrast)
 
 
-def with_terms(*names, **model_options):
+def with_terms(*kinds, **model_options):
     """A model that runs the terms, and the objective that adds them up."""
     model = tiny_model(**model_options)
-    torch.manual_seed(7)
-    made = {"captioning": lambda: Captioning(model), "patch_contrast": lambda: PatchContrast(model)}
-    terms = {name: made[name]() for name in names}
-    model.add_terms(terms)
-    chunk_terms = {name: term for name, term in terms.items() if not term.reads_batch}
-    return model, pair_objective(terms=chunk_terms, batch_terms={name: term for name, term in terms.items() if term.reads_batch})
+    return model, pair_objective(terms=add_terms(model, *kinds))
 
 
 def run(model, objective, num_steps=2, **options):
@@ -35,7 +30,7 @@ def run(model, objective, num_steps=2, **options):
 
 def test_a_term_over_items_is_their_mean():
     """Against the term's parts on the whole batch, put together by hand."""
-    model, objective = with_terms("captioning")
+    model, objective = with_terms(Captioning)
     batch, term = random_pairs(model, GLOBAL_BATCH_SIZE, seed=0), model.terms["captioning"]
     seen = []
     term.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
@@ -50,11 +45,11 @@ def test_a_term_over_items_is_their_mean():
     torch.testing.assert_close(output.loss, output.terms["info_nce"] + 2.0 * losses.mean())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_chunks_learn_what_the_whole_batch_does(name):
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunks_learn_what_the_whole_batch_does(kind):
     rows, gradients = {}, {}
     for size in (None, 4, 2):
-        model, objective = with_terms(name)
+        model, objective = with_terms(kind)
         module = training_module(model, objective=objective, num_steps=1, micro_batch_size=size)
         update, found = module.update, gradients.setdefault(size, {})
 
@@ -65,15 +60,15 @@ def test_chunks_learn_what_the_whole_batch_does(name):
         module.update = note
         (rows[size],) = fit(module, ready_batches(model, 1))
     for size in (4, 2):
-        for value in (f"train/loss/{name}", "train/loss/total"):
+        for value in (f"train/loss/{kind.choice}", "train/loss/total"):
             assert rows[size][value] == pytest.approx(rows[None][value], rel=1e-5), value
         for parameter, gradient in gradients[None].items():
             torch.testing.assert_close(gradients[size][parameter], gradient, rtol=1e-3, atol=2e-5 * max(1.0, gradient.abs().max().item()))
-    assert any(parameter.startswith(f"terms.{name}.") and gradient.abs().sum() > 0 for parameter, gradient in gradients[4].items())
+    assert any(parameter.startswith(f"terms.{kind.choice}.") and gradient.abs().sum() > 0 for parameter, gradient in gradients[4].items())
 
 
 def test_terms_are_logged_and_learn():
-    model, objective = with_terms(*NAMES)
+    model, objective = with_terms(*KINDS)
     before = {name: weight.clone() for name, weight in weights_of(model).items()}
     rows = run(model, objective)
     for row in rows:
@@ -87,7 +82,7 @@ def test_terms_are_logged_and_learn():
 
 def test_other_terms_of_the_loss_stay_as_they_are():
     """With a term of weight 0, the towers learn what they learn without it."""
-    model, objective = with_terms("captioning")
+    model, objective = with_terms(Captioning)
     model.terms["captioning"].weight = 0.0
     objective = pair_objective(terms=dict(model.terms))
     run(model, objective)
@@ -97,7 +92,7 @@ def test_other_terms_of_the_loss_stay_as_they_are():
 
 
 def test_a_step_without_gradient_for_a_term_leaves_it_only_to_decay():
-    model, objective = with_terms("captioning")
+    model, objective = with_terms(Captioning)
     seen = []
     module = training_module(model, objective=objective, num_steps=1)
     batches = [replace(batch, tokens=batch.tokens.clone()) for batch in ready_batches(model, 1, regions=False)]

@@ -26,7 +26,17 @@ def start_fork_server() -> None:
 def run_in_a_fork(function: Callable[..., object], *args: Any) -> int:
     """Call a function in a process of its own. Returns the exit status, -n where signal n ended it."""
     start_fork_server()
-    process = multiprocessing.get_context("forkserver").Process(target=function, args=args)
+    process = multiprocessing.get_context("forkserver").Process(target=_in_the_fork, args=(function, args))
     process.start()
     process.join()
     return process.exitcode
+
+
+def forget_fork_server() -> None:
+    """In a fork: start processes as any other process does. It would start a server of its own."""
+    multiprocessing.set_start_method(None, force=True)
+
+
+def _in_the_fork(function: Callable[..., object], args: tuple[Any, ...]) -> None:
+    forget_fork_server()
+    function(*args)

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from lightning.pytorch.utilities import rank_zero_only
 
-from tests.fork_server import start_fork_server
+from tests.fork_server import forget_fork_server, start_fork_server
 from timix_pl.core.processes import end_with_parent
 
 
@@ -36,7 +37,9 @@ def _one_rank(rank, world_size, folder, function, args):
     os.dup2(output, 2)
     faulthandler.enable()
     end_with_parent()
+    forget_fork_server()
     torch.set_num_threads(1)
+    _tell_lightning(rank, world_size)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
     try:
         torch.save(function(*args), Path(folder) / f"result-{rank}")
@@ -45,6 +48,13 @@ def _one_rank(rank, world_size, folder, function, args):
         raise
     finally:
         dist.destroy_process_group()
+
+
+def _tell_lightning(rank, world_size):
+    """What torchrun would tell it before it is imported."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size, "GROUP_RANK": 0}
+    os.environ.update({name: str(value) for name, value in names.items()} | {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1"})
+    rank_zero_only.rank = rank
 
 
 def _last_words(output):

@@ -1,6 +1,5 @@
 """Captioning on two ranks: the weights, captions and figures of one, with sizes that do not divide; and errors that reach both."""
 
-import os
 from collections import Counter
 
 import numpy as np
@@ -15,7 +14,7 @@ from tests.step_data import item_data
 from tests.tiny import WORDS, encoded_image, random_captions, random_pixels, tiny_model
 from tests.unit.evaluation.fakes import Items, OracleModel, item
 from tests.unit.training.running import trainer_for, weights_of
-from timix_pl.core.distributed import rank, world_size
+from timix_pl.core.distributed import world_size
 from timix_pl.core.errors import DataError
 from timix_pl.data.sets.caption_items import CaptionItems
 from timix_pl.data.sets.sample_stream import SampleStream
@@ -115,9 +114,6 @@ def learn(folder, towers="all"):
         global_batch_size=8,
         max_steps=3,
     )
-    if world_size() > 1:  # as torchrun would tell Lightning
-        names = {"RANK": rank(), "LOCAL_RANK": rank(), "WORLD_SIZE": world_size(), "LOCAL_WORLD_SIZE": world_size(), "GROUP_RANK": 0}
-        os.environ.update({name: str(value) for name, value in names.items()} | {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1"})
     strategy = DDPStrategy(process_group_backend="gloo", gradient_as_bucket_view=True) if world_size() > 1 else "auto"
     trainer = trainer_for(3, strategy=strategy, devices=world_size())
     trainer.fit(module, datamodule=data)

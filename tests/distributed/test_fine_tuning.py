@@ -1,6 +1,5 @@
 """Fine-tuning runs on two ranks under Lightning's DDP, against one rank with the same shards; and their evaluation."""
 
-import os
 from functools import partial
 
 import pytest
@@ -14,7 +13,7 @@ from tests.questions import write_question_shards
 from tests.step_data import item_data
 from tests.tiny import IMAGE_SIZE_PX, tiny_model
 from tests.unit.training.running import Rows, same, weights_of
-from timix_pl.core.distributed import rank, world_size
+from timix_pl.core.distributed import world_size
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.sets.questions import QuestionItems
 from timix_pl.data.sets.sample_stream import SampleStream
@@ -50,9 +49,6 @@ def train(folder, micro_batch_size=None):
         global_batch_size=6,
         max_steps=NUM_STEPS,
     )
-    if world_size() > 1:  # as torchrun would tell Lightning
-        names = {"RANK": rank(), "LOCAL_RANK": rank(), "WORLD_SIZE": world_size(), "LOCAL_WORLD_SIZE": world_size(), "GROUP_RANK": 0}
-        os.environ.update({name: str(value) for name, value in names.items()} | {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1"})
     trainer = Trainer(
         accelerator="cpu",
         devices=world_size(),

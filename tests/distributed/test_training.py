@@ -1,7 +1,6 @@
 """Whole training runs on two ranks under Lightning's DDP, against one rank with the same shards."""
 
 import math
-import os
 
 import pytest
 import torch
@@ -61,9 +60,6 @@ def train(
         region_every_n_steps=2,
         augmentation=Augmentation((0.5, 1.0), (0.75, 1.33), True),
     )
-    if world_size() > 1:  # as torchrun would tell Lightning
-        names = {"RANK": rank(), "LOCAL_RANK": rank(), "WORLD_SIZE": world_size(), "LOCAL_WORLD_SIZE": world_size(), "GROUP_RANK": 0}
-        os.environ.update({name: str(value) for name, value in names.items()} | {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1"})
     trainer = Trainer(
         accelerator="cpu",
         devices=world_size(),

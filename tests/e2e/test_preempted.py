@@ -12,32 +12,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
-from tests.commands import REPOSITORY, write_scripts
+from tests.commands import write_scripts
+from tests.distributed.spawn import run_on_ranks
 from tests.tiny import write_shards
 from tests.web_server import WebServer
 from timix_pl.cli.train import main as train
+from timix_pl.core.distributed import rank
 
 ENDLESS = "trainer.max_steps=1000000"
 WORDS = """model=tiny trainer=cpu trainer.num_threads=1 trainer.log_every_n_steps=1 trainer.progress_bar=false data.num_workers=1
 data.global_batch_size=8 mixing.group_size=4 pta.batch_size=4 evaluation.tasks=[] pictures.num_mixed=0 checkpoint.every_n_steps=null
 checkpoint.every_n_minutes=null optim.schedule=constant optim.warmup_frac=0 optim.lr=1e-5""".split()  # noqa: SIM905
-AT_THE_START = """
-import os, signal, sys
-sys.path[:0] = {paths}
-from lightning.pytorch import Trainer
-from timix_pl.cli.train import main
-
-run_stage = Trainer._run_stage
-
-def told(self):
-    if int(os.environ.get("LOCAL_RANK", 0)) in {ranks}:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return run_stage(self)
-
-Trainer._run_stage = told
-main()
-"""
 
 Start = Callable[..., subprocess.Popen]
 
@@ -61,9 +48,9 @@ def start(folder: Path) -> Iterator[Start]:
     """Start a run in a process group of its own, as a shell or a batch system does."""
     started = []
 
-    def start(name: str, *more: str, script: str = "timix-train") -> subprocess.Popen:
+    def start(name: str, *more: str) -> subprocess.Popen:
         process = subprocess.Popen(
-            [sys.executable, folder / script, *words_for(folder, name, *more)],
+            [sys.executable, folder / "timix-train", *words_for(folder, name, *more)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -165,12 +152,26 @@ def test_two_ranks_stop_together(number: signal.Signals, status: int, folder: Pa
     assert checkpoint(run)["global_step"] == steps_logged(run)
 
 
-@pytest.mark.parametrize("ranks", [{0}, {1}, {0, 1}], ids=["rank 0", "rank 1", "both ranks"])
-def test_a_signal_while_two_ranks_start_is_not_forgotten(ranks: set[int], folder: Path, start: Start) -> None:
-    script = "told-" + "-".join(map(str, sorted(ranks)))
-    (folder / script).write_text(AT_THE_START.format(paths=[str(REPOSITORY / "src"), str(REPOSITORY)], ranks=ranks))
-    said_by(start(f"{script}-run", ENDLESS, "trainer.devices=2", script=script), 75)
-    assert 1 <= checkpoint(folder / f"{script}-run")["global_step"] <= 3
+def train_until_told(told: set[int], words: list[str]) -> object:
+    """The status with which a run ends of which some ranks get SIGTERM when the first step is about to begin."""
+    run_stage = Trainer._run_stage
+
+    def tell(self: Trainer) -> object:
+        if rank() in told:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return run_stage(self)
+
+    Trainer._run_stage = tell
+    with pytest.raises(SystemExit) as ended:
+        train(words)
+    return ended.value.code
+
+
+@pytest.mark.parametrize("told", [{0}, {1}, {0, 1}], ids=["rank 0", "rank 1", "both ranks"])
+def test_a_signal_while_two_ranks_start_is_not_forgotten(told: set[int], folder: Path) -> None:
+    name = "told-" + "-".join(map(str, sorted(told)))
+    assert run_on_ranks(train_until_told, 2, told, words_for(folder, name, ENDLESS, "trainer.devices=2")) == [75, 75]
+    assert 1 <= checkpoint(folder / name)["global_step"] <= 3
 
 
 def test_a_run_that_has_nothing_to_save_yet_ends_at_once(folder: Path, start: Start) -> None:

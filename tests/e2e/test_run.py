@@ -157,7 +157,6 @@ def test_every_choice_trains(words: list[str], shards: Path, tmp_path: Path) -> 
     [
         (["data.train_shards={tmp}/nowhere"], ["data.train_shards", "nowhere", "does not exist"]),
         (["data.train_shards={tmp}/*.tar"], ["data.train_shards", "*.tar", "matches no file"]),
-        (["model.architecture=ViT-B-23"], ["model.architecture=ViT-B-23", "ViT-B-32"]),
         (["model.image_size_px=70"], ["model.image_size_px", "70", "multiple"]),
         pytest.param(
             ["trainer=gpu"],
@@ -166,15 +165,12 @@ def test_every_choice_trains(words: list[str], shards: Path, tmp_path: Path) -> 
         ),
         (["pta.block=9"], ["pta.block=9", "4 blocks"]),
         (["model.image_size_px=8"], ["mixing.min_side", "1 x 1", "too small"]),
-        (["mixing.group_size=3"], ["mixing.group_size=3", "8"]),
-        (["data.global_batch_size=1"], ["data.global_batch_size=1", "at least 2"]),
         (["resume=never"], ["run_dir", "resume"]),
         (["optim.lr=0.1"], ["another configuration", "optim.lr=0.1 here, 0.0005 there", "run_dir"]),
         (
             ["model.text_pretrained=false", "model.context_length=20"],
             ["another configuration", "model.text_pretrained=false here, true there", "model.context_length=20 here, null there"],
         ),
-        (["mixing.ratoi=1", "optim.lr=fast", "mixing.gamma=-1"], ["mixing.ratio", "optim.lr", "mixing.gamma=-1"]),
     ],
     ids=lambda value: " ".join(value),
 )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def _adding(stored: Any, override: str) -> str:
 
 def to_root(cfg: DictConfig) -> RootConfig:
     """A composed configuration as the schema's dataclasses, interpolations resolved; keys that the schema lacks raise."""
-    checked = OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.to_container(cfg, resolve=True))
+    checked = OmegaConf.merge(_schema(), OmegaConf.to_container(cfg, resolve=True))
     root: RootConfig = OmegaConf.to_object(checked)  # type: ignore[assignment]
     return root
 
@@ -169,8 +170,16 @@ def _checked(overrides: Sequence[str], folder: Path, check: Callable[[RootConfig
     return cfg
 
 
+@cache
+def _schema() -> DictConfig:
+    """What ``conf/config.yaml`` starts from. It is made once, because to make it takes a tenth of a composition."""
+    schema = OmegaConf.structured(RootConfig)
+    ConfigStore.instance().store(name="schema", node=schema)
+    return schema
+
+
 def _compose(overrides: Iterable[str], folder: Path) -> RootConfig:
-    ConfigStore.instance().store(name="schema", node=RootConfig)  # conf/config.yaml starts from it
+    _schema()  # from now on, Hydra knows it
     overrides = list(overrides)
     with initialize_config_dir(config_dir=str(folder.resolve()), version_base="1.3"):
         try:

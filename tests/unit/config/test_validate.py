@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 from timix_pl.config.compose import compose, to_root
 from timix_pl.config.options import schema_options
 from timix_pl.config.rules import Range
-from timix_pl.config.schema import RootConfig
 from timix_pl.config.validate import problems, unused_options
 
 SCENES = ["data.kind=scenes", "model.architecture=timix-tiny", "trainer.max_steps=10"]
@@ -20,7 +19,7 @@ VQA, CAPTIONING = ([*SHARDS, "data.region_shards=null", "mixing.kind=none", f"ta
 
 
 def config(overrides):
-    return to_root(OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.from_dotlist(overrides)))
+    return to_root(OmegaConf.from_dotlist(overrides))
 
 
 def problems_of(overrides):
@@ -273,7 +272,7 @@ def test_all_problems_come_at_once():
 
 def test_the_batch_sizes_that_messages_propose_fit_together():
     """Whoever types what all messages say is refused no more."""
-    cfg = to_root(OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.from_dotlist(SCENES)))
+    cfg = to_root(OmegaConf.from_dotlist(SCENES))
     keys = ("trainer.devices", "data.global_batch_size", "mixing.group_size", "trainer.micro_batch_size", "mixing.ratio", "pta.batch_size")
     num_refused = 0
     for values in itertools.product((1, 3, 8), (2, 17, 100, 256), (2, 32, 48), (None, 16, 48, 100), (0.05, 1.0), (1, 64)):

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from timix_pl.building.data import num_steps
 from timix_pl.building.devices import device_peak_flops, num_devices, on_gpu, precision_of
 from timix_pl.building.model import normalises_over_the_batch
+from timix_pl.building.optim import build_optim
 from timix_pl.config.schema import DataKind, LauncherKind, Precision, RootConfig, Strategy
 from timix_pl.config.validate import micro_batch_sizes
 from timix_pl.core.errors import TimixError
@@ -187,15 +188,23 @@ def _memory(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work, num_ra
     if cfg.trainer.gradient_checkpointing:
         model.checkpoint_gradients()
     shards = num_ranks if cfg.trainer.strategy == Strategy.fsdp else 1
-    weights, trained = (
-        sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad or not tuned) / 1e9 / shards
-        for tuned in (False, True)
-    )
-    state = {"weights": weights, "gradients": trained, "AdamW's moments": 2 * trained}
+    weights, trained = (_gb(p for p in model.parameters() if p.requires_grad or not tuned) / shards for tuned in (False, True))
+    state = {"weights": weights, "gradients": trained, f"optimizer state ({cfg.optim.kind})": _optimizer_gb(cfg, model) / shards}
     share = min(1.0, (cfg.trainer.micro_batch_size or shape[0]) / shape[0])
     at_once = shape._replace(**{name: round(share * getattr(shape, name)) for name in shape._fields[:2]})
     activations = {"activations kept for the backward pass": work.kept(at_once, precision == Precision.bf16_mixed) / 1e9}
     return (activations, state) if cfg.trainer.cpu_offload and num_ranks > 1 else (state | activations, {})
+
+
+def _optimizer_gb(cfg: RootConfig, model: DualEncoder | FineTuned) -> float:
+    optim = build_optim(cfg)
+    groups = optim.parameter_groups(model, model.parts())
+    states = (optim.optimizer.state(parameter, group) for group in groups for parameter in group["params"])
+    return _gb(tensor for state in states for tensor in state.values())
+
+
+def _gb(tensors: Iterable[Tensor]) -> float:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e9
 
 
 def _way_to_fit(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work, num_ranks: int, needed_gb: float) -> Iterator[str]:

@@ -113,6 +113,7 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
     save_memory_and_time(cfg, module.model)
     check_batches(cfg, trainer.world_size)
     check_model(cfg, module.model, trainer.world_size)
+    module.parameter_groups()  # refuses towers that the optimizer cannot do with, before anything is written
     if trainer.is_global_zero:
         _announce(cfg, data, checkpoint)
         write_config(cfg)

@@ -10,7 +10,6 @@ from timix_pl.core.memory import return_free_memory
 from timix_pl.core.randomness import seed_of
 from timix_pl.core.types import TaskBatch
 from timix_pl.models.fine_tuned import FineTuned
-from timix_pl.optim.groups import parameter_groups
 from timix_pl.training.step_module import OptimSettings, StepModule
 
 _STEPS_PER_RETURN = 10
@@ -81,8 +80,10 @@ class FineTuneModule(StepModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The head's, and those of the towers that are tuned."""
         groups = []
-        for part, lr_scale in ((self.model.head, 1.0), (self.model.encoder, self.lr_scale)):
-            groups += [group | {"lr_scale": lr_scale} for group in parameter_groups(part, self.optim.weight_decay) if group["params"]]
+        head, encoder = self.model.head, self.model.encoder
+        for part, parts, lr_scale in ((head, {"head": head}, 1.0), (encoder, encoder.parts(), self.lr_scale)):
+            of_part = self.optim.parameter_groups(part, parts)
+            groups += [group | {"lr_scale": lr_scale * group.get("lr_scale", 1.0)} for group in of_part]
         return groups
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from timix_pl.core.distributed import sum_over_ranks
 from timix_pl.core.errors import NonFiniteError, RunError
-from timix_pl.optim.groups import parameter_groups
+from timix_pl.optim.groups import hidden_matrices, lr_scales, parameter_groups
 from timix_pl.optim.optimizer import OptimizerChoice
 from timix_pl.optim.optimizers.adamw import AdamW
 from timix_pl.optim.schedule import Schedule
@@ -37,6 +37,8 @@ class OptimSettings:
         weight_decay: of matrices; see :func:`timix_pl.optim.groups.parameter_groups`.
         warmup_frac: share of the samples planned at the run's first start over which the learning rate rises.
         clip_grad_norm: largest norm of the gradient; None: no clipping.
+        image_lr_scale, text_lr_scale, head_lr_scale: learning rates of the towers and of all heads, as shares of ``lr``.
+        layer_decay: of learning rates; see :func:`timix_pl.optim.groups.lr_scales`.
     """
 
     optimizer: OptimizerChoice = field(default_factory=AdamW)
@@ -45,6 +47,22 @@ class OptimSettings:
     weight_decay: float = 0.2
     warmup_frac: float = 0.05
     clip_grad_norm: float | None = 1.0
+    image_lr_scale: float = 1.0
+    text_lr_scale: float = 1.0
+    head_lr_scale: float = 1.0
+    layer_decay: float = 1.0
+
+    def parameter_groups(self, model: torch.nn.Module, parts: Mapping[str, torch.nn.Module]) -> list[dict[str, Any]]:
+        """What the optimizer is given.
+
+        Args:
+            parts: what the model is made of, by name.
+        Raises:
+            ModelError: a tower has no blocks that could be counted, and they matter.
+        """
+        scales = lr_scales(parts, image=self.image_lr_scale, text=self.text_lr_scale, head=self.head_lr_scale, layer_decay=self.layer_decay)
+        hidden = hidden_matrices(parts, self.optimizer.choice) if self.optimizer.for_hidden_matrices else ()
+        return parameter_groups(model, self.weight_decay, lr_scales=scales, hidden=hidden)
 
 
 class _Finished(NamedTuple):
@@ -127,11 +145,11 @@ class StepModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimizer for all parts of the model: Lightning counts the steps of each one, and the data order depends on the count."""
-        return self.optim.optimizer.build(self.parameter_groups(), self.optim.lr)
+        return self.optim.optimizer.start(self.parameter_groups(), self.optim.lr)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is given; ``lr_scale`` of a group, where it has one, multiplies the learning rate."""
-        return parameter_groups(self.model, self.optim.weight_decay)
+        return self.optim.parameter_groups(self.model, self.model.parts())
 
     def backward_chunk(self, loss: Tensor, *, last: bool) -> None:
         """Backward of a part of a step's loss. Gradients are exchanged once, after the last part."""

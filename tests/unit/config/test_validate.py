@@ -63,7 +63,11 @@ def test_a_sound_configuration_has_no_problems(base):
         (SCENES, ["data.augmentation.ratio=[2,1]"], ["data.augmentation.ratio=[2,1]", "[smallest,largest]"]),
         (SCENES, ["model.architecture=ViT-B-33"], ["model.architecture=ViT-B-33", "nearest:", "ViT-B-32"]),
         (SCENES, ["pta.enabled=false"], ["mixing.kind=timix, pta.enabled=false", "set pta.enabled=true"]),
-        (SCENES, ["mixing.kind=cutmix", "mixing.lam=relevance"], ["mixing.lam=relevance: has no effect with mixing.kind=cutmix", "choose mixing.kind=timix"]),
+        (
+            SCENES,
+            ["mixing.kind=cutmix", "mixing.lam=relevance"],
+            ["mixing.lam=relevance: has no effect with mixing.kind=cutmix", "choose mixing.kind=timix"],
+        ),
         (SCENES, ["mixing.compute=replace"], ["mixing.compute=replace, mixing.targets=self", "mixing.targets=one_hot"]),
         (SCENES, ["mixing.level=tokens"], ["mixing.level=tokens: must be pixels, or tokens:k", "mixing.level=tokens:2"]),
         (SCENES, ["mixing.level='tokens:-1'"], ["mixing.level=tokens:-1: must be pixels, or tokens:k"]),
@@ -109,7 +113,11 @@ def test_a_sound_configuration_has_no_problems(base):
             ["data.kind=stream", "trainer.max_steps=null", "trainer.max_epochs=2"],
             ["trainer.max_epochs=2", "no epochs", "data.epoch_samples"],
         ),
-        (SCENES, ["evaluation.tasks=[retrival]"], ["evaluation.tasks=retrival: there is no evaluation", "'retrival'; nearest: retrieval", "grounding"]),
+        (
+            SCENES,
+            ["evaluation.tasks=[retrival]"],
+            ["evaluation.tasks=retrival: there is no evaluation", "'retrival'; nearest: retrieval", "grounding"],
+        ),
         (
             SCENES,
             ["evaluation.classes=imagnet"],
@@ -147,7 +155,11 @@ def test_a_sound_configuration_has_no_problems(base):
             ["trainer.micro_batch_size=100", "mixing.kind=none"],
             ["divide the batch of a rank, 256; e.g. trainer.micro_batch_size=128"],
         ),
-        (SCENES, ["trainer.cpu_offload=true"], ["trainer.cpu_offload=true: has no effect with trainer.strategy=ddp", "trainer.strategy=fsdp"]),
+        (
+            SCENES,
+            ["trainer.cpu_offload=true"],
+            ["trainer.cpu_offload=true: has no effect with trainer.strategy=ddp", "trainer.strategy=fsdp"],
+        ),
         (SCENES, ["mixing.min_side=0.8"], ["mixing.min_side=0.8, mixing.max_side=0.75", "must not exceed"]),
         (SCENES, ["mixing.warmup_frac=0.6", "mixing.stop_frac=0.5"], ["mixing.warmup_frac=0.6, mixing.stop_frac=0.5", "lower"]),
         (SCENES, ["optim.min_lr=1"], ["optim.min_lr=1, optim.lr=0.0005", "lower optim.min_lr"]),
@@ -155,6 +167,24 @@ def test_a_sound_configuration_has_no_problems(base):
             SCENES,
             ["optim.schedule=constant_with_cooldown", "optim.warmup_frac=0.9"],
             ["optim.warmup_frac=0.9, optim.cooldown_frac=0.2", "at most 1"],
+        ),
+        (SCENES, ["optim.momentum=0.5"], ["optim.momentum=0.5: has no effect with optim.kind=adamw", "optim.kind=muon or sgd"]),
+        (SCENES, ["optim.kind=lion", "optim.eps=1"], ["optim.eps=1: has no effect with optim.kind=lion", "optim.kind=adamw or muon"]),
+        (
+            SCENES,
+            ["optim.kind=adafactor", "trainer.strategy=fsdp"],
+            ["optim.kind=adafactor, trainer.strategy=fsdp: this optimizer needs whole weights", "trainer=ddp"],
+        ),
+        (VQA, ["optim.kind=muon"], ["optim.kind=muon, tune.towers=frozen", "they do not learn", "tune.towers=last or all"]),
+        (
+            SCENES,
+            ["mixing.kind=none", "pta.enabled=false", "optim.lr_scale.head=2"],
+            ["optim.lr_scale.head=2: has no effect with pta.enabled=false", "pta.enabled=true"],
+        ),
+        (
+            VQA,
+            ["optim.lr_scale.image=0.5", "optim.layer_decay=0.9"],
+            ["optim.lr_scale.image=0.5, optim.layer_decay=0.9: have no effect", "tune.towers=last or all"],
         ),
         (
             SCENES,
@@ -209,6 +239,8 @@ def test_a_contradiction_gets_one_clear_message(base, overrides, parts):
         ["trainer.devices=2", "pta.batch_size=2", "pta.negative_frac=0.5"],
         ["trainer.devices=2", "pta.batch_size=2"],
         ["optim.schedule=cosine", "optim.warmup_frac=0.9"],
+        ["optim.kind=muon", "trainer.strategy=fsdp", "optim.layer_decay=0.8"],
+        ["optim.kind=adafactor", "optim.lr_scale.text=0", "trainer.precision=bf16_pure"],
         ["trainer.max_steps=null", "trainer.max_epochs=0.5"],
     ],
 )

@@ -46,9 +46,9 @@ def build_task_model(cfg: RootConfig, checkpoint: Path) -> tuple[AnyModel, int]:
         RunError: the checkpoint cannot be read, or belongs to another model.
     """
     if is_pretraining(cfg):
-        return load_encoder(cfg, checkpoint)
+        return load_encoder(cfg, checkpoint, cfg.evaluation.weights)
     model = TASKS[cfg.task].model(cfg, build_model(cfg, load_weights=False), saved_facts(checkpoint))
-    return model, load_weights(model, checkpoint)
+    return model, load_weights(model, checkpoint, cfg.evaluation.weights)
 
 
 def _start(cfg: RootConfig, encoder: DualEncoder) -> None:

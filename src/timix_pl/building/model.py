@@ -40,14 +40,16 @@ def build_model(cfg: RootConfig, device: str = "cpu", *, load_weights: bool = Tr
     )
 
 
-def load_encoder(cfg: RootConfig, checkpoint: Path) -> tuple[DualEncoder, int]:
+def load_encoder(cfg: RootConfig, checkpoint: Path, weights: str) -> tuple[DualEncoder, int]:
     """The dual encoder of a pre-training run as a checkpoint holds it, and the step after which that was written.
 
+    Args:
+        weights: ``last`` or ``ema``.
     Raises:
-        RunError: the checkpoint cannot be read, or belongs to another model.
+        RunError: the checkpoint cannot be read, belongs to another model, or lacks these weights.
     """
     encoder = build_model(cfg, load_weights=False)
-    return encoder, load_checkpoint(encoder, checkpoint)
+    return encoder, load_checkpoint(encoder, checkpoint, weights)
 
 
 def save_memory_and_time(cfg: RootConfig, model: AnyModel) -> None:

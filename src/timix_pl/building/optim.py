@@ -20,4 +20,5 @@ def build_optim(cfg: RootConfig) -> OptimSettings:
         text_lr_scale=optim.lr_scale.text,
         head_lr_scale=optim.lr_scale.head,
         layer_decay=optim.layer_decay,
+        ema=optim.ema,
     )

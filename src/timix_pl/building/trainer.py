@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from timix_pl.building.devices import build_strategy, cluster_environment, device_peak_flops, lightning_precision, num_devices, on_gpu
 from timix_pl.building.evaluators import build_evaluators, grounding_set
 from timix_pl.building.mixing import build_mixing
-from timix_pl.config.schema import RootConfig
+from timix_pl.config.schema import RootConfig, Weights
 from timix_pl.config.validate import teaches_pta
 from timix_pl.config.values import plain, run_name
 from timix_pl.core.errors import ConfigError
@@ -40,7 +40,12 @@ def build_trainer(cfg: RootConfig, model: AnyModel, data: StepDataModule, run_di
     mixing = build_mixing(cfg, model.patch_grid)
     peak_flops = device_peak_flops(cfg)
     flops = _step_flops(cfg, model, mixing) if peak_flops and isinstance(model, DualEncoder) else None
-    evaluation = EvaluationCallback(build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, folder=run_dir)
+    evaluation = EvaluationCallback(
+        build_evaluators(cfg, model),
+        every_n_steps=cfg.evaluation.every_n_steps,
+        folder=run_dir,
+        averaged=cfg.evaluation.weights is Weights.ema,
+    )
     audit = AuditCallback(
         run_dir,
         global_batch_size=cfg.data.global_batch_size,

@@ -17,6 +17,7 @@ options:
       hf                transformers' CLIPModel and CLIPProcessor load it; of architectures that these can express
       safetensors       timix_pl.load("DIR") loads it, with the PTA head
       onnx              graphs of the towers and the PTA head; needs pip install 'timix-pl[onnx]'
+  weights=ema           the moving average of the weights (optim.ema), and not the last ones (weights=last)
   out=DIR               where to; a new or empty folder, or an earlier export, which is replaced
 
 examples:
@@ -32,22 +33,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with ``arguments`` (of the process, by default)."""
     parsed = parse(parser("timix-export", "Write a trained model in forms that others load.", DETAILS), arguments)
     with clean_exit("timix-export"):
-        checkpoint, outs = _read(parsed.overrides)
+        checkpoint, outs, weights = _read(parsed.overrides)
 
         from timix_pl.cli.logs import show_logs
         from timix_pl.runs.export import export_checkpoint
 
         show_logs()
-        export_checkpoint(checkpoint, outs)
+        export_checkpoint(checkpoint, outs, weights)
 
 
-def _read(words: Sequence[str]) -> tuple[Path, dict[str, Path]]:
-    """The checkpoint, and a folder for each format; all that is wrong with the words at once."""
-    values, found = dict.fromkeys(("checkpoint", "format", "out"), ""), []
+def _read(words: Sequence[str]) -> tuple[Path, dict[str, Path], str]:
+    """The checkpoint, a folder for each format, and which weights; all that is wrong with the words at once."""
+    values, found = dict.fromkeys(("checkpoint", "format", "out"), "") | {"weights": "last"}, []
     for word in words:
         key, equals, value = word.partition("=")
         if key not in values or not equals:
-            found.append(f"{word}: no such option; timix-export takes checkpoint=, format= and out=")
+            found.append(f"{word}: no such option; timix-export takes checkpoint=, format=, weights= and out=")
         else:
             values[key] = value
     formats = [name.strip() for name in values["format"].strip("[]").split(",")]
@@ -61,11 +62,13 @@ def _read(words: Sequence[str]) -> tuple[Path, dict[str, Path]]:
         found.append("checkpoint= is missing: name a run directory or a checkpoint, e.g. checkpoint=runs/demo")
     elif not checkpoint.exists():
         found.append(f"checkpoint={checkpoint}: there is no such run directory or checkpoint. {nearest_path(checkpoint)}")
+    if values["weights"] not in ("last", "ema"):
+        found.append(f"weights={values['weights']}: choose last or ema")
     if not values["out"]:
         found.append("out= is missing: name the folder to write, e.g. out=exports/demo")
     if found:
         raise ConfigError(found)
-    return checkpoint, {name: out / name if len(formats) > 1 else out for name in formats}
+    return checkpoint, {name: out / name if len(formats) > 1 else out for name in formats}, values["weights"]
 
 
 if __name__ == "__main__":

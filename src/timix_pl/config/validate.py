@@ -14,7 +14,7 @@ from timix_pl.config.entry_options import entry_problems
 from timix_pl.config.option import value_of
 from timix_pl.config.options import Option, schema_options
 from timix_pl.config.rules import FileOr, Shards
-from timix_pl.config.schema import Compute, DataKind, LauncherKind, RootConfig, Strategy, Targets, TunedTowers
+from timix_pl.config.schema import Compute, DataKind, LauncherKind, Precision, RootConfig, Strategy, Targets, TunedTowers
 from timix_pl.core.architectures import known_architectures
 from timix_pl.core.choices import MIXERS, OPTIMIZERS
 from timix_pl.core.words import as_typed, nearest
@@ -231,6 +231,11 @@ def _optimizer(cfg: RootConfig) -> Iterator[str]:
         yield (
             f"{said(cfg, 'optim.kind', 'tune.towers')}: this optimizer is for the matrices of the towers' blocks, and they do not learn; "
             "choose another optim, or tune.towers=last or all"
+        )
+    if cfg.optim.ema is not None and cfg.trainer.precision is Precision.bf16_pure:
+        yield (
+            f"{said(cfg, 'optim.ema', 'trainer.precision')}: an average in bf16 would stand still, as its steps are smaller than its "
+            "rounding; choose trainer.precision=bf16_mixed"
         )
 
 

@@ -190,6 +190,8 @@ def _memory(cfg: RootConfig, model: DualEncoder | FineTuned, work: _Work, num_ra
     shards = num_ranks if cfg.trainer.strategy == Strategy.fsdp else 1
     weights, trained = (_gb(p for p in model.parameters() if p.requires_grad or not tuned) / shards for tuned in (False, True))
     state = {"weights": weights, "gradients": trained, f"optimizer state ({cfg.optim.kind})": _optimizer_gb(cfg, model) / shards}
+    if cfg.optim.ema is not None:
+        state |= {"moving average of the weights": trained}
     share = min(1.0, (cfg.trainer.micro_batch_size or shape[0]) / shape[0])
     at_once = shape._replace(**{name: round(share * getattr(shape, name)) for name in shape._fields[:2]})
     activations = {"activations kept for the backward pass": work.kept(at_once, precision == Precision.bf16_mixed) / 1e9}

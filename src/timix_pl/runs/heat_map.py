@@ -82,7 +82,7 @@ def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = N
         photo = open_image(image.read_bytes(), max_image_px=cfg.data.max_image_px)
     except DataError as error:
         raise DataError(f"image={image}: {error}") from error
-    model, step = load_encoder(cfg, path)
+    model, step = load_encoder(cfg, path, cfg.evaluation.weights)
     model.eval()
     pixels, crop = centre_crop(photo, model.image_size_px)
     tokens = model.tokenizer([cfg.data.phrase_template.replace("{}", text)])

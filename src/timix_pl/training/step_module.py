@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from timix_pl.core.distributed import sum_over_ranks
 from timix_pl.core.errors import NonFiniteError, RunError
+from timix_pl.optim.average import WeightAverage
 from timix_pl.optim.groups import hidden_matrices, lr_scales, parameter_groups
 from timix_pl.optim.optimizer import OptimizerChoice
 from timix_pl.optim.optimizers.adamw import AdamW
@@ -39,6 +40,7 @@ class OptimSettings:
         clip_grad_norm: largest norm of the gradient; None: no clipping.
         image_lr_scale, text_lr_scale, head_lr_scale: learning rates of the towers and of all heads, as shares of ``lr``.
         layer_decay: of learning rates; see :func:`timix_pl.optim.groups.lr_scales`.
+        ema: decay of the weights' moving average; None: there is none.
     """
 
     optimizer: OptimizerChoice = field(default_factory=AdamW)
@@ -51,6 +53,7 @@ class OptimSettings:
     text_lr_scale: float = 1.0
     head_lr_scale: float = 1.0
     layer_decay: float = 1.0
+    ema: float | None = None
 
     def parameter_groups(self, model: torch.nn.Module, parts: Mapping[str, torch.nn.Module]) -> list[dict[str, Any]]:
         """What the optimizer is given.
@@ -89,6 +92,8 @@ class StepModule(LightningModule):
     A subclass's ``training_step`` calls, in this order: :meth:`set_learning_rate`, its own forward and backward, :meth:`check_finite`,
     :meth:`update`, and where :meth:`logs_now` says so :meth:`note`.
 
+    With ``optim.ema``, :attr:`average` is the moving average of the weights.
+
     Args:
         model: what is trained; it offers ``parts()``, and ``blocks()`` to be sharded.
         optim: optimizer and schedule.
@@ -119,6 +124,7 @@ class StepModule(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.model, self.optim = model, optim
+        self.average: WeightAverage | None = None
         self.global_batch_size, self.planned_samples, self.seed, self.non_finite = global_batch_size, planned_samples, seed, non_finite
         self.log_every_n_steps, self.micro_batch_size = log_every_n_steps, micro_batch_size
         self.num_skipped_steps = 0
@@ -139,9 +145,11 @@ class StepModule(LightningModule):
         self.idle_since_s = time.perf_counter()
 
     def configure_model(self) -> None:
-        """Shard the model, where the strategy does."""
+        """Shard the model, where the strategy does. Its average is made of what is there then."""
         if isinstance(self.trainer.strategy, ShardedStrategy):
             self.trainer.strategy.shard(self.model)
+        if self.optim.ema is not None and self.average is None:
+            self.average = WeightAverage(self.model, self.optim.ema)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimizer for all parts of the model: Lightning counts the steps of each one, and the data order depends on the count."""
@@ -150,6 +158,11 @@ class StepModule(LightningModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is given; ``lr_scale`` of a group, where it has one, multiplies the learning rate."""
         return self.optim.parameter_groups(self.model, self.model.parts())
+
+    def average_in_place(self) -> AbstractContextManager[None]:
+        """Inside, the model has the moving average of its weights."""
+        assert self.average is not None, "optim.ema is not set"
+        return self.average.in_place(self.model)
 
     def backward_chunk(self, loss: Tensor, *, last: bool) -> None:
         """Backward of a part of a step's loss. Gradients are exchanged once, after the last part."""
@@ -245,6 +258,8 @@ class StepModule(LightningModule):
             optimizer.zero_grad()  # optimizers leave parameters without gradient alone, and the step still counts
         optimizer.step()
         optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.model, num_bad_and_told[0] == 0)
         on_host, there = num_bad_and_told.to("cpu", non_blocking=True), None
         if num_bad_and_told.is_cuda:
             there = torch.cuda.Event()

@@ -221,4 +221,5 @@ def test_the_optimizer_and_its_learning_rates_come_from_the_configuration():
     for part, scale in PART_SCALES.items():
         assert {scales[parameter] for parameter in model.parts()["pta" if part == "head" else part].parameters()} == {scale}
     assert {group["momentum"] for group in optimizer.param_groups} == {0.5}
-    assert build_optim(config("optim.layer_decay=0.5")).layer_decay == 0.5
+    assert build_optim(config("optim.layer_decay=0.5", "optim.ema=0.9")).layer_decay == 0.5
+    assert build_optim(config("optim.ema=0.9")).ema == 0.9 and build_optim(config()).ema is None

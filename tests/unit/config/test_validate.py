@@ -178,6 +178,12 @@ def test_a_sound_configuration_has_no_problems(base):
         (VQA, ["optim.kind=muon"], ["optim.kind=muon, tune.towers=frozen", "they do not learn", "tune.towers=last or all"]),
         (
             SCENES,
+            ["optim.ema=0.99", "trainer.precision=bf16_pure"],
+            ["optim.ema=0.99, trainer.precision=bf16_pure", "trainer.precision=bf16_mixed"],
+        ),
+        (SCENES, ["evaluation.weights=ema"], ["evaluation.weights=ema: has no effect with optim.ema=null"]),
+        (
+            SCENES,
             ["mixing.kind=none", "pta.enabled=false", "optim.lr_scale.head=2"],
             ["optim.lr_scale.head=2: has no effect with pta.enabled=false", "pta.enabled=true"],
         ),
@@ -239,7 +245,7 @@ def test_a_contradiction_gets_one_clear_message(base, overrides, parts):
         ["trainer.devices=2", "pta.batch_size=2", "pta.negative_frac=0.5"],
         ["trainer.devices=2", "pta.batch_size=2"],
         ["optim.schedule=cosine", "optim.warmup_frac=0.9"],
-        ["optim.kind=muon", "trainer.strategy=fsdp", "optim.layer_decay=0.8"],
+        ["optim.kind=muon", "trainer.strategy=fsdp", "optim.ema=0.99", "evaluation.weights=ema", "optim.layer_decay=0.8"],
         ["optim.kind=adafactor", "optim.lr_scale.text=0", "trainer.precision=bf16_pure"],
         ["trainer.max_steps=null", "trainer.max_epochs=0.5"],
     ],

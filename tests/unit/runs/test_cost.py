@@ -57,6 +57,19 @@ def test_each_optimizer_has_a_state_of_its_own_size(kind):
         assert kind == "adafactor" and per_parameter < 0.2
 
 
+def test_a_moving_average_takes_the_memory_of_the_weights_that_are_trained():
+    plain, averaged = figures(of_the_demo(), "GB"), figures(said(*DEMO, "optim.ema=0.99"), "GB")
+    assert averaged.pop("moving average of the weights") == plain["gradients"] > 0
+    assert averaged.pop("together") == pytest.approx(plain.pop("together") + plain["gradients"], abs=2e-3) and averaged == plain
+
+
+def test_shards_share_optimizer_state_and_average():
+    words = [*DEMO, "optim.ema=0.99", "trainer.devices=2"]
+    copies, shards = figures(said(*words), "GB"), figures(said(*words, "trainer=fsdp"), "GB")
+    for name in ("optimizer state (adamw)", "moving average of the weights"):
+        assert shards[name] == pytest.approx(copies[name] / 2, abs=1e-3)
+
+
 def test_towers_that_the_optimizer_cannot_do_with_are_refused():
     cfg = compose([*DEMO, "optim=muon"])
     cfg.model.architecture, cfg.pta.block = "test-timm-convnext", 1

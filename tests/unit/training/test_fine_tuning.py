@@ -6,6 +6,7 @@ import torch
 from tests.optim import optim_settings
 from tests.tiny_task import Lengths, ready_task_batches
 from tests.unit.training.running import GLOBAL_BATCH_SIZE, AtEachStep, fit, weights_of
+from timix_pl.building.checkpoints import load_weights
 from timix_pl.training.fine_tuning import FineTuneModule, split
 
 STEPS = 3
@@ -120,6 +121,21 @@ def test_scales_of_parts_multiply_the_share_of_the_towers_and_the_head_comes_fir
     assert [{names[id(parameter)].partition(".")[0] for parameter in group["params"]} for group in plain] == [{"head"}] * 2 + [
         {"encoder"}
     ] * 2
+
+
+def test_the_average_is_of_what_is_tuned_and_evaluated_with_what_is_frozen(tmp_path):
+    model = Lengths(towers="last", last_blocks=1)
+    module = module_for(model, optim=optim_settings(lr=1e-2, schedule="constant", warmup_frac=0.0, ema=0.5))
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    history = [weights_of(model)]
+    fit(module, ready_task_batches(model, 2), callbacks=[AtEachStep(after=lambda module: history.append(weights_of(module.model)))])
+    torch.save({"state_dict": module.state_dict(), "global_step": 2}, tmp_path / "step.ckpt")
+    loaded = Lengths(towers="last", last_blocks=1)
+    load_weights(loaded, tmp_path / "step.ckpt", "ema")
+    for name, value in weights_of(loaded).items():
+        wanted = history[2][name] if name in frozen else history[0][name] / 4 + history[1][name] / 4 + history[2][name] / 2
+        torch.testing.assert_close(value, wanted, msg=name)
+    assert frozen and not weights_of(loaded)["head.long.weight"].equal(history[2]["head.long.weight"])
 
 
 def test_a_term_without_items_adds_nothing_and_its_weights_only_decay():

@@ -5,7 +5,7 @@ Fractions of the run are of the samples planned at the first start. ``None`` mea
 """
 
 from timix_pl.config.schema.data import AugmentationConfig, DataConfig, DataKind, Prepare, Remote, ScenesConfig
-from timix_pl.config.schema.evaluation import EvaluationConfig
+from timix_pl.config.schema.evaluation import EvaluationConfig, Weights
 from timix_pl.config.schema.launcher import LauncherConfig, LauncherKind
 from timix_pl.config.schema.loss import LossConfig, Negatives
 from timix_pl.config.schema.mixing import Compute, Lam, MixingConfig, Targets
@@ -61,4 +61,5 @@ __all__ = [
     "TunedTowers",
     "VqaConfig",
     "VqaKind",
+    "Weights",
 ]

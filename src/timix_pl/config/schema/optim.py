@@ -27,7 +27,7 @@ class LrScaleConfig:
 class OptimConfig:
     """The optimizer and the learning rate."""
 
-    kind: str = option("adamw", "The optimizer.", registry=OPTIMIZERS)
+    kind: str = option("adamw", "The optimizer; docs/optimizers.md compares them.", registry=OPTIMIZERS)
     options: dict[str, Any] = option({}, "Further options of the optimizer: optim.options.NAME=VALUE.")
     lr: float = option(5e-4, "Peak learning rate.", within=POSITIVE, resume=Resume.same_run, on_card=True, frequent=True)
     weight_decay: float = option(
@@ -69,4 +69,9 @@ class OptimConfig:
         "Largest norm of the gradient; null: no clipping (the norm is logged all the same).",
         within=POSITIVE,
         resume=Resume.same_run,
+    )
+    ema: float | None = option(
+        None,
+        "Decay of a moving average of the weights, such as 0.9999, which evaluation.weights=ema uses; null: none is kept.",
+        within=Range(0, 1, above=True, below=True),
     )

@@ -17,6 +17,7 @@ options:
   checkpoint=PATH       a run directory (its newest checkpoint is taken), or a checkpoint in one, e.g. best.ckpt
   format=FORMAT         one of these, or several in brackets, each into a folder of its own below out:
 {formats}
+  weights=ema           the moving average of the weights (optim.ema), and not the last ones (weights=last)
   out=DIR               where to; a new or empty folder, or an earlier export, which is replaced
   plugins=[MODULE]      Python modules that add formats
 
@@ -35,22 +36,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formats = "\n".join(f"      {name:<17} {EXPORT_FORMATS.about(name)}" for name in EXPORT_FORMATS.names())
         details = DETAILS.format(formats=formats) + plugin_help(arguments)
         parsed = parse(parser("timix-export", "Write a trained model in forms that others load.", details), arguments)
-        checkpoint, outs = _read(parsed.overrides)
+        checkpoint, outs, weights = _read(parsed.overrides)
 
         from timix_pl.cli.logs import show_logs
         from timix_pl.runs.export import export_checkpoint
 
         show_logs()
-        export_checkpoint(checkpoint, outs)
+        export_checkpoint(checkpoint, outs, weights)
 
 
-def _read(words: Sequence[str]) -> tuple[Path, dict[str, Path]]:
-    """The checkpoint, and a folder for each format; all that is wrong with the words at once."""
-    values, found = dict.fromkeys(("checkpoint", "format", "out", "plugins"), ""), []
+def _read(words: Sequence[str]) -> tuple[Path, dict[str, Path], str]:
+    """The checkpoint, a folder for each format, and which weights; all that is wrong with the words at once."""
+    values, found = dict.fromkeys(("checkpoint", "format", "out", "plugins"), "") | {"weights": "last"}, []
     for word in words:
         key, equals, value = word.partition("=")
         if key not in values or not equals:
-            found.append(f"{word}: no such option; timix-export takes checkpoint=, format=, out= and plugins=")
+            found.append(f"{word}: no such option; timix-export takes checkpoint=, format=, weights=, out= and plugins=")
         else:
             values[key] = value
     load_plugins(listed(values["plugins"]))
@@ -65,11 +66,13 @@ def _read(words: Sequence[str]) -> tuple[Path, dict[str, Path]]:
         found.append("checkpoint= is missing: name a run directory or a checkpoint, e.g. checkpoint=runs/demo")
     elif not checkpoint.exists():
         found.append(f"checkpoint={checkpoint}: there is no such run directory or checkpoint. {nearest_path(checkpoint)}")
+    if values["weights"] not in ("last", "ema"):
+        found.append(f"weights={values['weights']}: choose last or ema")
     if not values["out"]:
         found.append("out= is missing: name the folder to write, e.g. out=exports/demo")
     if found:
         raise ConfigError(found)
-    return checkpoint, {name: out / name if len(formats) > 1 else out for name in formats}
+    return checkpoint, {name: out / name if len(formats) > 1 else out for name in formats}, values["weights"]
 
 
 if __name__ == "__main__":

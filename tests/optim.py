@@ -12,3 +12,8 @@ def optim_settings(*, kind: str = "adamw", schedule: str = "cosine", **options: 
         own = {key: options.pop(key) for key in registry.options(choice).keys() & options.keys()}
         entries[name] = registry[choice](**own)
     return OptimSettings(**entries, **options)
+
+
+def slower_towers(lr_scale):
+    """Parameter groups of a fine-tuned model."""
+    return lambda model, optim: optim.fine_tuning_groups(model.head, model.encoder, towers_lr_scale=lr_scale)

@@ -1,14 +1,12 @@
 """Fine-tuning runs on two ranks under Lightning's DDP, against one rank with the same shards; and their evaluation."""
 
-from functools import partial
-
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
 from tests.distributed.spawn import run_on_ranks
-from tests.optim import optim_settings
+from tests.optim import optim_settings, slower_towers
 from tests.questions import write_question_shards
 from tests.step_data import item_data
 from tests.tiny import IMAGE_SIZE_PX, tiny_model
@@ -21,7 +19,6 @@ from timix_pl.evaluation.evaluator import run_tasks
 from timix_pl.evaluation.evaluators.vqa import Vqa
 from timix_pl.metrics.vqa import soft_targets
 from timix_pl.models.fusion import VqaModel
-from timix_pl.optim.groups import head_and_tower_groups
 from timix_pl.training.module import TrainModule
 from timix_pl.training.objective import Objective
 
@@ -41,7 +38,7 @@ def train(folder, micro_batch_size=None):
     # so large an eps that AdamW moves by the gradient, not by its sign: rounding stays rounding
     optim = optim_settings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.0, schedule="constant")
     options = {"global_batch_size": 6, "planned_samples": 6 * NUM_STEPS, "seed": 0, "log_every_n_steps": 1}
-    groups = partial(head_and_tower_groups, lr_scale=0.5)
+    groups = slower_towers(0.5)
     module = TrainModule(trained, Objective(), optim, groups=groups, micro_batch_size=micro_batch_size, **options)
     data = item_data(
         SampleStream(str(folder), key="data.train_shards", seed=0, name="train", window_shards=2),

@@ -40,12 +40,14 @@ def train(
     strategy=None,
     micro_batch_size=None,
     precision="32-true",
+    optim=None,
+    callbacks=(),
     **model_options,
 ):
-    """Weights and rows after a run with TiMix, and regions in every second step."""
+    """Weights and rows after a run with TiMix, and regions in every second step. Of a moving average of the weights, these too."""
     model = tiny_model(**model_options)
     # so large an eps that AdamW moves by the gradient, not by its sign: rounding stays rounding
-    optim = optim_settings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.25)
+    optim = optim or optim_settings(lr=0.1, eps=1.0, weight_decay=0.0, warmup_frac=0.25)
     module = training_module(
         model, num_steps=NUM_STEPS, objective=objective, optim=optim, non_finite="skip", micro_batch_size=micro_batch_size
     )
@@ -71,6 +73,7 @@ def train(
         logger=[Rows()],
         callbacks=[
             MixingCallback(TiMix(GRID), ratio=1.0, warmup_frac=0.5, group_size=2),
+            *callbacks,
             CheckpointsCallback(checkpoints, every_n_steps=2, every_n_minutes=None, keep_last=9),
         ],
         plugins=[AtomicCheckpointIO()],
@@ -80,7 +83,8 @@ def train(
         enable_progress_bar=False,
     )
     trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
-    return whole(weights_of(model)), trainer.loggers[0].rows
+    averages = {} if module.average is None else {f"average.{name}": tensor for name, tensor in weights_of(module.average).items()}
+    return whole(weights_of(model) | averages), trainer.loggers[0].rows
 
 
 def whole(weights):

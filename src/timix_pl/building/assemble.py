@@ -73,6 +73,7 @@ def assemble(cfg: RootConfig, checkpoint: Path | None = None, *, told_to_stop: C
         micro_batch_size=cfg.trainer.micro_batch_size,
         told_to_stop=told_to_stop,
     )
+    module.parameter_groups()  # refuses towers that the optimizer cannot do with, before anything is written
     trainer = build_trainer(prepared, task, model, data, run_dir)
     save_memory_and_time(cfg, model)
     check_batches(cfg, trainer.world_size)
@@ -80,12 +81,14 @@ def assemble(cfg: RootConfig, checkpoint: Path | None = None, *, told_to_stop: C
     return Assembled(module=module, data=data, trainer=trainer)
 
 
-def load_model(cfg: RootConfig, checkpoint: Path) -> tuple[AnyModel, int]:
+def load_model(cfg: RootConfig, checkpoint: Path, weights: str | None = None) -> tuple[AnyModel, int]:
     """The model of a run as one of its checkpoints holds it, and the step after which that was written. It has no further loss terms.
 
+    Args:
+        weights: ``last`` or ``ema``; None: what ``evaluation.weights`` says.
     Raises:
-        RunError: the checkpoint cannot be read, or belongs to another model.
+        RunError: the checkpoint cannot be read, belongs to another model, or lacks these weights.
     """
     task = TASKS[cfg.task](cfg)
     model = task.model(build_model(cfg, load_weights=False), task.facts_of(checkpoint))
-    return model, load_weights(model, checkpoint)
+    return model, load_weights(model, checkpoint, weights or cfg.evaluation.weights)

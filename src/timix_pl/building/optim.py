@@ -16,4 +16,9 @@ def build_optim(cfg: RootConfig) -> OptimSettings:
         weight_decay=optim.weight_decay,
         warmup_frac=optim.warmup_frac,
         clip_grad_norm=optim.clip_grad_norm,
+        image_lr_scale=optim.lr_scale.image,
+        text_lr_scale=optim.lr_scale.text,
+        head_lr_scale=optim.lr_scale.head,
+        layer_decay=optim.layer_decay,
+        ema=optim.ema,
     )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback
-from torch import nn
 
 from timix_pl.building.checkpoints import Facts, find_checkpoint, load_weights, saved_facts
 from timix_pl.building.data import batch_options, build_stream
@@ -22,9 +21,9 @@ from timix_pl.data.sets.step_set import StepSet
 from timix_pl.mixing.mixer import Mixer
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.fine_tuned import AnyModel, FineTuned
-from timix_pl.optim.groups import head_and_tower_groups, parameter_groups
 from timix_pl.training.objective import Objective
 from timix_pl.training.step_cost import ItemWorkload, Workload
+from timix_pl.training.step_module import OptimSettings
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +91,9 @@ class Task(ABC):
     def make_set(self, model: Any, facts: Facts, samples: Any, regions: SampleStream | None) -> Callable[..., StepSet]:
         """The batches of a rank by step, from ``rank=`` and ``world_size=``."""
 
-    def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, model: Any, optim: OptimSettings) -> list[dict[str, Any]]:
         """What the optimizer is given; ``lr_scale`` of a group, where it has one, multiplies the learning rate."""
-        return parameter_groups(model, weight_decay)
+        return optim.parameter_groups(model, model.parts())
 
     @abstractmethod
     def workload(self, model: Any, mixer: Mixer | None) -> Workload:
@@ -160,9 +159,9 @@ class FineTuning(Task):
         cfg, items = self.cfg, self.items(model, facts)
         return partial(ItemSet, samples, items, items_per_image=cfg.tune.items_per_image, **batch_options(cfg, model))
 
-    def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, model: FineTuned, optim: OptimSettings) -> list[dict[str, Any]]:
         """The head's, then those of the towers that are tuned."""
-        return head_and_tower_groups(model, weight_decay, lr_scale=self.cfg.tune.lr_scale)
+        return optim.fine_tuning_groups(model.head, model.encoder, towers_lr_scale=self.cfg.tune.lr_scale)
 
     def workload(self, model: FineTuned, mixer: Mixer | None) -> Workload:
         """See :class:`Task`."""

@@ -12,7 +12,7 @@ from timix_pl.building.entries import create
 from timix_pl.building.evaluators import build_evaluators
 from timix_pl.building.mixing import build_mixing
 from timix_pl.building.task import Task
-from timix_pl.config.schema import Mode, RootConfig
+from timix_pl.config.schema import Mode, RootConfig, Weights
 from timix_pl.config.validate import teaches_pta
 from timix_pl.config.values import plain, run_name
 from timix_pl.core.choices import CALLBACKS
@@ -47,7 +47,12 @@ def build_trainer(cfg: RootConfig, task: Task, model: AnyModel, data: StepDataMo
     mixing = build_mixing(cfg, model.patch_grid)
     peak_flops = device_peak_flops(cfg)
     flops = _step_flops(task, model, mixing) if peak_flops else None
-    evaluation = EvaluationCallback(build_evaluators(cfg, model), every_n_steps=cfg.evaluation.every_n_steps, folder=run_dir)
+    evaluation = EvaluationCallback(
+        build_evaluators(cfg, model),
+        every_n_steps=cfg.evaluation.every_n_steps,
+        folder=run_dir,
+        averaged=cfg.evaluation.weights is Weights.ema,
+    )
     monitor = _monitor(cfg, evaluation)
     audit = AuditCallback(
         run_dir,

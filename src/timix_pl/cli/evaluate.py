@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timix_pl.cli.arguments import parse, parser
 from timix_pl.cli.errors import clean_exit
+from timix_pl.cli.plugins import plugin_help
+from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.errors import ConfigError
 from timix_pl.core.files import nearest_path
 from timix_pl.core.launched import rank_at_start
@@ -32,10 +35,9 @@ what to evaluate:
                         a model of others: an architecture of open_clip, and a
                         weights file or one of its pretrained tags; out=DIR
                         writes DIR/evaluation.json
-  evaluation=TASKS      one or more of retrieval, zero_shot, grounding, carry_over,
-                        linear_probe, knn, noise, mutual_information, vqa and
-                        captioning, in brackets; without it, what the run's
-                        configuration says
+  evaluation=TASKS      one or more of these, in brackets; without it, what the
+                        run's configuration says:
+{evaluations}
   evaluation=heat_map image=FILE text=PHRASE [out=FILE]
                         draws where in a photo the model sees the phrase
   KEY=VALUE             any option of the run, e.g. other data
@@ -55,8 +57,10 @@ shown in RUN_DIR/report.html. All options: docs/configuration.md.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with ``arguments`` (of the process, by default)."""
-    parsed = parse(parser("timix-evaluate", "Evaluate a model that timix-train has trained.", DETAILS), arguments)
     with clean_exit("timix-evaluate"):
+        evaluations = textwrap.fill(", ".join(EVALUATORS.names()), 80, initial_indent=24 * " ", subsequent_indent=24 * " ")
+        details = DETAILS.format(evaluations=evaluations) + plugin_help(arguments)
+        parsed = parse(parser("timix-evaluate", "Evaluate a model that timix-train has trained.", details), arguments)
         checkpoint, photo, overrides = _split(parsed.overrides)
 
         from timix_pl.cli.logs import show_logs

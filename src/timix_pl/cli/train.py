@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from timix_pl.cli.arguments import parse, parser
 from timix_pl.cli.errors import clean_exit
+from timix_pl.cli.plugins import plugin_help
 from timix_pl.config.conf_dir import groups
 from timix_pl.config.options import schema_options
 from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError
@@ -45,13 +46,12 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with ``arguments`` (of the process, by default)."""
-    made = parser(
-        "timix-train", "Pre-train an image tower and a text tower on image-text pairs, with text-aware image mixing (TiMix).", _details()
-    )
-    made.add_argument("-m", "--multirun", action="store_true", help="run every combination of comma-separated values")
-    made.add_argument("--config-dir", metavar="DIR", help="a folder of your own YAML files, e.g. DIR/experiment/mine.yaml")
-    parsed = parse(made, arguments)
     with clean_exit("timix-train"):
+        about = "Pre-train an image tower and a text tower on image-text pairs, with text-aware image mixing (TiMix)."
+        made = parser("timix-train", about, _details() + plugin_help(arguments))
+        made.add_argument("-m", "--multirun", action="store_true", help="run every combination of comma-separated values")
+        made.add_argument("--config-dir", metavar="DIR", help="a folder of your own YAML files, e.g. DIR/experiment/mine.yaml")
+        parsed = parse(made, arguments)
         overrides = parsed.overrides
         if parsed.config_dir is not None:
             from timix_pl.config.compose import search_path_override
@@ -149,7 +149,7 @@ def _details() -> str:
     frequent = "\n".join(f"  {option.key + '=':<24} {option.facts.help} [{option.default_text}]" for option in options)
     return (
         f"{EXAMPLES}\nchoices, each a file in conf/:\n{choices}\n\noptions most used, [default]:\n{frequent}\n\n"
-        "All options: docs/configuration.md. Pre-training leaves its checkpoints, metrics.csv and report.html in run_dir."
+        "All options: docs/configuration.md. Pre-training leaves its checkpoints, metrics.csv and report.html in run_dir.\n"
     )
 
 

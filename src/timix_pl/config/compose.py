@@ -16,6 +16,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from timix_pl.config.conf_dir import conf_dir
+from timix_pl.config.entry_options import modules_of_entries
 from timix_pl.config.options import schema_options
 from timix_pl.config.saved import adopt_init
 from timix_pl.config.schema import RootConfig
@@ -45,7 +46,10 @@ def compose(overrides: Sequence[str] = ()) -> RootConfig:
         take_ratio_0_as_plain_clip(cfg)
         return found + problems(cfg)
 
-    return _checked(words, conf_dir(), check)
+    cfg = _checked(words, conf_dir(), check)
+    # Entry points load plugins that nobody names. Whoever loads this run where they are missing shall read which ones it needs.
+    cfg.plugins += [module for module in modules_of_entries(cfg) if not any(f"{module}.".startswith(f"{own}.") for own in cfg.plugins)]
+    return cfg
 
 
 def unused_words(overrides: Sequence[str]) -> set[str]:
@@ -85,7 +89,7 @@ def recompose(saved: Path, overrides: Sequence[str] = ()) -> RootConfig:
     typed = {_key(word) for word in words}
 
     def check(cfg: RootConfig) -> list[str]:
-        effectless = [] if _of_training(words) else unused_options(cfg, typed, lambda: cfg)
+        effectless = [] if _of_training(words) else unused_options(cfg, typed)
         return [*_of_training(words), *effectless, *evaluation_problems(cfg)]
 
     return _checked([_adding(stored, word) for word in words], saved.parent, check)

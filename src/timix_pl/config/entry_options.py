@@ -55,6 +55,17 @@ def entry_options(cfg: RootConfig, registry: Registry, name: str) -> dict[str, A
     return own | {option: _typed(parameters[option], value) for option, value in given.items() if option in parameters}
 
 
+def modules_of_entries(cfg: RootConfig) -> list[str]:
+    """The modules outside of timix-pl that chosen entries come from."""
+    modules = []
+    for key, option in schema_options().items():
+        registry, value = option.facts.registry, value_of(cfg, key)
+        if registry is not None:
+            names = value if isinstance(value, list) else [value]
+            modules += [registry.plugin_of(name) for name in names if name in registry]
+    return [module for module in dict.fromkeys(modules) if module is not None]
+
+
 def entry_problems(cfg: RootConfig) -> Iterator[str]:
     """What is wrong with ``SECTION.options``: names that no chosen entry takes, and values of a wrong type."""
     for key in schema_options():
@@ -85,7 +96,7 @@ def _problem(key: str, value: Any, parameter: inspect.Parameter) -> Iterator[str
         _typed(parameter, value)
     except OmegaConfBaseException:
         default = "none" if parameter.default is parameter.empty else as_typed(parameter.default)
-        yield f"{key}={as_typed(value)}: {key} takes {in_words(parameter.annotation)}; the default is {default}"
+        yield f"{key}={as_typed(value)}: it takes {in_words(parameter.annotation)}; the default is {default}"
 
 
 def _not_taken(given: Mapping[str, Any], prefix: str, taken: Mapping[str, set[str]]) -> Iterator[str]:

@@ -13,7 +13,8 @@ from timix_pl.core.words import as_typed
 class Resume(Enum):
     """Whether a run that goes on may set an option differently.
 
-    ``free``: it may. ``same_run``: it may only in another ``run_dir``. ``same_model``: never, the stored weights depend on it.
+    ``free``: it may. ``same_run``: it may only in another ``run_dir``. ``same_model``: never, the stored weights or
+    the stored state of the optimizer depend on it.
     """
 
     free = auto()

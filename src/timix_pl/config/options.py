@@ -32,7 +32,7 @@ class Option:
     def takes(self) -> str:
         """What values it takes, in words."""
         if self.facts.registry is not None:
-            return ", ".join(self.facts.registry.names()) + ", or a plugin's"
+            return ", ".join([*self.facts.registry.own_names(), "or a plugin's"])
         return in_words(self.type)
 
     @property

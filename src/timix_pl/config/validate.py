@@ -14,9 +14,9 @@ from timix_pl.config.entry_options import entry_problems
 from timix_pl.config.option import value_of
 from timix_pl.config.options import Option, schema_options
 from timix_pl.config.rules import FileOr, Shards
-from timix_pl.config.schema import Compute, DataKind, LauncherKind, RootConfig, Strategy, Targets
+from timix_pl.config.schema import Compute, DataKind, LauncherKind, Precision, RootConfig, Strategy, Targets, TunedTowers
 from timix_pl.core.architectures import known_architectures
-from timix_pl.core.choices import MIXERS
+from timix_pl.core.choices import MIXERS, OPTIMIZERS
 from timix_pl.core.words import as_typed, nearest
 
 
@@ -25,7 +25,14 @@ def problems(cfg: RootConfig) -> list[str]:
     ranks = (cfg.trainer.devices or 1) * cfg.trainer.num_nodes  # as far as known here; a machine may turn out to have more
     if wrong := [*_wrong_names(cfg, schema_options().values()), *_wrong_values(cfg, schema_options().values())]:
         return wrong + list(_independent_of_values(cfg))
-    return [*_independent_of_values(cfg), *entry_problems(cfg), *_mixing(cfg), *batch_problems(cfg, ranks), *_numbers(cfg)]
+    return [
+        *_independent_of_values(cfg),
+        *entry_problems(cfg),
+        *_mixing(cfg),
+        *_optimizer(cfg),
+        *batch_problems(cfg, ranks),
+        *_numbers(cfg),
+    ]
 
 
 def evaluation_problems(cfg: RootConfig) -> list[str]:
@@ -34,18 +41,18 @@ def evaluation_problems(cfg: RootConfig) -> list[str]:
     return [*_wrong_names(cfg, options), *_wrong_values(cfg, options)] or list(entry_problems(cfg))
 
 
-def unused_options(cfg: RootConfig, typed: Set[str], of_files: Callable[[], RootConfig]) -> list[str]:
+def unused_options(cfg: RootConfig, typed: Set[str], of_files: Callable[[], RootConfig] | None = None) -> list[str]:
     """Options that were set and that have no effect.
 
     Args:
         typed: keys on the command line.
         of_files: the configuration without what was typed. What a file sets is no mistake where it has an effect there: then something
-            that was typed has switched it off.
+            that was typed has switched it off. None: what files set is no mistake.
     """
     unused = [option for option in schema_options().values() if value_of(cfg, option.key) != option.default and option.unmet(cfg)]
     if any(option.key not in typed for option in unused):
-        before = of_files()
-        unused = [option for option in unused if option.key in typed or option.unmet(before)]
+        before = of_files() if of_files else None
+        unused = [option for option in unused if option.key in typed or (before and option.unmet(before))]
     by_reason: dict[tuple[str, str], list[str]] = {}
     for option in unused:
         condition = option.unmet(cfg)
@@ -213,6 +220,22 @@ def _mixing(cfg: RootConfig) -> Iterator[str]:
         yield (
             f"{said(cfg, 'mixing.level', 'model.patch_dropout')}: the tokens that a window takes may have been dropped by then; set "
             "mixing.level=tokens:0 or pixels, or model.patch_dropout=0"
+        )
+
+
+def _optimizer(cfg: RootConfig) -> Iterator[str]:
+    optimizer = OPTIMIZERS[cfg.optim.kind]
+    if cfg.trainer.strategy is Strategy.fsdp and not optimizer.shards:
+        yield f"{said(cfg, 'optim.kind', 'trainer.strategy')}: this optimizer needs whole weights; choose trainer=ddp, or another optim"
+    if optimizer.for_hidden_matrices and not is_pretraining(cfg) and cfg.tune.towers is TunedTowers.frozen:
+        yield (
+            f"{said(cfg, 'optim.kind', 'tune.towers')}: this optimizer is for the matrices of the towers' blocks, and they do not learn; "
+            "choose another optim, or tune.towers=last or all"
+        )
+    if cfg.optim.ema is not None and cfg.trainer.precision is Precision.bf16_pure:
+        yield (
+            f"{said(cfg, 'optim.ema', 'trainer.precision')}: an average in bf16 would stand still, as its steps are smaller than its "
+            "rounding; choose trainer.precision=bf16_mixed"
         )
 
 

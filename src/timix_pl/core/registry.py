@@ -1,9 +1,11 @@
 """One table per choice: which names there are, and what each of them stands for."""
 
+import ast
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from timix_pl.core.errors import ConfigError
@@ -40,7 +42,7 @@ class Registry:
         def add(entry: Entry) -> Entry:
             other = self._entries.get(name)
             is_ours = entry.__module__ == f"{self.package}.{name}"
-            if (other is not None and other.__module__ != entry.__module__) or (name in self._own_names() and not is_ours):
+            if (other is not None and other.__module__ != entry.__module__) or (name in self.own_names() and not is_ours):
                 raise ConfigError([f"{self.key}: the {self.thing} '{name}' of {entry.__module__} exists already; choose another name"])
             self._entries[name] = entry
             entry.choice = name  # type: ignore[attr-defined]
@@ -51,11 +53,11 @@ class Registry:
     def names(self) -> list[str]:
         """All names: timix-pl's own, then those of plugins."""
         load_installed_plugins()
-        own = self._own_names()
+        own = self.own_names()
         return [*own, *sorted(name for name in self._entries if name not in own)]
 
     def __contains__(self, name: str) -> bool:
-        return name in self._own_names() or name in self._entries or name in self.names()
+        return name in self.own_names() or name in self._entries or name in self.names()
 
     def __getitem__(self, name: str) -> Any:
         """The entry of that name.
@@ -63,7 +65,7 @@ class Registry:
         Raises:
             ConfigError: there is none; the message lists the nearest names, and all.
         """
-        if name not in self._entries and name in self._own_names():
+        if name not in self._entries and name in self.own_names():
             importlib.import_module(f"{self.package}.{name}")
         if name not in self._entries:
             load_installed_plugins()
@@ -80,14 +82,24 @@ class Registry:
 
     def plugin_of(self, name: str) -> str | None:
         """The module outside of timix-pl that an entry comes from; None for timix-pl's own entries."""
-        return None if name in self._own_names() else self[name].__module__
+        return None if name in self.own_names() else self[name].__module__
+
+    def about(self, name: str) -> str:
+        """What an entry is, in a line. For that, timix-pl's own entries are not imported."""
+        if name in self.own_names():
+            file = Path(importlib.import_module(str(self.package)).__path__[0]) / f"{name}.py"
+            text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+        else:
+            text = inspect.getdoc(self[name])
+        return (text or "").partition("\n")[0].replace("``", "")
 
     def options(self, name: str) -> Mapping[str, inspect.Parameter]:
         """The options of an entry: the keyword-only parameters of its constructor. What comes before them is given by timix-pl."""
         parameters = inspect.signature(self[name], eval_str=True).parameters
         return {key: parameter for key, parameter in parameters.items() if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
 
-    def _own_names(self) -> list[str]:
+    def own_names(self) -> list[str]:
+        """timix-pl's own."""
         if self.package is None:
             return []
         folder = importlib.import_module(self.package).__path__

@@ -17,6 +17,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; nearest: {', '.join(close)}" if close else ""
 
 
+def listed(value: str) -> list[str]:
+    """The items of a list as it is typed: ``[a,b]``, ``a,b`` or ``a``."""
+    return [item.strip() for item in value.strip("[]").split(",") if item.strip()]
+
+
 def as_typed(value: Any) -> str:
     """A value as it is typed on a command line."""
     if value is None:

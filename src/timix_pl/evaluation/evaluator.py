@@ -71,6 +71,9 @@ class Evaluator(ABC):
     metrics: ClassVar[Mapping[str, Metric]] = {}
     """What each metric is, by its name without the evaluator's; see :func:`timix_pl.core.metric.describe`. Others are plain numbers."""
 
+    def __init__(self, dataset: Any, *, batch_size: int = 128, num_workers: int = 0):
+        self.dataset, self.batch_size, self.num_workers = dataset, batch_size, num_workers
+
     @classmethod
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:
         """The constructor's arguments that come from a run; by default the validation pairs as ``dataset``.

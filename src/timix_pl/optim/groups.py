@@ -1,28 +1,99 @@
-"""Which parameters decay."""
+"""Which parameters decay, how fast each learns, and which are the matrices of hidden layers."""
 
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from timix_pl.core.errors import ModelError
+
+TOWERS = ("image", "text")
+"""The parts of a model that have blocks."""
+
+_NO_DECAY = ("positional_embedding", "class_embedding", "pos_embed", "cls_token")
+
+_BEFORE_THE_BLOCKS = re.compile(r"^(?!.*attn_pool).*(emb|conv1|ln_pre|norm_pre|cls_token|reg_token|shared|wte|wpe)")
+"""Names, outside of the blocks, of what comes before them in the towers of open_clip, timm and transformers."""
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices decay; gains, biases, class token, position embeddings and logit scale do not."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    plain = [p for name, p in named if p.ndim < 2 or name.endswith(("positional_embedding", "class_embedding", "pos_embed", "cls_token"))]
-    exempt = {id(p) for p in plain}
+def parameter_groups(
+    model: nn.Module, weight_decay: float, *, lr_scales: Mapping[Tensor, float] | None = None, hidden: Collection[Tensor] = ()
+) -> list[dict[str, Any]]:
+    """Trainable parameters in groups: matrices decay; gains, biases, class token, position embeddings and logit scale do not.
+
+    Args:
+        lr_scales: what multiplies the learning rate of a parameter, from :func:`lr_scales`; 1 where nothing is said.
+        hidden: parameters that get groups of their own, from :func:`hidden_matrices`.
+    Returns:
+        Groups with ``weight_decay``, the fastest first, of each rate those that decay first; with ``lr_scale`` where any is not 1; with
+        ``hidden=True`` where that holds.
+    """
+    scales = lr_scales or {}
+    members: dict[tuple[float, bool, bool], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim >= 2 and not name.endswith(_NO_DECAY)
+            members.setdefault((scales.get(parameter, 1.0), decays, parameter in hidden), []).append(parameter)
+    is_scaled = any(scale != 1 for scale, *_ in members)
     return [
-        {"params": [p for _, p in named if id(p) not in exempt], "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": members[key], "weight_decay": weight_decay if key[1] else 0.0}
+        | ({"lr_scale": key[0]} if is_scaled else {})
+        | ({"hidden": True} if key[2] else {})
+        for key in sorted(members, reverse=True)
     ]
 
 
-def head_and_tower_groups(model: Any, weight_decay: float, *, lr_scale: float) -> list[dict[str, Any]]:
-    """Groups of a model that learns a task: those of ``model.head``, then those of ``model.encoder``, which learns more slowly.
+def lr_scales(parts: Mapping[str, nn.Module], *, image: float, text: float, head: float, layer_decay: float) -> dict[Tensor, float]:
+    """What multiplies the learning rate of each parameter.
 
     Args:
-        lr_scale: the towers' learning rate, as a share of the head's.
+        parts: the model's parts by name; what is no tower is a head.
+        image, text, head: of the towers and of all heads.
+        layer_decay: in a tower, each block learns at this times the rate of the next one, and the embeddings at this times that of the
+            first. What follows the blocks learns at the tower's rate (Clark et al. 2020; Bao et al. 2022).
+    Raises:
+        ModelError: a tower that learns has no blocks that could be counted, and ``layer_decay`` is below 1.
     """
-    groups = []
-    for part, scale in ((model.head, 1.0), (model.encoder, lr_scale)):
-        groups += [group | {"lr_scale": scale} for group in parameter_groups(part, weight_decay) if group["params"]]
-    return groups
+    scales: dict[Tensor, float] = {}
+    of_towers = {"image": image, "text": text}
+    for part, module in parts.items():
+        scale = of_towers.get(part, head)
+        scales |= dict.fromkeys(module.parameters(), scale)
+        if part in TOWERS and layer_decay < 1 and _learns(module):
+            blocks = _blocks(part, module, f"optim.layer_decay={layer_decay:g}", "set it to 1")
+            before = (parameter for name, parameter in module.named_parameters() if _BEFORE_THE_BLOCKS.search(name))
+            scales |= dict.fromkeys(before, scale * layer_decay ** (len(blocks) + 1))
+            for number, block in enumerate(blocks):
+                scales |= dict.fromkeys(block.parameters(), scale * layer_decay ** (len(blocks) - number))
+    return scales
+
+
+def hidden_matrices(parts: Mapping[str, nn.Module], optimizer: str) -> set[Tensor]:
+    """The matrices inside the towers' blocks. Tables of position biases are none.
+
+    Args:
+        parts: the model's parts by name.
+        optimizer: the optimizer that asks, for the message.
+    Raises:
+        ModelError: a tower that learns has no blocks that could be counted.
+    """
+    return {
+        parameter
+        for part in TOWERS
+        if part in parts and _learns(parts[part])
+        for block in _blocks(part, parts[part], f"optim.kind={optimizer}", "choose another optimizer")
+        for name, parameter in block.named_parameters()
+        if parameter.ndim == 2 and "bias" not in name
+    }
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _blocks(part: str, tower: Any, asked: str, way_out: str) -> list[nn.Module]:
+    blocks = tower.blocks()
+    if not blocks:
+        raise ModelError(f"{asked}: the {part} tower, {type(tower.tower).__name__}, has no blocks that could be counted; {way_out}")
+    return blocks

@@ -4,16 +4,17 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from timix_pl.building.data import num_steps
 from timix_pl.building.devices import device_peak_flops, num_devices, on_gpu, precision_of
 from timix_pl.building.model import normalises_over_the_batch
+from timix_pl.building.optim import build_optim
 from timix_pl.building.task import Task
 from timix_pl.config.schema import DataKind, LauncherKind, Precision, RootConfig, Strategy
 from timix_pl.config.validate import micro_batch_sizes
@@ -127,16 +128,26 @@ def _memory(cfg: RootConfig, work: _Work, num_ranks: int) -> tuple[dict[str, flo
     if cfg.trainer.gradient_checkpointing:
         model.checkpoint_gradients()
     shards = num_ranks if cfg.trainer.strategy == Strategy.fsdp else 1
-    weights, trained = (
-        sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad or not tuned) / 1e9 / shards
-        for tuned in (False, True)
-    )
-    state = {"weights": weights, "gradients": trained, "AdamW's moments": 2 * trained}
+    weights, trained = (_gb(p for p in model.parameters() if p.requires_grad or not tuned) / shards for tuned in (False, True))
+    state = {"weights": weights, "gradients": trained, f"optimizer state ({cfg.optim.kind})": _optimizer_gb(work.task, model) / shards}
+    if cfg.optim.ema is not None:
+        state |= {"moving average of the weights": trained}
     share = min(1.0, (cfg.trainer.micro_batch_size or size) / size)
     at_once = {part: round(share * count) if part in work.workload.cut else count for part, count in counts.items()}
     kept = count_kept(work.workload, at_once, autocast=precision == Precision.bf16_mixed)
     activations = {"activations kept for the backward pass": kept / 1e9}
     return (activations, state) if cfg.trainer.cpu_offload and num_ranks > 1 else (state | activations, {})
+
+
+def _optimizer_gb(task: Task, model: AnyModel) -> float:
+    optim = build_optim(task.cfg)
+    groups = task.parameter_groups(model, optim)
+    states = (optim.optimizer.state(parameter, group) for group in groups for parameter in group["params"])
+    return _gb(tensor for state in states for tensor in state.values())
+
+
+def _gb(tensors: Iterable[Tensor]) -> float:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e9
 
 
 def _way_to_fit(cfg: RootConfig, work: _Work, num_ranks: int, needed_gb: float) -> Iterator[str]:

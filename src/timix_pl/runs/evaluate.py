@@ -34,7 +34,7 @@ FOLDER = "evaluate"
 class Evaluated(NamedTuple):
     """What was evaluated and what came out; ``about`` tells of each evaluation its number of samples, its data and the overrides.
 
-    ``error``: some evaluations failed; ``result`` is what the others found.
+    ``weights``: ``last`` or ``ema``. ``error``: some evaluations failed; ``result`` is what the others found.
     """
 
     run_dir: Path
@@ -43,10 +43,12 @@ class Evaluated(NamedTuple):
     about: dict[str, dict[str, Any]]
     result: EvaluationResult
     error: EvaluationError | None
+    weights: str = "last"
 
     def told(self) -> str:
         """Which weights were evaluated, on how many samples."""
-        return f"Checkpoint: {self.checkpoint}, step {self.step:,}\n{told_samples(self.about)}"
+        averaged = ", moving average of the weights" if self.weights == "ema" else ""
+        return f"Checkpoint: {self.checkpoint}, step {self.step:,}{averaged}\n{told_samples(self.about)}"
 
     def write(self) -> list[str]:
         """Join ``RUN_DIR/evaluate`` and write the report anew; what was found of the same step before stays, of another step it goes.
@@ -161,7 +163,8 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
             result, problems = raised.result, problems | raised.problems
     error = EvaluationError(problems, result) if problems else None
     done = [evaluator for evaluator in evaluators if evaluator.name not in problems]
-    return Evaluated(path.parent.parent, path, step, about_evaluations(done, cfg, overrides), result, error)
+    about = about_evaluations(done, cfg, overrides)
+    return Evaluated(path.parent.parent, path, step, about, result, error, cfg.evaluation.weights)
 
 
 def read_run(checkpoint: Path, overrides: Sequence[str] = ()) -> tuple[RootConfig, Path]:

@@ -42,21 +42,22 @@ _LOCAL = r"(?:(?i:file):(?://[^/\s]*)?|~[^/\s]*)?"
 """What may stand before an absolute path."""
 
 
-def export_checkpoint(checkpoint: Path, outs: dict[str, Path]) -> None:
+def export_checkpoint(checkpoint: Path, outs: dict[str, Path], weights: str = "last") -> None:
     """Export a checkpoint into a folder for each format. What can be written is.
 
     Args:
         checkpoint: a run directory or a checkpoint inside one.
         outs: format to folder.
+        weights: ``last``, or ``ema``: their moving average.
     Raises:
-        RunError: there is no checkpoint, or it belongs to another model.
+        RunError: there is no checkpoint, it belongs to another model, or it lacks these weights.
         TimixError: after the others were written, when a format failed.
     """
     for out in outs.values():
         check_out(out)
     cfg, path = read_run(checkpoint)
-    model = load_run(cfg, path)
-    facts = run_facts(cfg, path)
+    model = load_run(cfg, path, weights=weights)
+    facts = run_facts(cfg, path, weights)
     problems = []
     for format, out in outs.items():
         try:
@@ -69,13 +70,15 @@ def export_checkpoint(checkpoint: Path, outs: dict[str, Path]) -> None:
         raise problems[0] if len(problems) == 1 else TimixError("\n".join(str(problem) for problem in problems))
 
 
-def run_facts(cfg: RootConfig, checkpoint: Path) -> RunFacts:
+def run_facts(cfg: RootConfig, checkpoint: Path, weights: str = "last") -> RunFacts:
     """What the model card says of the run."""
     step, values = plain_values(checkpoint)["global_step"], flat(cfg)
     on_card = [key for key, option in schema_options().items() if option.facts.on_card and values[key] is not None]
     settings = {key: _shown(values[key]) for key in on_card}
     if cfg.data.kind == DataKind.scenes:
         settings = {"data": f"{SCENES}: {cfg.data.scenes.num_train} pairs"} | settings
+    if weights == "ema":
+        settings |= {"weights": f"moving average, optim.ema={as_typed(cfg.optim.ema)}"}
     run_dir = checkpoint.parent.parent
     return RunFacts(run_name(cfg, run_dir), step, step * cfg.data.global_batch_size, settings, _results(cfg, run_dir))
 

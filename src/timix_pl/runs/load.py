@@ -17,28 +17,35 @@ from timix_pl.models.open_clip import open_clip_config
 from timix_pl.runs.evaluate import read_run
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> TrainedModel:
+def load(path: str | Path, device: str | torch.device = "cpu", weights: str = "last") -> TrainedModel:
     """A trained model, ready to use.
 
     Args:
         path: a run directory (its newest whole checkpoint is taken), a checkpoint inside one, or a folder of ``timix-export
             format=safetensors``.
+        weights: ``last``, or ``ema``: their moving average, of a run with ``optim.ema``.
     Raises:
-        RunError: there is no checkpoint, or it belongs to another model.
+        RunError: there is no checkpoint, it belongs to another model, or it lacks these weights.
         ModelError: the export is not whole.
     """
     path = Path(path)
     if not path.exists():
         raise RunError(f"{path}: there is no such run directory, checkpoint or export. {nearest_path(path)}")
-    return safetensors.load(path, device) if safetensors.is_export(path) else load_run(*read_run(path), device)
+    if weights not in ("last", "ema"):
+        raise RunError(f"weights={weights}: choose last or ema")
+    if not safetensors.is_export(path):
+        return load_run(*read_run(path), device, weights)
+    if weights == "ema":
+        raise RunError(f"{path}: weights=ema: an export has only one kind of weights, chosen when it was written; leave it out")
+    return safetensors.load(path, device)
 
 
-def load_run(cfg: RootConfig, checkpoint: Path, device: str | torch.device = "cpu") -> TrainedModel:
+def load_run(cfg: RootConfig, checkpoint: Path, device: str | torch.device = "cpu", weights: str = "last") -> TrainedModel:
     if not is_pretraining(cfg):
         raise RunError(
             f"{checkpoint}: a run with task={cfg.task}; only pre-training runs can be loaded and exported; give {pretrained_run_of(cfg)}"
         )
-    encoder, _ = load_model(cfg, checkpoint)
+    encoder, _ = load_model(cfg, checkpoint, weights)
     assert isinstance(encoder, DualEncoder)
     config = open_clip_config(
         cfg.model.architecture,

@@ -129,7 +129,7 @@ def _chosen(cfg: RootConfig, checkpoint: Path, folder: Path) -> Path:
     saved = read_config(run_dir_of(checkpoint) / "config.yaml")
     if isinstance(saved, RootConfig):
         if listed := _differing(cfg, saved, (Resume.same_model,)):
-            raise RunError(f"resume={checkpoint}: its run has another task or other options of it: {listed}; set these as they were")
+            raise RunError(f"resume={checkpoint}: it depends on options that its run has set differently: {listed}; set these as they were")
     elif not is_pretraining(cfg):
         raise RunError(f"resume={checkpoint}: {saved}; name a checkpoint in the folder of its run")
     newer = [path.name for path in step_checkpoints(folder) if path.name > f"step-{step:08d}.ckpt"]

@@ -16,7 +16,6 @@ from timix_pl.mixing.mixer import Mixer, MixRows
 from timix_pl.mixing.step import MixStep
 from timix_pl.models.encoded import Encoded
 from timix_pl.models.patch_dropout import PatchDropout
-from timix_pl.optim.groups import parameter_groups
 from timix_pl.training.accumulation import Chunk, accumulate
 from timix_pl.training.objective import Objective
 from timix_pl.training.step_module import OptimSettings, StepModule
@@ -44,7 +43,7 @@ class TrainModule(StepModule):
         model: its forward pass returns :class:`timix_pl.models.encoded.Encoded`; it offers ``heads()`` and ``parts()``.
         objective: the terms of the loss.
         optim: optimizer and schedule.
-        groups: the model and the weight decay to parameter groups; ``lr_scale`` of a group, where it has one, multiplies the learning rate.
+        groups: makes the parameter groups; None: :meth:`OptimSettings.parameter_groups` does.
         facts: what the model was built from besides the configuration, such as the answers that it knows; kept in the checkpoint.
         options: see :class:`timix_pl.training.step_module.StepModule`.
     """
@@ -55,7 +54,7 @@ class TrainModule(StepModule):
         objective: Objective,
         optim: OptimSettings,
         *,
-        groups: Callable[[nn.Module, float], list[dict[str, Any]]] = parameter_groups,
+        groups: Callable[[Any, OptimSettings], list[dict[str, Any]]] | None = None,
         facts: dict[str, Any] | None = None,
         **options: Any,
     ):
@@ -115,7 +114,7 @@ class TrainModule(StepModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is given."""
-        return self.groups(self.model, self.optim.weight_decay)
+        return self.groups(self.model, self.optim) if self.groups else super().parameter_groups()
 
     def _untouched_parameters(self, encoded: Encoded) -> Tensor | float:
         """Zero times the parameters of heads that took no part, so that DDP sees one graph in every step."""

@@ -82,12 +82,12 @@ class ShardedStrategy(ModelParallelStrategy):
         """
         assert self.lightning_module is not None
         path, weights = Path(checkpoint_path), self.lightning_module.state_dict()
-        parameters = [[parameter for group in optimizer.param_groups for parameter in group["params"]] for optimizer in self.optimizers]
+        states = [optimizer.state_dict()["state"] for optimizer in self.optimizers]
         if path.is_dir():
             checkpoint = plain_values(path)
             stored = stored_tensors(path)
-            for saved, sharded in zip(checkpoint["optimizer_states"], parameters, strict=True):
-                saved["state"] = {number: _empty_state(parameter) for number, parameter in enumerate(sharded)}
+            for saved, state in zip(checkpoint["optimizer_states"], states, strict=True):
+                saved["state"] = state
             wanted = named_tensors(checkpoint | {"state_dict": weights})
             _check_same(path, {name: entry.size for name, entry in stored.items()}, wanted)
             dcp.load(wanted, checkpoint_id=path)
@@ -97,9 +97,9 @@ class ShardedStrategy(ModelParallelStrategy):
             _check_same(path, {name: value.shape for name, value in whole.items()}, weights)
             for name, weight in weights.items():
                 weight.copy_(_share(whole[name], weight))
-            for saved, sharded in zip(checkpoint["optimizer_states"], parameters, strict=True):
+            for saved, state in zip(checkpoint["optimizer_states"], states, strict=True):
                 for number, values in saved["state"].items():
-                    values |= {key: _share(value, sharded[number]) for key, value in values.items()}
+                    values |= {key: _share(value, state[number][key]) for key, value in values.items()}
         for optimizer, saved in zip(self.optimizers, checkpoint.pop("optimizer_states"), strict=True):
             optimizer.load_state_dict(saved)
         return checkpoint
@@ -120,15 +120,9 @@ def _check_same(path: Path, stored: Mapping[str, torch.Size], wanted: Mapping[st
         )
 
 
-def _empty_state(parameter: Tensor) -> dict[str, Tensor]:
-    """What AdamW keeps of a parameter."""
-    step = torch.zeros((), device=parameter.device)
-    return {"step": step, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
-
-
 def _share(whole: Tensor, sharded: Tensor) -> Tensor:
-    """This rank's shard of a tensor that all ranks hold, cut like ``sharded``; a scalar stays as it is."""
-    if whole.ndim == 0 or not isinstance(sharded, DTensor):
+    """This rank's shard of a tensor that all ranks hold, cut like ``sharded``; whole if that is."""
+    if not isinstance(sharded, DTensor):
         return whole
     return distribute_tensor(whole, sharded.device_mesh, sharded.placements, src_data_rank=None)
 

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ from torch.distributed.tensor import DTensor
 
 from timix_pl.core.distributed import sum_over_ranks
 from timix_pl.core.errors import NonFiniteError, RunError
-from timix_pl.optim.groups import parameter_groups
+from timix_pl.optim.average import WeightAverage
+from timix_pl.optim.groups import hidden_matrices, lr_scales, parameter_groups
 from timix_pl.optim.optimizer import OptimizerChoice
 from timix_pl.optim.optimizers.adamw import AdamW
 from timix_pl.optim.schedule import Schedule
@@ -37,6 +38,9 @@ class OptimSettings:
         weight_decay: of matrices; see :func:`timix_pl.optim.groups.parameter_groups`.
         warmup_frac: share of the samples planned at the run's first start over which the learning rate rises.
         clip_grad_norm: largest norm of the gradient; None: no clipping.
+        image_lr_scale, text_lr_scale, head_lr_scale: learning rates of the towers and of all heads, as shares of ``lr``.
+        layer_decay: of learning rates; see :func:`timix_pl.optim.groups.lr_scales`.
+        ema: decay of the weights' moving average; None: there is none.
     """
 
     optimizer: OptimizerChoice = field(default_factory=AdamW)
@@ -45,6 +49,34 @@ class OptimSettings:
     weight_decay: float = 0.2
     warmup_frac: float = 0.05
     clip_grad_norm: float | None = 1.0
+    image_lr_scale: float = 1.0
+    text_lr_scale: float = 1.0
+    head_lr_scale: float = 1.0
+    layer_decay: float = 1.0
+    ema: float | None = None
+
+    def parameter_groups(self, model: torch.nn.Module, parts: Mapping[str, torch.nn.Module]) -> list[dict[str, Any]]:
+        """What the optimizer is given.
+
+        Args:
+            parts: what the model is made of, by name.
+        Raises:
+            ModelError: a tower has no blocks that could be counted, and they matter.
+        """
+        scales = lr_scales(parts, image=self.image_lr_scale, text=self.text_lr_scale, head=self.head_lr_scale, layer_decay=self.layer_decay)
+        hidden = hidden_matrices(parts, self.optimizer.choice) if self.optimizer.for_hidden_matrices else ()
+        return parameter_groups(model, self.weight_decay, lr_scales=scales, hidden=hidden)
+
+    def fine_tuning_groups(self, head: torch.nn.Module, encoder: Any, *, towers_lr_scale: float) -> list[dict[str, Any]]:
+        """What the optimizer is given of a model that learns a task: the head's groups, then those of the towers that are tuned.
+
+        Args:
+            towers_lr_scale: the towers' learning rate, as a share of the head's.
+        """
+        groups = []
+        for part, parts, scale in ((head, {"head": head}, 1.0), (encoder, encoder.parts(), towers_lr_scale)):
+            groups += [group | {"lr_scale": scale * group.get("lr_scale", 1.0)} for group in self.parameter_groups(part, parts)]
+        return groups
 
 
 class _Finished(NamedTuple):
@@ -70,6 +102,8 @@ class StepModule(LightningModule):
 
     A subclass's ``training_step`` calls, in this order: :meth:`set_learning_rate`, its own forward and backward, :meth:`check_finite`,
     :meth:`update`, and where :meth:`logs_now` says so :meth:`note`.
+
+    With ``optim.ema``, :attr:`average` is the moving average of the weights.
 
     Args:
         model: what is trained; it offers ``parts()``, and ``blocks()`` to be sharded.
@@ -101,6 +135,7 @@ class StepModule(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.model, self.optim = model, optim
+        self.average: WeightAverage | None = None
         self.global_batch_size, self.planned_samples, self.seed, self.non_finite = global_batch_size, planned_samples, seed, non_finite
         self.log_every_n_steps, self.micro_batch_size = log_every_n_steps, micro_batch_size
         self.num_skipped_steps = 0
@@ -121,17 +156,24 @@ class StepModule(LightningModule):
         self.idle_since_s = time.perf_counter()
 
     def configure_model(self) -> None:
-        """Shard the model, where the strategy does."""
+        """Shard the model, where the strategy does. Its average is made of what is there then."""
         if isinstance(self.trainer.strategy, ShardedStrategy):
             self.trainer.strategy.shard(self.model)
+        if self.optim.ema is not None and self.average is None:
+            self.average = WeightAverage(self.model, self.optim.ema)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimizer for all parts of the model: Lightning counts the steps of each one, and the data order depends on the count."""
-        return self.optim.optimizer.build(self.parameter_groups(), self.optim.lr)
+        return self.optim.optimizer.start(self.parameter_groups(), self.optim.lr)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is given; ``lr_scale`` of a group, where it has one, multiplies the learning rate."""
-        return parameter_groups(self.model, self.optim.weight_decay)
+        return self.optim.parameter_groups(self.model, self.model.parts())
+
+    def average_in_place(self) -> AbstractContextManager[None]:
+        """Inside, the model has the moving average of its weights."""
+        assert self.average is not None, "optim.ema is not set"
+        return self.average.in_place(self.model)
 
     def backward_chunk(self, loss: Tensor, *, last: bool) -> None:
         """Backward of a part of a step's loss. Gradients are exchanged once, after the last part."""
@@ -227,6 +269,8 @@ class StepModule(LightningModule):
             optimizer.zero_grad()  # optimizers leave parameters without gradient alone, and the step still counts
         optimizer.step()
         optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.model, num_bad_and_told[0] == 0)
         on_host, there = num_bad_and_told.to("cpu", non_blocking=True), None
         if num_bad_and_told.is_cuda:
             there = torch.cuda.Event()

@@ -14,6 +14,7 @@ from timix_pl.building.data import build_stream, evaluation_set, prepare_data
 from timix_pl.building.devices import device_peak_flops, precision_of
 from timix_pl.building.evaluators import build_evaluators, grounding_set
 from timix_pl.building.model import build_model, check_model, save_memory_and_time
+from timix_pl.building.optim import build_optim
 from timix_pl.building.trainer import _mode
 from timix_pl.config.compose import compose, to_root
 from timix_pl.config.option import Resume
@@ -24,6 +25,7 @@ from timix_pl.core.sample import Region
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
 from timix_pl.data.shards.writer import ShardWriter
 
+PART_SCALES = {"image": 0.5, "text": 2.0, "head": 3.0}
 MODEL = SimpleNamespace(image_size_px=IMAGE_SIZE_PX, pta=True)
 
 
@@ -218,3 +220,15 @@ def test_a_task_keeps_the_statistics_of_the_pixels_that_its_model_was_trained_wi
     (run_dir / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(saved)))
     cfg = compose(["task=captioning", "data=scenes", "trainer.max_steps=1", f"init={run_dir}", f"run_dir={tmp_path / 'task'}"])
     assert cfg.model.pretrained == "webli"  # the tag alone knows them; no checkpoint does
+
+
+def test_the_optimizer_and_its_learning_rates_come_from_the_configuration():
+    cfg = config("optim.kind=sgd", "optim.momentum=0.5", *(f"optim.lr_scale.{part}={scale}" for part, scale in PART_SCALES.items()))
+    settings, model = build_optim(cfg), build_model(config("model.architecture=timix-tiny", "pta.block=2"), "meta")
+    optimizer = settings.optimizer.start(settings.parameter_groups(model, model.parts()), settings.lr)
+    scales = {parameter: group["lr_scale"] for group in optimizer.param_groups for parameter in group["params"]}
+    for part, scale in PART_SCALES.items():
+        assert {scales[parameter] for parameter in model.parts()["pta" if part == "head" else part].parameters()} == {scale}
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.5}
+    assert build_optim(config("optim.layer_decay=0.5", "optim.ema=0.9")).layer_decay == 0.5
+    assert build_optim(config("optim.ema=0.9")).ema == 0.9 and build_optim(config()).ema is None

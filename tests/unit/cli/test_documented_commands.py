@@ -67,7 +67,7 @@ def write_own_conf(folder: Path) -> None:
 def write_run(folder: Path) -> None:
     """As much of a run as the arguments of timix-evaluate are checked against."""
     (folder / "checkpoints").mkdir(parents=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(compose(["experiment=demo"]))))
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(compose(["experiment=demo", "optim.ema=0.9999"]))))
 
 
 def recompose_only(checkpoint, overrides=()):

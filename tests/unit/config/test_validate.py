@@ -167,6 +167,30 @@ def test_a_sound_configuration_has_no_problems(base):
             ["optim.schedule=constant_with_cooldown", "optim.warmup_frac=0.9"],
             ["optim.warmup_frac=0.9, optim.cooldown_frac=0.2", "at most 1"],
         ),
+        (SCENES, ["optim.momentum=0.5"], ["optim.momentum=0.5: has no effect with optim.kind=adamw", "optim.kind=muon or sgd"]),
+        (SCENES, ["optim.kind=lion", "optim.eps=1"], ["optim.eps=1: has no effect with optim.kind=lion", "optim.kind=adamw or muon"]),
+        (
+            SCENES,
+            ["optim.kind=adafactor", "trainer.strategy=fsdp"],
+            ["optim.kind=adafactor, trainer.strategy=fsdp: this optimizer needs whole weights", "trainer=ddp"],
+        ),
+        (VQA, ["optim.kind=muon"], ["optim.kind=muon, tune.towers=frozen", "they do not learn", "tune.towers=last or all"]),
+        (
+            SCENES,
+            ["optim.ema=0.99", "trainer.precision=bf16_pure"],
+            ["optim.ema=0.99, trainer.precision=bf16_pure", "trainer.precision=bf16_mixed"],
+        ),
+        (SCENES, ["evaluation.weights=ema"], ["evaluation.weights=ema: has no effect with optim.ema=null"]),
+        (
+            SCENES,
+            ["mixing.kind=none", "pta.enabled=false", "optim.lr_scale.head=2"],
+            ["optim.lr_scale.head=2: has no effect with pta.enabled=false", "pta.enabled=true"],
+        ),
+        (
+            VQA,
+            ["optim.lr_scale.image=0.5", "optim.layer_decay=0.9"],
+            ["optim.lr_scale.image=0.5, optim.layer_decay=0.9: have no effect", "tune.towers=last or all"],
+        ),
         (
             SCENES,
             ["tune.towers=all", "tune.lr_scale=1"],
@@ -220,6 +244,8 @@ def test_a_contradiction_gets_one_clear_message(base, overrides, parts):
         ["trainer.devices=2", "pta.batch_size=2", "pta.negative_frac=0.5"],
         ["trainer.devices=2", "pta.batch_size=2"],
         ["optim.schedule=cosine", "optim.warmup_frac=0.9"],
+        ["optim.kind=muon", "trainer.strategy=fsdp", "optim.ema=0.99", "evaluation.weights=ema", "optim.layer_decay=0.8"],
+        ["optim.kind=adafactor", "optim.lr_scale.text=0", "trainer.precision=bf16_pure"],
         ["trainer.max_steps=null", "trainer.max_epochs=0.5"],
     ],
 )

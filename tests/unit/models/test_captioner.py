@@ -1,11 +1,9 @@
 """The captioner: its loss against one caption after another, what learns, and captions of images that it was taught."""
 
-from functools import partial
-
 import pytest
 import torch
 
-from tests.optim import optim_settings
+from tests.optim import optim_settings, slower_towers
 from tests.tiny import random_images, tiny_model
 from tests.unit.training.running import fit
 from timix_pl.core.types import ItemBatch
@@ -13,7 +11,6 @@ from timix_pl.data.sets.caption_items import CaptionItems
 from timix_pl.models.caption_decoder import small_decoder
 from timix_pl.models.caption_tokenizers import CaptionsToTokens
 from timix_pl.models.captioner import Captioner
-from timix_pl.optim.groups import head_and_tower_groups
 from timix_pl.training.module import TrainModule
 from timix_pl.training.objective import Objective
 
@@ -79,7 +76,7 @@ def test_taught_images_get_their_captions(towers):
     optim = optim_settings(lr=1e-2, schedule="constant", warmup_frac=0.0, weight_decay=0.0)
     options = {"global_batch_size": 3, "planned_samples": 300, "seed": 0, "log_every_n_steps": 100}
     options = {"global_batch_size": 3, "planned_samples": 300, "seed": 0, "log_every_n_steps": 100}
-    module = TrainModule(model, Objective(), optim, groups=partial(head_and_tower_groups, lr_scale=0.1), **options)
+    module = TrainModule(model, Objective(), optim, groups=slower_towers(0.1), **options)
     fit(module, [batch] * 100)
     model.eval()
     with torch.no_grad():

@@ -8,6 +8,8 @@ import torch
 
 from tests.tiny import write_shards
 from timix_pl.config.compose import compose
+from timix_pl.core.choices import OPTIMIZERS
+from timix_pl.core.errors import ModelError
 from timix_pl.data.shards.local_tar import write_manifest
 from timix_pl.runs import cost
 from timix_pl.runs.dry_run import dry_run
@@ -32,11 +34,47 @@ def test_memory_is_that_of_the_model_and_of_a_rank_s_part_of_the_step():
     one, two = (figures(said(*DEMO, f"trainer.devices={devices}"), "GB") for devices in (1, 2))
     num_parameters = sum(map(int, re.findall(r"(?:tower|head) +([\d,]+)", of_the_demo().replace(",", ""))))
     assert one["weights"] == one["gradients"] == pytest.approx(num_parameters * 4e-9, abs=1e-3)
-    assert one["AdamW's moments"] == pytest.approx(num_parameters * 8e-9, abs=1e-3)
+    assert one["optimizer state (adamw)"] == pytest.approx(num_parameters * 8e-9, abs=1e-3)
     assert one["together"] == pytest.approx(sum(one.values()) - one["together"], abs=3e-3)
     assert two["weights"] == one["weights"]
     kept = "activations kept for the backward pass"
     assert two[kept] == pytest.approx(one[kept] / 2, rel=0.02) and one[kept] > 0.1
+
+
+STATE = {"adamw": 8, "lion": 4, "sgd": 4}  # bytes per parameter
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS.names())
+def test_each_optimizer_has_a_state_of_its_own_size(kind):
+    words = ["trainer.peak_tflops=1", "data=scenes", "model=tiny", "trainer.max_steps=1", f"optim={kind}"]
+    sizes = figures(said(*words), "GB")
+    per_parameter = sizes.get(f"optimizer state ({kind})", 0) / (sizes["weights"] / 4)
+    if kind in STATE:
+        assert per_parameter == pytest.approx(STATE[kind], rel=0.03)
+    elif kind == "muon":  # the matrices of the blocks have one moment, all else has two
+        assert 4 < per_parameter < 8
+    else:
+        assert kind == "adafactor" and per_parameter < 0.2
+
+
+def test_a_moving_average_takes_the_memory_of_the_weights_that_are_trained():
+    plain, averaged = figures(of_the_demo(), "GB"), figures(said(*DEMO, "optim.ema=0.99"), "GB")
+    assert averaged.pop("moving average of the weights") == plain["gradients"] > 0
+    assert averaged.pop("together") == pytest.approx(plain.pop("together") + plain["gradients"], abs=2e-3) and averaged == plain
+
+
+def test_shards_share_optimizer_state_and_average():
+    words = [*DEMO, "optim.ema=0.99", "trainer.devices=2"]
+    copies, shards = figures(said(*words), "GB"), figures(said(*words, "trainer=fsdp"), "GB")
+    for name in ("optimizer state (adamw)", "moving average of the weights"):
+        assert shards[name] == pytest.approx(copies[name] / 2, abs=1e-3)
+
+
+def test_towers_that_the_optimizer_cannot_do_with_are_refused():
+    cfg = compose([*DEMO, "optim=muon"])
+    cfg.model.architecture, cfg.pta.block = "test-timm-convnext", 1
+    with pytest.raises(ModelError, match=r"optim\.kind=muon: the image tower, TimmModel, has no blocks that could be counted"):
+        dry_run(cfg)
 
 
 def test_bf16_takes_less():
@@ -106,7 +144,7 @@ def test_the_length_of_a_run_in_epochs_is_known_from_a_manifest(tmp_path, indexe
 def test_offloaded_weights_and_optimizer_state_lie_in_the_memory_of_the_cpu():
     words = [*DEMO, "trainer=fsdp", "trainer.devices=2"]
     plain, (device, _, cpu) = said(*words), said(*words, "trainer.cpu_offload=true").partition("CPU memory of a rank, trainer.cpu_offload")
-    states = ["weights", "gradients", "AdamW's moments"]
+    states = ["weights", "gradients", "optimizer state (adamw)"]
     kept = "activations kept for the backward pass"
     assert figures(device, "GB") == {name: figures(plain, "GB")[kept] for name in (kept, "together")}
     cpu, plain = figures(cpu, "GB"), figures(plain, "GB")
@@ -178,7 +216,7 @@ def test_a_task_costs_are_told_in_the_rows_and_the_order_of_pre_training(task):
     assert list(gigabytes) == [*figures(of_the_demo(), "GB")]
     tuned = int(re.search(r"trained among them +([\d,]+)\nPatch grid", text)[1].replace(",", ""))
     assert gigabytes["gradients"] == pytest.approx(4e-9 * tuned, abs=1e-3) and gigabytes["weights"] > gigabytes["gradients"]
-    assert gigabytes["AdamW's moments"] == pytest.approx(8e-9 * tuned, abs=1e-3)
+    assert gigabytes["optimizer state (adamw)"] == pytest.approx(8e-9 * tuned, abs=1e-3)
     assert "30 steps of 32 images" in text and "samples/s without waiting for data" in text and "in all, evaluations" in text
 
 

@@ -19,15 +19,19 @@ import timix_pl
 from tests.commands import REPOSITORY
 from tests.tiny import encoded_image, random_captions, random_images, random_pixels, tiny_model
 from tests.unit.evaluation.fakes import Items, item
+from timix_pl.building.assemble import load_model
+from timix_pl.cli.export import main as export_main
 from timix_pl.config.compose import compose
 from timix_pl.core.errors import ConfigError, ModelError, RunError, ShapeError, TimixError
+from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.shards.writer import ShardWriter
 from timix_pl.evaluation.evaluators.linear_probe import LinearProbe
 from timix_pl.evaluation.evaluators.noise import Noise
 from timix_pl.export.export import export
 from timix_pl.export.model_card import Result
-from timix_pl.runs.evaluate import about_evaluations, told_samples
+from timix_pl.optim.average import WeightAverage
+from timix_pl.runs.evaluate import Evaluated, about_evaluations, read_run, told_samples
 from timix_pl.runs.export import _shown, export_checkpoint, run_facts
 from timix_pl.training.checkpoint_io import save_folder
 
@@ -70,6 +74,49 @@ def test_a_run_gives_its_newest_whole_checkpoint_and_a_file_gives_itself(run_dir
     (run_dir / "checkpoints/step-00000009.ckpt").write_bytes(b"cut off")
     assert_close(features(timix_pl.load(run_dir)), features(tiny_model(seed=7).eval()))
     assert_close(features(timix_pl.load(str(run_dir / "checkpoints/step-00000003.ckpt"))), features(tiny_model(seed=3).eval()))
+
+
+def write_averaged_run(folder):
+    """A run whose checkpoint has the weights of seed 1, and in their average those of seed 2."""
+    last, average = tiny_model(seed=1), WeightAverage(tiny_model(seed=2), 0.9)
+    run_dir = write_run(folder, steps=(), optim__ema=0.9)
+    checkpoint = checkpoint_of(last, 7)
+    checkpoint["state_dict"] |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
+    torch.save(checkpoint, run_dir / "checkpoints/step-00000007.ckpt")
+    return run_dir
+
+
+def test_the_last_weights_or_their_average_are_loaded_and_exported(tmp_path):
+    run_dir = write_averaged_run(tmp_path / "run")
+    last, averaged = (features(tiny_model(seed=seed).eval()) for seed in (1, 2))
+    assert_close(features(timix_pl.load(run_dir)), last)
+    assert_close(features(timix_pl.load(run_dir, weights="ema")), averaged)
+    for weights, wanted in (("last", last), ("ema", averaged)):
+        out = tmp_path / weights
+        export_main([f"checkpoint={run_dir}", "format=safetensors", f"out={out}", f"weights={weights}"])
+        assert_close(features(timix_pl.load(out)), wanted)
+        assert ("| `weights` | moving average, optim.ema=0.9 |" in (out / "README.md").read_text()) == (weights == "ema")
+    with pytest.raises(RunError, match=r"weights=ema: an export has only one kind of weights"):
+        timix_pl.load(tmp_path / "ema", weights="ema")
+
+
+def test_an_average_that_is_not_there_is_told(run_dir, tmp_path, capsys):
+    with pytest.raises(RunError, match=r"there is no moving average of the weights; train with optim\.ema=0\.9999"):
+        timix_pl.load(run_dir, weights="ema")
+    with pytest.raises(RunError, match=r"weights=mean: choose last or ema"):
+        timix_pl.load(run_dir, weights="mean")
+    with pytest.raises(SystemExit):
+        export_main([f"checkpoint={run_dir}", "format=safetensors", f"out={tmp_path / 'out'}", "weights=mean"])
+    assert "weights=mean: choose last or ema" in capsys.readouterr().err
+
+
+def test_evaluations_and_heat_maps_take_the_weights_that_the_run_evaluates(tmp_path):
+    run_dir = write_averaged_run(tmp_path / "run")
+    for words, seed in (([], 1), (["evaluation.weights=ema"], 2)):
+        cfg, path = read_run(run_dir, words)
+        assert_close(features(load_model(cfg, path)[0].eval()), features(tiny_model(seed=seed).eval()))
+    for weights, said in (("last", "step 7\n"), ("ema", "step 7, moving average of the weights\n")):
+        assert said in Evaluated(run_dir, path, 7, {}, EvaluationResult({}, {}), None, weights).told()
 
 
 def test_a_folder_of_shards_is_a_checkpoint_too(tmp_path):

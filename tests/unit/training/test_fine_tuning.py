@@ -1,15 +1,14 @@
 """A fine-tuning step: the mean over items, learning rates by part, chunks, frozen towers."""
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 
-from tests.optim import optim_settings
+from tests.optim import optim_settings, slower_towers
 from tests.tiny_task import Lengths, ready_task_batches
 from tests.unit.training.running import GLOBAL_BATCH_SIZE, AtEachStep, fit, weights_of
-from timix_pl.optim.groups import head_and_tower_groups
+from timix_pl.building.checkpoints import load_weights
 from timix_pl.training.module import TrainModule
 from timix_pl.training.objective import Objective
 
@@ -102,7 +101,7 @@ def test_towers_learn_at_their_share_of_the_rate_and_frozen_ones_not_at_all():
     model = Lengths(towers="last", last_blocks=1)
     before = weights_of(model)
     fit(
-        module_for(model, groups=partial(head_and_tower_groups, lr_scale=0.25)),
+        module_for(model, groups=slower_towers(0.25)),
         ready_task_batches(model, 2),
         callbacks=[AtEachStep(after=note)],
     )
@@ -110,6 +109,40 @@ def test_towers_learn_at_their_share_of_the_rate_and_frozen_ones_not_at_all():
     moved = {name for name, weight in weights_of(model).items() if not weight.equal(before[name])}
     assert moved == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert any("resblocks" in name for name in moved) and "encoder.image.tower.conv1.weight" not in moved
+
+
+def test_scales_of_parts_multiply_the_share_of_the_towers_and_the_head_comes_first():
+    model = Lengths(towers="all")
+    scales = {"image_lr_scale": 0.5, "text_lr_scale": 2.0, "head_lr_scale": 4.0, "layer_decay": 0.5}
+    groups = module_for(model, lr_scale=0.25, optim=optim_settings(**scales)).parameter_groups()
+    found = {parameter: group["lr_scale"] for group in groups for parameter in group["params"]}
+    rates = {name: found[parameter] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert [group["lr_scale"] for group in groups][:2] == [4.0, 4.0]
+    assert rates["head.long.weight"] == 4.0
+    assert rates["encoder.image.tower.transformer.resblocks.2.mlp.c_fc.weight"] == 0.25 * 0.5 * 0.5
+    assert rates["encoder.image.tower.conv1.weight"] == 0.25 * 0.5 * 0.5**4
+    assert rates["encoder.text.tower.ln_final.weight"] == 0.25 * 2.0
+    plain = module_for(model, lr_scale=1.0).parameter_groups()
+    assert [(group["lr_scale"], group["weight_decay"]) for group in plain] == [(1.0, 0.2), (1.0, 0.0)] * 2  # as checkpoints have them
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert [{names[id(parameter)].partition(".")[0] for parameter in group["params"]} for group in plain] == [{"head"}] * 2 + [
+        {"encoder"}
+    ] * 2
+
+
+def test_the_average_is_of_what_is_tuned_and_evaluated_with_what_is_frozen(tmp_path):
+    model = Lengths(towers="last", last_blocks=1)
+    module = module_for(model, optim=optim_settings(lr=1e-2, schedule="constant", warmup_frac=0.0, ema=0.5))
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    history = [weights_of(model)]
+    fit(module, ready_task_batches(model, 2), callbacks=[AtEachStep(after=lambda module: history.append(weights_of(module.model)))])
+    torch.save({"state_dict": module.state_dict(), "global_step": 2}, tmp_path / "step.ckpt")
+    loaded = Lengths(towers="last", last_blocks=1)
+    load_weights(loaded, tmp_path / "step.ckpt", "ema")
+    for name, value in weights_of(loaded).items():
+        wanted = history[2][name] if name in frozen else history[0][name] / 4 + history[1][name] / 4 + history[2][name] / 2
+        torch.testing.assert_close(value, wanted, msg=name)
+    assert frozen and not weights_of(loaded)["head.long.weight"].equal(history[2]["head.long.weight"])
 
 
 def test_a_term_without_items_adds_nothing_and_its_weights_only_decay():

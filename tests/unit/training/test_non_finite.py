@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
+from tests.optim import optim_settings
 from tests.tiny import tiny_model
-from tests.unit.training.running import AtEachStep, fit, ready_batches, training_module, weights_of
+from tests.unit.training.running import AtEachStep, fit, ready_batches, same, training_module, weights_of
+from timix_pl.core.choices import OPTIMIZERS
 from timix_pl.core.errors import NonFiniteError
 from timix_pl.core.types import LossOutput
 from timix_pl.training.objective import Contrastive, Objective
@@ -38,8 +40,8 @@ class States:
         self.after = []
 
     def __call__(self, module):
-        state = module.optimizers().optimizer.state
-        moments = [value.clone() for p in module.model.parameters() for _, value in sorted(state.get(p, {}).items())]
+        state = module.optimizers().optimizer.state_dict()["state"]
+        moments = [value.clone() for values in state.values() for _, value in sorted(values.items())]
         self.after.append((weights_of(module.model), moments))
 
 
@@ -77,21 +79,35 @@ def test_the_very_first_step_may_fail():
     assert same_weights(before, weights_of(model))
 
 
+@pytest.mark.parametrize("kind", OPTIMIZERS.names())
+def test_the_very_first_step_may_be_left_out(kind):
+    skipping, without = tiny_model(), tiny_model()
+    batches = ready_batches(skipping, 3)
+    options = {"optim": optim_settings(kind=kind, lr=1e-3, schedule="constant", warmup_frac=0.0)}
+    fit(training_module(skipping, objective=FailsAt(1, "nan"), non_finite="skip", **options), batches)
+    fit(training_module(without, **options), batches[1:])
+    assert same_weights(weights_of(skipping), weights_of(without))
+
+
 def test_the_last_step_is_looked_at_too():
     model = tiny_model()
     with pytest.raises(NonFiniteError, match="step 2:"):
         fit(training_module(model, objective=Objective(FailsAt(2, "nan"))), ready_batches(model, 2))
 
 
+@pytest.mark.parametrize("kind", OPTIMIZERS.names())
 @pytest.mark.parametrize("what", ["nan", "gradient"])
-def test_skipping_leaves_the_step_out_counts_it_and_goes_on(what):
-    """Four steps of which the third is left out are the first, second and fourth."""
-    skipping, without = tiny_model(), tiny_model()
+def test_skipping_leaves_the_step_out_counts_it_and_goes_on(what, kind):
+    """Four steps of which the third is left out are the first, second and fourth, for every optimizer and the average of the weights."""
+    skipping, without, states = tiny_model(), tiny_model(), States()
     batches = ready_batches(skipping, 4)
-    module = training_module(skipping, objective=Objective(FailsAt(3, what)), non_finite="skip")
-    rows = fit(module, batches)
-    fit(training_module(without), [batches[n] for n in (0, 1, 3)])
-    assert same_weights(weights_of(skipping), weights_of(without))
-    assert module.num_skipped_steps == 1
+    options = {"optim": optim_settings(kind=kind, lr=1e-3, schedule="constant", warmup_frac=0.0, ema=0.5)}
+    module = training_module(skipping, objective=Objective(FailsAt(3, what)), non_finite="skip", **options)
+    rows = fit(module, batches, callbacks=[AtEachStep(after=states)])
+    reference = training_module(without, **options)
+    fit(reference, [batches[n] for n in (0, 1, 3)])
+    assert same_weights(states.after[1][0], states.after[2][0]) and all(map(torch.equal, states.after[1][1], states.after[2][1]))
+    assert same(weights_of(module), weights_of(reference))
+    assert module.num_skipped_steps == 1 and module.global_step == 4
     assert [row["train/num_skipped_steps"] for row in rows] == [0, 0, 0, 1]
     assert [row["consumed"] for row in rows] == [8, 16, 24, 32]  # a skipped step's samples are consumed

@@ -5,12 +5,12 @@ Fractions of the run are of the samples planned at the first start. ``None`` mea
 """
 
 from timix_pl.config.schema.data import AugmentationConfig, DataConfig, DataKind, Prepare, Remote, ScenesConfig
-from timix_pl.config.schema.evaluation import EvaluationConfig
+from timix_pl.config.schema.evaluation import EvaluationConfig, Weights
 from timix_pl.config.schema.launcher import LauncherConfig, LauncherKind
 from timix_pl.config.schema.loss import LossConfig, Negatives
 from timix_pl.config.schema.mixing import Compute, Lam, MixingConfig, Targets
 from timix_pl.config.schema.model import ModelConfig, PtaConfig, PtaGrad
-from timix_pl.config.schema.optim import OptimConfig
+from timix_pl.config.schema.optim import LrScaleConfig, OptimConfig
 from timix_pl.config.schema.root import RootConfig
 from timix_pl.config.schema.tasks import CaptioningConfig, TuneConfig, TunedTowers, VqaConfig, VqaKind
 from timix_pl.config.schema.trainer import (
@@ -39,6 +39,7 @@ __all__ = [
     "LauncherKind",
     "LoggerConfig",
     "LossConfig",
+    "LrScaleConfig",
     "MixingConfig",
     "Mode",
     "ModelConfig",
@@ -60,4 +61,5 @@ __all__ = [
     "TunedTowers",
     "VqaConfig",
     "VqaKind",
+    "Weights",
 ]

@@ -1,11 +1,14 @@
 """``evaluation.*``: what is evaluated, and how."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-from timix_pl.config.option import Includes, option
+from timix_pl.config.option import Includes, Unless, option
 from timix_pl.config.rules import COUNT, NOT_NEGATIVE, FileOr, Range
 from timix_pl.core.choices import EVALUATORS
+
+Weights = StrEnum("Weights", ["last", "ema"])
 
 RETRIEVAL = [Includes("evaluation.tasks", "retrieval")]
 ZERO_SHOT = [Includes("evaluation.tasks", "zero_shot")]
@@ -25,6 +28,9 @@ class EvaluationConfig:
     options: dict[str, Any] = option({}, "Options of a plugin's evaluation: evaluation.options.TASK.NAME=VALUE.")
     every_n_steps: int | None = option(
         1000, "Evaluate every n steps and at the end; null: only at the end.", within=COUNT, in_evaluation=False
+    )
+    weights: Weights = option(
+        Weights.last, "Evaluate the last weights, or their moving average (optim.ema).", used=[Unless("optim.ema", None)]
     )
     batch_size: int = option(128, "Images per forward pass of an evaluation, per rank.", within=COUNT)
     captions_per_image: int | None = option(

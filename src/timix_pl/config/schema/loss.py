@@ -19,7 +19,7 @@ class LossConfig:
 
     kind: str = option(
         "info_nce",
-        "The contrastive loss: info_nce, siglip (pairwise sigmoid) or a plugin's.",
+        "The contrastive loss.",
         registry=LOSSES,
         of_model=True,
         on_card=True,

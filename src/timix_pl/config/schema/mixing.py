@@ -22,7 +22,7 @@ class MixingConfig:
 
     kind: str = option(
         "timix",
-        "The strategy: timix, cutmix, mixup, mixgen or a plugin's; none is plain CLIP.",
+        "How images are mixed; none: they are not, which is plain CLIP.",
         registry=MIXERS,
         in_evaluation=True,
         on_card=True,

@@ -62,7 +62,7 @@ class RootConfig:
     pta: PtaConfig = section(PtaConfig, "Patch-text alignment")
     mixing: MixingConfig = section(MixingConfig, "Mixing")
     loss: LossConfig = section(LossConfig, "Loss")
-    optim: OptimConfig = section(OptimConfig, "Optimizer")
+    optim: OptimConfig = section(OptimConfig, "Optimizer", resume=Resume.same_model)
     trainer: TrainerConfig = section(TrainerConfig, "Trainer", resume=Resume.free)
     tune: TuneConfig = section(TuneConfig, "Fine-tuning", used=[Unless("task", "pretrain")], resume=Resume.same_model)
     vqa: VqaConfig = section(

@@ -87,7 +87,7 @@ class PicturesConfig:
 class LoggerConfig:
     """Where metrics go."""
 
-    kind: str = option("csv", "csv, tensorboard, wandb or a plugin's; metrics.csv is always written too.", registry=LOGGERS)
+    kind: str = option("csv", "Where metrics go; metrics.csv is always written too.", registry=LOGGERS)
     options: dict[str, Any] = option({}, "Options of a plugin's logger: logger.options.NAME=VALUE.")
     project: str = option("timix-pl", "wandb project.", used=[TakenBy(LOGGERS)])
     offline: bool = option(True, "wandb: write locally; upload with 'wandb sync'.", used=[TakenBy(LOGGERS)])

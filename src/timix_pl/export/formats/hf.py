@@ -1,4 +1,4 @@
-"""transformers' form: a folder that ``CLIPModel`` and ``CLIPProcessor`` load, where they can express the model."""
+"""transformers' ``CLIPModel`` and ``CLIPProcessor`` load it. Only of architectures that these can express."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""ONNX graphs of both towers, and of the PTA head with what it needs of them."""
+"""Graphs of the towers and of the PTA head. It needs ``pip install 'timix-pl[onnx]'``."""
 
 import importlib.util
 import warnings

@@ -1,4 +1,4 @@
-"""open_clip's form: a weights file and ``open_clip_config.json``, which ``local-dir:FOLDER`` loads."""
+"""``open_clip.create_model_and_transforms("local-dir:DIR")`` loads it."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""timix-pl's own form: all weights, the PTA head's among them, and what builds the model again."""
+"""``timix_pl.load("DIR")`` loads it, with the PTA head."""
 
 import json
 from pathlib import Path

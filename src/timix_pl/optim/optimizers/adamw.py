@@ -1,5 +1,6 @@
 """AdamW (Loshchilov and Hutter 2019), PyTorch's fused one."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class AdamW(OptimizerChoice):
         """See :class:`OptimizerChoice`."""
         return torch.optim.AdamW(groups, lr=lr, betas=self.betas, eps=self.eps, fused=True)
 
-    def state(self, parameter: Tensor) -> dict[str, Tensor]:
+    def state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
         """See :class:`OptimizerChoice`."""
         step = torch.zeros((), device=parameter.device)
         return {"step": step, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}

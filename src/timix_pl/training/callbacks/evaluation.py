@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ class EvaluationCallback(Callback):
         evaluators: run on all ranks together.
         every_n_steps: None: after the last step alone.
         folder: takes ``evaluation.json`` and ``examples/``.
+        averaged: evaluate the moving average of the weights.
     """
 
-    def __init__(self, evaluators: Sequence[Evaluator], *, every_n_steps: int | None, folder: Path):
-        self.evaluators, self.every_n_steps, self.folder = evaluators, every_n_steps, folder
+    def __init__(self, evaluators: Sequence[Evaluator], *, every_n_steps: int | None, folder: Path, averaged: bool = False):
+        self.evaluators, self.every_n_steps, self.folder, self.averaged = evaluators, every_n_steps, folder, averaged
         self.result = EvaluationResult({}, {})
         self.result_step = 0
 
@@ -37,7 +39,7 @@ class EvaluationCallback(Callback):
         if not self.evaluators or not (step == trainer.max_steps or (self.every_n_steps and step % self.every_n_steps == 0)):
             return
         try:
-            with whole_weights(pl_module.model):
+            with pl_module.average_in_place() if self.averaged else nullcontext(), whole_weights(pl_module.model):
                 self.result = run_tasks(self.evaluators, pl_module.model, pl_module.device)
         except EvaluationError as error:
             log.warning("step %d: an evaluation failed, training goes on without its metrics: %s", step, error)

@@ -1,0 +1,1 @@
+"""Further terms of the loss, one file each. See :class:`timix_pl.losses.term.LossTerm`."""

@@ -14,6 +14,7 @@ from timix_pl.core.distributed import rank
 from timix_pl.core.errors import RunError
 from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint
 from timix_pl.training.checkpoint_io import read_checkpoint, save_folder
+from timix_pl.training.objective import Objective
 from timix_pl.training.sharding import ShardedStrategy
 
 VARIANTS = {
@@ -41,7 +42,7 @@ def runs_on_two(folder, one):
         "offloaded": train(folder, folder / "offloaded", strategy=sharded(offload=True)),
         "resumed": train(folder, folder / "resumed", strategy=sharded(), resume_from=folder / "whole" / halfway),
         "resumed from one rank": train(folder, folder / "from_one", strategy=sharded(sharded_checkpoints=False), resume_from=one / halfway),
-        "skipping": train(folder, folder / "skipping", strategy=sharded(), objective=InfiniteOnTheLastRank()),
+        "skipping": train(folder, folder / "skipping", strategy=sharded(), objective=Objective(InfiniteOnTheLastRank())),
         "unwritable": unwritable(folder),
         "of another model": of_another_model(folder),
     }
@@ -82,7 +83,7 @@ def results(tmp_path_factory):
     write_shards(folder / "train", 20)
     write_shards(folder / "regions", 10, seed=1, num_regions=2)
     one = train(folder, folder / "one")
-    skipping = train(folder, folder / "one_skipping", objective=InfiniteOnTheLastRank())
+    skipping = train(folder, folder / "one_skipping", objective=Objective(InfiniteOnTheLastRank()))
     return folder, one, skipping, run_on_ranks(runs_on_two, 2, folder, folder / "one")
 
 

@@ -53,8 +53,8 @@ def random_captions(num_captions: int, seed: int) -> list[str]:
     return [" ".join(rng.choice(WORDS, 6)) for _ in range(num_captions)]
 
 
-def mix_rows(rows: torch.Tensor, partners: torch.Tensor, seed: int, step: int, first: int) -> MixRows:
-    return MixRows(rows=rows, partners=partners, seed=seed, step=step, first=first, device=torch.device("cpu"))
+def mix_rows(rows: torch.Tensor, partners: torch.Tensor, seed: int, step: int, first: int, device: str = "cpu") -> MixRows:
+    return MixRows(rows=rows, partners=partners, seed=seed, step=step, first=first, device=torch.device(device))
 
 
 def mix_step(
@@ -67,8 +67,9 @@ def mix_step(
     first: int,
     joined_tokens: torch.Tensor | None = None,
     planned: MixPlan | None = None,
+    device: str = "cpu",
 ) -> MixStep:
-    chosen = mix_rows(rows, partners, seed, step, first)
+    chosen = mix_rows(rows, partners, seed, step, first, device)
     return MixStep(mixer=mixer, compute=compute, chosen=chosen, joined_tokens=joined_tokens, planned=planned)
 
 

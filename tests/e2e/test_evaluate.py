@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.commands import write_scripts
-from tests.e2e.test_run import arguments
+from tests.e2e.test_run import arguments, without
 from tests.tiny import random_pixels, write_shards
 from timix_pl.cli.evaluate import main as evaluate
 from timix_pl.cli.train import main as train
@@ -139,7 +139,6 @@ def test_a_heat_map_is_drawn_over_a_photo_of_any_size(
         (["image={tmp}/gone.png", "text=a"], "gone.png: there is no such image"),
         (["image={tmp}/broken.png", "text=a"], "broken.png: the image cannot be decoded"),
         (["image={tmp}/photo.png", "text=a", "out={tmp}/no/where.png"], "no does not exist"),
-        (["image={tmp}/photo.png", "text=a", "pta.enabled=false"], "no PTA head"),
         (["image={tmp}/photo.png", "text=a", "out={tmp}/photo.png"], "photo.png: exists, and is no heat map of timix-evaluate"),
         (["image={tmp}/photo.png", "text=a", "weights=x.pt"], "weights=x.pt: only checkpoint=open_clip:NAME takes it"),
         (["image={tmp}/photo.png", "evaluation=[retrieval]"], "only evaluation=heat_map takes it"),
@@ -155,3 +154,8 @@ def test_what_a_heat_map_lacks_is_told(words: list[str], says: str, run: Path, t
     Image.fromarray(random_pixels(40, 40, 0)).save(tmp_path / "photo.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     assert says in refusal([f"checkpoint={run}", "evaluation=heat_map", *(word.format(tmp=tmp_path) for word in words)], capsys)
+
+
+def test_a_run_without_a_pta_head_draws_no_heat_maps(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train([*without(("mixing.", "pta."), arguments(shards, tmp_path / "run", *STEPS)), "mixing=none"])
+    assert "no PTA head" in refusal([f"checkpoint={tmp_path / 'run'}", "evaluation=heat_map", "image=photo.png", "text=a"], capsys)

@@ -115,7 +115,7 @@ def test_a_dry_run_tells_what_would_be_trained(folder, capsys, tmp_path):
         (["pta.block=3"], "pta.block=3: of the model of init="),
         (["init=nowhere"], "init=nowhere: there is no such run directory"),
         (["init=tests"], "init=tests: there is no tests/config.yaml"),
-        (["mixing=timix"], "task=vqa, mixing.kind=timix: images are mixed in pre-training alone"),
+        (["mixing=timix"], "task=vqa, mixing.kind=timix: images are mixed only in pre-training"),
         (["data=stream"], "task=vqa, data.kind=stream: a task needs shards that can be indexed"),
         (["trainer.strategy=fsdp"], "choose trainer=ddp"),
         (["vqa.dim=31"], "vqa.dim=31, vqa.heads=2"),
@@ -139,7 +139,7 @@ def test_a_checkpoint_of_another_kind_is_refused(folder, tmp_path, capsys):
     train(words(folder, "trainer.max_steps=1", "evaluation.tasks=[]", f"run_dir={tmp_path / 'choices'}"))
     for typed, said in (
         ([f"checkpoint={tmp_path / 'choices'}", "vqa.kind=open"], "this checkpoint has learnt multiple_choice, and not open"),
-        ([f"checkpoint={folder / 'pretrained'}", "task=vqa"], "not a checkpoint of a fine-tuning run"),
+        ([f"checkpoint={folder / 'pretrained'}", "task=vqa"], "task=vqa: plays no part in an evaluation; leave it out"),
     ):
         with pytest.raises(SystemExit):
             evaluate(typed)

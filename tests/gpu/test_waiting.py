@@ -84,7 +84,8 @@ def test_nothing_asks_for_a_value_on_the_device(kind, monkeypatch):
     mix = None
     if mixer is not None:
         rows, partners = mixed_rows(GLOBAL_BATCH_SIZE, 4, 0.5, seed=0, step=0, first=0)
-        mix = mix_step(mixer, compute, rows, partners, 0, 0, 0, batch.tokens[: len(rows)] if mixer.joins_captions else None)
+        joined = batch.tokens[: len(rows)] if mixer.joins_captions else None
+        mix = mix_step(mixer, compute, rows, partners, 0, 0, 0, joined, device="meta")
     dropout = PatchDropout(model.patch_dropout, 0, 0, 0) if model.patch_dropout else None
     with NoBlockingCopies():
         encoded = model(batch.images, batch.tokens, mix=mix, regions=batch.regions, dropout=dropout)

@@ -64,7 +64,7 @@ def test_descriptions_of_an_evaluator_from_outside_come_with_the_result_and_its_
     found: dict = {}
     exec(re.findall(r"^```python\n(.*?)^```", (REPOSITORY / "docs/evaluation.md").read_text(), re.M | re.S)[-1], found)
     del found["Language"].metrics["cross_entropy"]
-    result = run_tasks([found["Language"]()], OracleModel(), CPU)
+    result = run_tasks([found["Language"](dataset=None)], OracleModel(), CPU)
     expected = {
         "language/perplexity": Metric(Unit.number, False, "perplexity", "all words alike", group="language model"),
         "language/accuracy/rare_words": Metric(Unit.share, True, "accuracy, rare words", group="language model"),

@@ -25,14 +25,9 @@ def problems(cfg: RootConfig) -> list[str]:
     ranks = (cfg.trainer.devices or 1) * cfg.trainer.num_nodes  # as far as known here; a machine may turn out to have more
     if wrong := [*_wrong_names(cfg, schema_options().values()), *_wrong_values(cfg, schema_options().values())]:
         return wrong + list(_independent_of_values(cfg))
-    return [
-        *_independent_of_values(cfg),
-        *entry_problems(cfg),
-        *_mixing(cfg),
-        *_optimizer(cfg),
-        *batch_problems(cfg, ranks),
-        *_numbers(cfg),
-    ]
+    quick = [*_independent_of_values(cfg), *_mixing(cfg), *batch_problems(cfg, ranks), *_numbers(cfg)]
+    # The others import the chosen entries, and PyTorch with them: seconds that nobody needs to wait for a mistake that is known without.
+    return quick or [*entry_problems(cfg), *_strategy(cfg), *_optimizer(cfg)]
 
 
 def evaluation_problems(cfg: RootConfig) -> list[str]:
@@ -209,17 +204,20 @@ def _mixing(cfg: RootConfig) -> Iterator[str]:
         yield f"{said(cfg, 'mixing.level')}: must be pixels, or tokens:k with a block k of the image tower, as in mixing.level=tokens:2"
     if not mixes(cfg):
         return
-    if not cfg.pta.enabled and MIXERS[mixing.kind].needs_scores:
-        yield (
-            f"{said(cfg, 'mixing.kind', 'pta.enabled')}: this strategy needs the PTA head's scores; set pta.enabled=true, or choose "
-            "another mixing"
-        )
     if mixing.compute is Compute.replace and mixing.targets is Targets.self and is_used(cfg, "mixing.targets"):
         yield "mixing.compute=replace, mixing.targets=self: self needs the clean pass that replace leaves out; set mixing.targets=one_hot"
     if level and cfg.model.patch_dropout > 0:
         yield (
             f"{said(cfg, 'mixing.level', 'model.patch_dropout')}: the tokens that a window takes may have been dropped by then; set "
             "mixing.level=tokens:0 or pixels, or model.patch_dropout=0"
+        )
+
+
+def _strategy(cfg: RootConfig) -> Iterator[str]:
+    if mixes(cfg) and not cfg.pta.enabled and MIXERS[cfg.mixing.kind].needs_scores:
+        yield (
+            f"{said(cfg, 'mixing.kind', 'pta.enabled')}: this strategy needs the PTA head's scores; set pta.enabled=true, or choose "
+            "another mixing"
         )
 
 

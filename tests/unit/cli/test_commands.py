@@ -196,7 +196,7 @@ def test_evaluation_needs_a_checkpoint(words, message, tmp_path, monkeypatch, ca
         ),
         (
             ["runs/demo", "ouput=x"],
-            ["runs/demo: no such option; timix-export takes checkpoint=, format= and out=", "ouput=x: no such option"],
+            ["runs/demo: no such option; timix-export takes checkpoint=, format=, weights=, out= and plugins=", "ouput=x: no such option"],
         ),
     ],
 )
@@ -213,7 +213,7 @@ except SystemExit as ended: print(ended.code, sorted({{"torch", "open_clip", "li
 
 def test_several_formats_go_into_folders_of_their_own(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("timix_pl.runs.export.export_checkpoint", lambda checkpoint, outs: asked.append(outs))
+    monkeypatch.setattr("timix_pl.runs.export.export_checkpoint", lambda checkpoint, outs, weights: asked.append(outs))
     export.main([f"checkpoint={tmp_path}", "format=[open_clip, hf]", "out=a"])
     export.main([f"checkpoint={tmp_path}", "out=a", "format=[onnx]"])
     assert asked == [{"open_clip": Path("a/open_clip"), "hf": Path("a/hf")}, {"onnx": Path("a")}]

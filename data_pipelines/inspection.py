@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from timix_pl.core.errors import DataError
+from timix_pl.core.errors import DataError, in_keys
 from timix_pl.core.sample import Region, Sample
 from timix_pl.core.words import counted
 from timix_pl.data.images.augment import usable_regions
@@ -24,6 +24,8 @@ from timix_pl.data.shards.sources import resolve_shards
 QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
 
 _MAX_IMAGE_PX = 100_000_000
+_TRAINING = {"max_image_mb": "data.max_image_mb", "max_image_px": "data.max_image_px"}
+"""The keys of timix-train with these limits."""
 _MAX_PICTURES = 60
 _MAX_REGIONS_DRAWN = 20
 _MAX_EXAMPLES = 3
@@ -143,8 +145,9 @@ def _look_at(reader: ShardReader, number: int, found: Inspection, *, show: bool)
     found.num_looked_at += 1
     where = ": ".join(reader.name(number))
     try:
-        sample = reader[number]
-        size_px = _read_header(sample, found)
+        with in_keys(_TRAINING):
+            sample = reader[number]
+            size_px = _read_header(sample, found)
     except BadSampleError as error:
         found.bad_samples.add(str(error), where)
         if show:
@@ -190,7 +193,8 @@ def _note(found: Inspection, what: str, *values: float) -> None:
 def _picture(sample: Sample, size_px: tuple[int, int], found: Inspection, where: str) -> Picture:
     uri = problem = ""
     try:
-        image = open_image(sample.image, max_image_px=_MAX_IMAGE_PX)
+        with in_keys(_TRAINING):
+            image = open_image(sample.image, max_image_px=_MAX_IMAGE_PX)
         full_px = image.size  # upright, as boxes are meant
         image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
         buffer = io.BytesIO()

@@ -216,6 +216,7 @@ def test_bad_samples_are_written_down_and_too_many_stop_the_run(tmp_path: Path, 
     for number in range(12):
         samples |= {f"good{number}.png": png(40, 40), f"good{number}.json": json.dumps(inside).encode()}
     samples |= {"outside.png": png(40, 40), "outside.json": json.dumps(outside).encode()}
+    samples |= {"large.png": png(400, 400), "large.txt": b"more pixels than are allowed"}
     folder = tmp_path / "shards"
     folder.mkdir()
     with tarfile.open(folder / "a.tar", "w") as tar:
@@ -225,6 +226,7 @@ def test_bad_samples_are_written_down_and_too_many_stop_the_run(tmp_path: Path, 
             tar.addfile(member, io.BytesIO(data))
     write_manifest(folder)
     words = [*SMALL, f"data.train_shards={folder}", f"data.region_shards={folder}", "evaluation.tasks=[]", "trainer.max_steps=10"]
+    words.append("data.max_image_px=100000")
     train([*words, f"run_dir={tmp_path / 'run'}", "data.max_bad_frac=0.5"])
     found = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
     reasons = {(entry["stream"], entry["key"]): entry["reason"] for entry in found}
@@ -232,6 +234,7 @@ def test_bad_samples_are_written_down_and_too_many_stop_the_run(tmp_path: Path, 
     assert "smaller than a patch" in reasons["data.train_shards", "tiny"]
     assert "decoded" in reasons["data.train_shards", "cut"]
     assert "UTF-8" in reasons["data.train_shards", "latin"]
+    assert reasons["data.train_shards", "large"] == "the image has 400 x 400 pixels, more than data.max_image_px=100000"
     assert "outside" in reasons["data.region_shards", "outside"] or "inside the image" in reasons["data.region_shards", "outside"]
     due = {(entry["stream"], entry["position"]) for entry in found}  # without those drawn in place of another
     assert float(rows(tmp_path / "run")[-1]["train/num_bad_samples"]) == len(due)

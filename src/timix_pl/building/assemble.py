@@ -11,12 +11,14 @@ from lightning.pytorch import Trainer
 from timix_pl.building.checkpoints import load_weights
 from timix_pl.building.data import loading_options, num_steps, prepare_data
 from timix_pl.building.devices import check_batches
+from timix_pl.building.keys import RUN
 from timix_pl.building.mixing import check_mixing_happens
 from timix_pl.building.model import build_model, check_model, save_memory_and_time
 from timix_pl.building.optim import build_optim
 from timix_pl.building.trainer import build_trainer
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.choices import TASKS
+from timix_pl.core.errors import in_keys
 from timix_pl.data.datamodule import StepDataModule
 from timix_pl.models.fine_tuned import AnyModel
 from timix_pl.training.module import TrainModule
@@ -31,6 +33,7 @@ class Assembled:
     trainer: Trainer
 
 
+@in_keys(RUN)
 def assemble(cfg: RootConfig, checkpoint: Path | None = None, *, told_to_stop: Callable[[], bool] = lambda: False) -> Assembled:
     """Prepare the data of a checked configuration and build the run.
 
@@ -81,6 +84,7 @@ def assemble(cfg: RootConfig, checkpoint: Path | None = None, *, told_to_stop: C
     return Assembled(module=module, data=data, trainer=trainer)
 
 
+@in_keys(RUN)
 def load_model(cfg: RootConfig, checkpoint: Path, weights: str | None = None) -> tuple[AnyModel, int]:
     """The model of a run as one of its checkpoints holds it, and the step after which that was written. It has no further loss terms.
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from timix_pl.config.entry_options import entry_options
+from timix_pl.config.entry_options import entry_options, option_keys
 from timix_pl.config.schema import RootConfig
-from timix_pl.core.errors import ConfigError, TimixError
+from timix_pl.core.errors import ConfigError, TimixError, in_keys
 from timix_pl.core.registry import Registry
 from timix_pl.core.words import as_typed
 
@@ -19,8 +19,10 @@ def create(cfg: RootConfig, registry: Registry, name: str, *given: Any, **more: 
         ConfigError: the entry refuses an option (with a ``ValueError``); the message names the options.
     """
     options = entry_options(cfg, registry, name) | more
+    keys = {option: key for option, key in option_keys(cfg, registry, name).items() if option not in more}
     try:
-        return registry[name](*given, **options)
+        with in_keys(keys):
+            return registry[name](*given, **options)
     except TimixError:
         raise
     except ValueError as error:

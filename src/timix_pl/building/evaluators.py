@@ -5,11 +5,13 @@ from typing import Any
 
 from timix_pl.building.data import evaluation_set, labelled_set
 from timix_pl.building.entries import create
+from timix_pl.building.keys import RUN
 from timix_pl.building.mixing import build_mixing
+from timix_pl.config.entry_options import option_keys
 from timix_pl.config.option import value_of
 from timix_pl.config.schema import DataKind, RootConfig
 from timix_pl.core.choices import EVALUATORS
-from timix_pl.core.errors import TimixError
+from timix_pl.core.errors import TimixError, in_keys
 from timix_pl.core.metric import Metric
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.sets.image_folder import ImageFolder
@@ -65,9 +67,13 @@ def build_evaluators(cfg: RootConfig, model: AnyModel, problems: dict[str, str] 
     """
     evaluators: list[Evaluator] = []
     for task in cfg.evaluation.tasks:
+        keys = RUN | option_keys(cfg, EVALUATORS, task) | EVALUATORS[task].gathered
         try:
-            given = EVALUATORS[task].gather(ConfiguredRun(cfg, model))
-            evaluators.append(create(cfg, EVALUATORS, task, num_workers=cfg.data.num_workers, **given))
+            with in_keys(keys):
+                given = EVALUATORS[task].gather(ConfiguredRun(cfg, model))
+                evaluator = create(cfg, EVALUATORS, task, num_workers=cfg.data.num_workers, **given)
+            evaluator.keys = keys
+            evaluators.append(evaluator)
         except LeftOut as reason:
             log.warning("evaluation.tasks: %s is left out, because %s", task, reason)
         except TimixError as error:

@@ -9,9 +9,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from timix_pl.building.entries import create
+from timix_pl.config.entry_options import option_keys
 from timix_pl.config.schema import RootConfig
 from timix_pl.config.values import plain, run_name
 from timix_pl.core.choices import LOGGERS
+from timix_pl.core.errors import in_keys
 from timix_pl.training.csv_logger import CsvLogger
 from timix_pl.training.logged_run import LoggedRun
 
@@ -33,5 +35,5 @@ def open_loggers(cfg: RootConfig, step: int) -> Iterator[list[Logger]]:
         return
     config_text = OmegaConf.to_yaml(OmegaConf.structured(cfg))
     run = LoggedRun(run_dir=run_dir, name=run_name(cfg), step=step, config=plain(cfg), config_text=config_text)
-    with create(cfg, LOGGERS, cfg.logger.kind, run) as logger:
+    with in_keys(option_keys(cfg, LOGGERS, cfg.logger.kind)), create(cfg, LOGGERS, cfg.logger.kind, run) as logger:
         yield [csv] if logger is None else [csv, logger]

@@ -6,14 +6,16 @@ import sys
 
 import torch
 
+from timix_pl.building.keys import RUN
 from timix_pl.config.schema import RootConfig, Strategy
 from timix_pl.config.validate import mixes, mixing_level
 from timix_pl.core.choices import LOSSES
-from timix_pl.core.errors import ConfigError
+from timix_pl.core.errors import ConfigError, in_keys
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.fine_tuned import AnyModel
 
 
+@in_keys(RUN)
 def build_model(cfg: RootConfig, device: str = "cpu", *, load_weights: bool = True) -> DualEncoder:
     """The dual encoder with its PTA head; ``load_weights=False`` where a checkpoint's weights follow and pretrained ones are not needed."""
     loss = LOSSES[cfg.loss.kind]

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from timix_pl.building.devices import build_strategy, cluster_environment, device_peak_flops, lightning_precision, num_devices, on_gpu
 from timix_pl.building.entries import create
 from timix_pl.building.evaluators import build_evaluators
+from timix_pl.building.keys import RUN
 from timix_pl.building.mixing import build_mixing
 from timix_pl.building.task import Task
 from timix_pl.config.schema import Mode, RootConfig, Weights
@@ -65,7 +66,10 @@ def build_trainer(cfg: RootConfig, task: Task, model: AnyModel, data: StepDataMo
         *([mixing] if mixing else []),
         ThroughputCallback(peak_flops, flops),
         BadSamplesCallback(
-            run_dir / "quarantine.jsonl", max_bad_frac=cfg.data.max_bad_frac, samples_per_step=cfg.data.global_batch_size + regions_per_step
+            run_dir / "quarantine.jsonl",
+            max_bad_frac=cfg.data.max_bad_frac,
+            samples_per_step=cfg.data.global_batch_size + regions_per_step,
+            keys=RUN,
         ),
         *([audit] if cfg.data.audit else []),
         evaluation,

@@ -55,6 +55,14 @@ def entry_options(cfg: RootConfig, registry: Registry, name: str) -> dict[str, A
     return own | {option: _typed(parameters[option], value) for option, value in given.items() if option in parameters}
 
 
+def option_keys(cfg: RootConfig, registry: Registry, name: str) -> dict[str, str]:
+    """The dotted keys of a chosen entry's options."""
+    section = registry.key.rpartition(".")[0]
+    (chosen,) = [entry for entry in chosen_entries(cfg, section) if entry.registry is registry and entry.name == name]
+    values = value_of(cfg, section)
+    return {option: f"{section}.{option}" if hasattr(values, option) else f"{chosen.prefix}{option}" for option in registry.options(name)}
+
+
 def modules_of_entries(cfg: RootConfig) -> list[str]:
     """The modules outside of timix-pl that chosen entries come from."""
     modules = []

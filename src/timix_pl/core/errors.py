@@ -1,8 +1,30 @@
 """What can go wrong through the user's input. Every message names the thing, its value, the rule and the way out."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from timix_pl.core.words import with_keys
+
 
 class TimixError(Exception):
-    """Base of all errors that a user can mend; the command line shows the message without a stack trace."""
+    """Base of all errors that a user can repair; the command line shows the message without a stack trace.
+
+    Components know no configuration: their messages name their own parameters, in backquotes. See :func:`in_keys`.
+    """
+
+
+@contextmanager
+def in_keys(keys: Mapping[str, str]) -> Iterator[None]:
+    """A block whose errors, where a component raised them, name the keys of a configuration in place of the component's parameters.
+
+    Args:
+        keys: see :func:`timix_pl.core.words.with_keys`.
+    """
+    try:
+        yield
+    except TimixError as error:
+        error.args = tuple(with_keys(arg, keys) if isinstance(arg, str) else arg for arg in error.args)
+        raise
 
 
 class ConfigError(TimixError, ValueError):

@@ -1,8 +1,12 @@
 """Parts of messages: numbers of things, values as people type them, names that look alike."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+_MARKED = re.compile(r"`([^`]+)`")
+_TYPED = {"None": "null", "True": "true", "False": "false"}
 
 
 def counted(number: int, noun: str) -> str:
@@ -35,3 +39,26 @@ def as_typed(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return str(value)
+
+
+def with_keys(message: str, keys: Mapping[str, str]) -> str:
+    """A component's message for somebody who set its parameters by the keys of a configuration.
+
+    A message marks the name of a parameter with backquotes, with or without a value: ```block=9``: choose from 1 to 6``.
+
+    Args:
+        keys: what to say in place of a name (``block``), of a name and its equals sign (``mixing_level=``), or of a name with a value
+            (``whole=False``). Marks that it does not have stay.
+
+    >>> with_keys("`block=None` takes the last one, and not `dim`", {"block": "tune.block"})
+    'tune.block=null takes the last one, and not `dim`'
+    """
+
+    def said(mark: re.Match[str]) -> str:
+        name, equals, value = mark[1].partition("=")
+        for known, rest in ((mark[1], ""), (name + equals, value), (name, equals + _TYPED.get(value, value))):
+            if known in keys:
+                return keys[known] + rest
+        return mark[0]
+
+    return _MARKED.sub(said, message)

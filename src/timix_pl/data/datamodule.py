@@ -97,13 +97,9 @@ class StepDataModule(LightningDataModule):
         """Check that the checkpoint belongs to these streams. Their position follows from the trainer's step."""
         if state_dict["fingerprint"] != self.fingerprint and not self._allow_changed:
             raise RunError(
-                f"data.train_shards, data.region_shards: fingerprint {self.fingerprint}, but the checkpoint was made with "
-                f"{state_dict['fingerprint']}: "
-                "the shards, their weights or data.shuffle_window_shards have changed. Restore them, or set data.allow_changed=true"
+                f"`pairs`, `regions`: fingerprint {self.fingerprint}, but the checkpoint was made with {state_dict['fingerprint']}: "
+                "the shards, their weights or `window_shards` have changed. Restore them, or set `allow_changed=True`"
             )
-        for key, value, before in (
-            ("seed", self.seed, state_dict["seed"]),
-            ("data.global_batch_size", self.global_batch_size, state_dict["global_batch_size"]),
-        ):
-            if value != before:
-                raise RunError(f"{key}={value}: the checkpoint was made with {before}; use that, or another run_dir")
+        for name, value in (("seed", self.seed), ("global_batch_size", self.global_batch_size)):
+            if value != (before := state_dict[name]):
+                raise RunError(f"`{name}={value}`: the checkpoint was made with {before}; use that, or start another run")

@@ -54,7 +54,7 @@ def require_captions(batch: EvaluationBatch, task: str) -> None:
     """Refuse a batch with a sample that has no captions.
 
     Args:
-        task: of ``evaluation.tasks``, for the message.
+        task: the evaluation that needs them, for the message.
     Raises:
         DataError: there is one.
     """
@@ -62,7 +62,7 @@ def require_captions(batch: EvaluationBatch, task: str) -> None:
         if not captions:
             raise DataError(
                 f"Sample '{key}' has no captions, and {task} needs at least one for every image. Write them into its shard "
-                f'({key}.txt, or "captions" in {key}.json), or leave {task} out of evaluation.tasks.'
+                f'({key}.txt, or "captions" in {key}.json), or leave {task} out of `evaluators`.'
             )
 
 

@@ -27,7 +27,7 @@ def class_names(
     names, own_templates = _classes(dataset, classes)
     if isinstance(dataset, ImageFolder) and len(names) != len(dataset.class_folders):
         raise DataError(
-            f"{_origin(dataset, classes)} names {len(names)} classes, but data.zero_shot_shards={dataset.folder} has "
+            f"{_origin(dataset, classes)} names {len(names)} classes, but `dataset={dataset.folder}` has "
             f"{len(dataset.class_folders)} class folders. Names go to the folders in sorted order: give as many."
         )
     return names, _templates(templates) or own_templates or _ready_made("simple")
@@ -51,7 +51,7 @@ def _classes(dataset: EvaluationSet | ImageFolder, given: str | None) -> tuple[l
 def _templates(given: str | None) -> list[str]:
     if given is None or given in READY_MADE_TEMPLATES:
         return _ready_made(given) if given else []
-    return _read(Path(given).read_bytes, given, f"evaluation.templates={given}", "templates")[1]
+    return _read(Path(given).read_bytes, given, f"`templates={given}`", "templates")[1]
 
 
 READY_MADE_TEMPLATES = {"openai_imagenet": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}
@@ -66,9 +66,9 @@ def _ready_made(name: str) -> list[str]:
 
 def _origin(dataset: EvaluationSet | ImageFolder, classes: str | None) -> str:
     if classes is not None:
-        return f"evaluation.classes={classes}"
+        return f"`classes={classes}`"
     beside = dataset.sources[0].tars[0].name if isinstance(dataset, EvaluationSet) else "the class folders"
-    return f"data.zero_shot_shards: {BESIDE} beside {beside}"
+    return f"`dataset`: {BESIDE} beside {beside}"
 
 
 def _read(read: Callable[[], bytes], name: str, origin: str, wanted: str) -> tuple[list[str], list[str]]:
@@ -82,7 +82,7 @@ def _read(read: Callable[[], bytes], name: str, origin: str, wanted: str) -> tup
             raise ValueError(f"there are no {wanted} in it")
     except (OSError, ValueError) as error:
         form = f"{FORM}, or a list of {wanted}" if name.endswith(".json") else f"one of the {wanted} in each line"
-        raise DataError(f"{origin} must hold {form}, but: {error}. Mend it, or set evaluation.{wanted}.") from error
+        raise DataError(f"{origin} must hold {form}, but: {error}. Repair it, or set `{wanted}`.") from error
     return lists["classes"], lists["templates"]
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from timix_pl.core.errors import TimixError
+from timix_pl.core.errors import TimixError, in_keys
 from timix_pl.core.metric import Metric
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationSet
@@ -71,6 +71,11 @@ class Evaluator(ABC):
     metrics: ClassVar[Mapping[str, Metric]] = {}
     """What each metric is, by its name without the evaluator's; see :func:`timix_pl.core.metric.describe`. Others are plain numbers."""
 
+    gathered: ClassVar[Mapping[str, str]] = {"dataset": "data.val_shards"}
+    """The keys of what :meth:`gather` gives, by parameter of the constructor."""
+    keys: Mapping[str, str] = {}
+    """What the user calls the parameters that messages name; see :func:`timix_pl.core.words.with_keys`."""
+
     def __init__(self, dataset: Any, *, batch_size: int = 128, num_workers: int = 0):
         self.dataset, self.batch_size, self.num_workers = dataset, batch_size, num_workers
 
@@ -82,7 +87,7 @@ class Evaluator(ABC):
             LeftOut: the run has not what the evaluation needs.
             TimixError: its data is wrong.
         """
-        return {"dataset": required(run.evaluation_set("val"), "data.val_shards")}
+        return {"dataset": required(run.evaluation_set("val"), cls.gathered["dataset"])}
 
     @abstractmethod
     def run(self, model: Any, device: torch.device) -> EvaluationResult:
@@ -110,7 +115,8 @@ def run_tasks(evaluators: Sequence[Evaluator], model: DualEncoderLike, device: t
     problems = {}
     for evaluator in evaluators:
         try:
-            found = evaluator.run(model, device)
+            with in_keys(getattr(evaluator, "keys", {})):
+                found = evaluator.run(model, device)
         except TimixError as error:
             problems[evaluator.name] = str(error)
         else:

@@ -1,6 +1,6 @@
 """Labelled images: the class of each, and their features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -29,14 +29,14 @@ def label_reader(task: str, num_classes: int | None = None) -> Callable[[Evaluat
         rule, names = "0 or more", ""
     else:
         rule = f"0 to {num_classes - 1}, as {num_classes} classes have names"
-        names = "give every class a name (classes.json, evaluation.classes), "
+        names = "give every class a name (classes.json, `classes`), "
 
     def read_one(key: str, extra: dict[str, Any]) -> int:
         label = extra.get("label")
         if not isinstance(label, int) or isinstance(label, bool) or label < 0 or (num_classes is not None and label >= num_classes):
             raise DataError(
                 f"Sample '{key}' has the label {label!r}, but {task} needs the number of its class, {rule}. "
-                f'Write it into {key}.json as "label", {names}or leave {task} out of evaluation.tasks.'
+                f'Write it into {key}.json as "label", {names}or leave {task} out of `evaluators`.'
             )
         return label
 
@@ -80,15 +80,19 @@ def encode_labelled(
         encoded.append(LabelledFeatures(features, torch.tensor([label for _, label in found]), [key for key, _ in found]))
     classes = encoded[0].labels.unique()
     if len(classes) < 2:
-        raise DataError(f"data.probe_train_shards has images of one class, {int(classes[0])}, and {task} needs two or more.")
+        raise DataError(f"`train` has images of one class, {int(classes[0])}, and {task} needs two or more.")
     unknown = encoded[1].labels[~torch.isin(encoded[1].labels, classes)].unique().tolist()
     if unknown:
         raise DataError(
-            f"data.zero_shot_shards has images of {len(unknown)} classes that data.probe_train_shards has none of, the first of them "
+            f"`test` has images of {len(unknown)} classes that `train` has none of, the first of them "
             f"{unknown[0]}. {task} learns from the second set and is tested on the first: give sets of the same classes."
         )
     train_set, test_set = (part._replace(labels=torch.searchsorted(classes, part.labels)) for part in encoded)
     return train_set, test_set, len(classes)
+
+
+PROBE_SETS: Mapping[str, str] = {"train": "data.probe_train_shards", "test": "data.zero_shot_shards"}
+"""The keys of what :func:`gather_probe_sets` gives."""
 
 
 def gather_probe_sets(run: RunToEvaluate) -> dict[str, Any]:

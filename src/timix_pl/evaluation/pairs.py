@@ -76,14 +76,14 @@ def encode_pairs(
     Args:
         batch_size: pairs per forward pass, about.
         mixer: how each image is mixed with another one; None: not at all.
-        what: who asks, for messages.
+        what: what messages call the data set.
     Raises:
         DataError: there are fewer pairs than ``num_pairs``, an image has no caption, or cannot be read.
     """
     if len(dataset) < num_pairs:  # type: ignore[arg-type]
         raise DataError(
-            f"evaluation.mi_pairs={num_pairs}: {what} has {len(dataset)} pairs, fewer than one batch of these; "  # type: ignore[arg-type]
-            "lower evaluation.mi_pairs, or give it more pairs"
+            f"`num_pairs={num_pairs}`: {what} has {len(dataset)} pairs, fewer than one batch of these; "  # type: ignore[arg-type]
+            "lower `num_pairs`, or give it more pairs"
         )
 
     def encode(batch: EvaluationBatch) -> EncodedPairs:

@@ -30,7 +30,7 @@ def mixed_rows(
     """
     if batch_size % group_size or first % group_size:
         raise ShapeError(
-            f"mixing.group_size={group_size} must divide every rank's batch (here {batch_size} rows from {first}); choose a divisor"
+            f"`group_size={group_size}` must divide every rank's batch (here {batch_size} rows from {first}); choose a divisor"
         )
     count = num_mixed_rows(group_size, ratio)
     rows, partners = [], []

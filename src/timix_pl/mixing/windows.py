@@ -20,8 +20,8 @@ def side_range(grid: tuple[int, int], min_side: float, max_side: float) -> tuple
     low, high = max(int(min_side * shorter), 1), int(max_side * shorter)
     if high < 1 or low * low >= grid[0] * grid[1]:
         raise ShapeError(
-            f"mixing.min_side={min_side}, mixing.max_side={max_side}: the patch grid of {grid[0]} x {grid[1]} is too small for a window; "
-            "use larger images (model.image_size_px), smaller patches, or a larger mixing.max_side"
+            f"`min_side={min_side}`, `max_side={max_side}`: the patch grid of {grid[0]} x {grid[1]} is too small for a window; "
+            "use larger images (`image_size_px`), smaller patches, or a larger `max_side`"
         )
     return low, max(low, high)
 

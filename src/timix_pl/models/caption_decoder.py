@@ -36,7 +36,7 @@ class CaptionDecoder(nn.Module):
         tokenizer: what its tokens mean.
         patch_dim: channels of the patch features.
         max_length: most tokens of a caption, the mark at its end included.
-        name: what ``captioning.decoder`` says, for messages.
+        name: of the decoder, for messages.
     Raises:
         ModelError: the decoder cannot attend to an image, has fewer positions than ``max_length``, or fewer tokens than the tokenizer.
     """
@@ -131,7 +131,7 @@ def pretrained_decoder(patch_dim: int, name: str, *, max_length: int, device: st
                 decoder = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=torch.float32)
     except Exception as error:  # transformers and huggingface_hub raise many kinds
         reason = " ".join(f"{error or type(error).__name__}".split())[:_MAX_REASON]
-        raise ModelError(f"captioning.decoder={name}: cannot be loaded: {reason}") from error
+        raise ModelError(f"`name={name}`: cannot be loaded: {reason}") from error
     with torch.device(device):
         return CaptionDecoder(decoder, HubTokenizer(tokenizer, name), patch_dim, max_length, name)
 
@@ -139,15 +139,13 @@ def pretrained_decoder(patch_dim: int, name: str, *, max_length: int, device: st
 def _check(decoder: Any, tokenizer: CaptionTokenizer, max_length: int, name: str) -> None:
     config, kind = decoder.config, type(decoder).__name__
     if "encoder_hidden_states" not in inspect.signature(decoder.forward).parameters:
-        raise ModelError(
-            f"captioning.decoder={name}: {kind} cannot attend to an image; choose one with cross-attention, such as GPT-2 or BERT"
-        )
+        raise ModelError(f"`name={name}`: {kind} cannot attend to an image; choose one with cross-attention, such as GPT-2 or BERT")
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and max_length > positions:
-        raise ModelError(f"captioning.max_length={max_length}: captioning.decoder={name} has {positions} positions; set it to that at most")
+        raise ModelError(f"`max_length={max_length}`: `name={name}` has {positions} positions; set it to that at most")
     if tokenizer.vocab_size > config.vocab_size:
         raise ModelError(
-            f"captioning.decoder={name}: its tokenizer knows {tokenizer.vocab_size} tokens, but {kind} has {config.vocab_size}; "
+            f"`name={name}`: its tokenizer knows {tokenizer.vocab_size} tokens, but {kind} has {config.vocab_size}; "
             "they do not belong together"
         )
 

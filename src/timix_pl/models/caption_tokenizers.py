@@ -67,7 +67,7 @@ class HubTokenizer:
         end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
         if start is None or end is None:
             raise ModelError(
-                f"captioning.decoder={name}: its tokenizer has no tokens for the start and the end of a text (bos or cls, eos or sep); "
+                f"`name={name}`: its tokenizer has no tokens for the start and the end of a text (bos or cls, eos or sep); "
                 "choose another decoder"
             )
         self._tokenizer, self.vocab_size, self.start_id, self.end_id = tokenizer, len(tokenizer), start, end

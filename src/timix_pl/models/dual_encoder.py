@@ -205,7 +205,7 @@ class DualEncoder(nn.Module):
             ModelError: the model has no PTA head.
         """
         if self.pta is None:
-            raise ModelError("pta.enabled=false: this model has no PTA head, and so no patch scores; train with pta.enabled=true")
+            raise ModelError("this model has no PTA head, and so no patch scores; build it with `with_pta=True`")
         logits = self.pta(self._patch_features(images), self.text(tokens)[1])
         return logits.unflatten(1, self.patch_grid)
 
@@ -305,7 +305,10 @@ class DualEncoder(nn.Module):
     ) -> Float[Tensor, "B P"]:
         """Scores on the whole grid; a dropped patch has the mean of its image, so that z-normalised it is 0."""
         if self.pta is None:
-            raise ModelError("mixing=timix scores patches with the PTA head, but pta.enabled=false; set pta.enabled=true or another mixing")
+            raise ModelError(
+                "this mixing strategy needs patch scores, and the model has no PTA head; build it with `with_pta=True`, "
+                "or choose another strategy"
+            )
         scores = self.pta(patch_features, pooled_text)
         return scores if keep is None else scores.mean(1, keepdim=True).repeat(1, math.prod(self.patch_grid)).scatter(1, keep, scores)
 
@@ -335,7 +338,7 @@ class DualEncoder(nn.Module):
 
     def _region_logits(self, regions: RegionBatch) -> Float[Tensor, "R P"]:
         if self.pta is None:
-            raise ModelError("pta.enabled=false, but the batch has regions; leave data.region_shards empty or set pta.enabled=true")
+            raise ModelError("the batch has regions, and the model has no PTA head; leave `regions` out, or build it with `with_pta=True`")
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.pta_grad != "head"):
             patch_features = self._patch_features(regions.images)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.pta_grad == "full"):
@@ -345,24 +348,26 @@ class DualEncoder(nn.Module):
 
 def _check_walk(image: ImageTower, mixing_level: int | None, patch_dropout: float) -> None:
     """Whether the image tower can do what is asked of it, before anything runs."""
-    asked = [f"mixing.level=tokens:{mixing_level}"] * (mixing_level is not None) + [f"model.patch_dropout={patch_dropout:g}"] * (
-        patch_dropout > 0
-    )
+    asked = []
+    if mixing_level is not None:
+        asked.append(f"`mixing_level={mixing_level}`")
+    if patch_dropout > 0:
+        asked.append(f"`patch_dropout={patch_dropout:g}`")
     if not asked:
         return
     if image.walk is None:
         raise ModelError(
-            f"{', '.join(asked)}: works with plain vision transformers alone, which {type(image.tower).__name__} of model.architecture "
-            "is not; set mixing.level=pixels and model.patch_dropout=0, or choose another model.architecture"
+            f"{', '.join(asked)}: works only with plain vision transformers, and {type(image.tower).__name__} is not one; "
+            "set `mixing_level=None` and `patch_dropout=0`, or choose another `architecture`"
         )
     depth = len(image.walk.blocks)
     if mixing_level is not None and mixing_level >= depth:
         raise ModelError(
-            f"mixing.level=tokens:{mixing_level}: the image tower has {depth} blocks, and at least one must follow; "
-            f"choose from tokens:0 to tokens:{depth - 1}"
+            f"`mixing_level={mixing_level}`: the image tower has {depth} blocks, and at least one must follow; "
+            f"choose from `mixing_level=0` to `mixing_level={depth - 1}`"
         )
     if mixing_level and patch_dropout:
         raise ModelError(
-            f"{', '.join(asked)}: a window's tokens may have been dropped by then; set mixing.level=tokens:0 or pixels, or "
-            "model.patch_dropout=0"
+            f"{', '.join(asked)}: a window's tokens may have been dropped by then; set `mixing_level=0`, `mixing_level=None` or "
+            "`patch_dropout=0`"
         )

@@ -129,13 +129,13 @@ class FineTuned(nn.Module):
                 blocks = blocks[: self.block]
             if not blocks:
                 raise ModelError(
-                    f"tune.towers=last: the {name} tower, {type(tower.tower).__name__}, has no blocks that could be counted; "
-                    "choose frozen or all"
+                    f"`towers=last`: the {name} tower, {type(tower.tower).__name__}, has no blocks that could be counted; "
+                    "choose `towers=frozen` or `towers=all`"
                 )
             if last_blocks > len(blocks):
                 raise ModelError(
-                    f"tune.last_blocks={last_blocks}: of the {name} tower {len(blocks)} blocks are used; choose from 1 to {len(blocks)}, "
-                    "or tune.towers=all"
+                    f"`last_blocks={last_blocks}`: of the {name} tower {len(blocks)} blocks are used; choose from 1 to {len(blocks)}, "
+                    "or `towers=all`"
                 )
             parts += blocks[-last_blocks:]
         return parts
@@ -173,9 +173,11 @@ def _feature_block(encoder: DualEncoder, block: int | None) -> int:
     image = encoder.image
     if image.walk is None:
         if block not in (None, image.block):
-            raise ModelError(f"tune.block={block}: this image tower gives features after pta.block={image.block} alone; set it to null")
+            raise ModelError(
+                f"`block={block}`: this image tower gives features only after the block of the PTA head, {image.block}; set `block=None`"
+            )
         return image.block
     depth = len(image.walk.blocks)
     if block is not None and block > depth:
-        raise ModelError(f"tune.block={block}: the image tower has {depth} blocks; choose from 1 to {depth}, or null for the last")
+        raise ModelError(f"`block={block}`: the image tower has {depth} blocks; choose from 1 to {depth}, or `block=None` for the last one")
     return block or depth

@@ -42,7 +42,7 @@ class ImageTower(nn.Module):
         self.checkpointing = False
         if not hasattr(tower, "forward_intermediates"):
             raise ModelError(
-                f"model.architecture: {type(tower).__name__} has no forward_intermediates, so PTA cannot read patch features from it"
+                f"`architecture`: {type(tower).__name__} has no forward_intermediates, so PTA cannot read patch features from it"
             )
         self.patch_grid, self.patch_dim = self._probe(image_size_px)
         self.walk = walk_of(tower, self.patch_grid)
@@ -103,7 +103,8 @@ class ImageTower(nn.Module):
                 self.tower.trunk.set_grad_checkpointing(True)
             except (AttributeError, AssertionError) as error:
                 raise ModelError(
-                    f"trainer.gradient_checkpointing=true: {type(self.tower).__name__} of model.architecture cannot do it; set it to false"
+                    f"`checkpoint_gradients()`: {type(self.tower).__name__} cannot recompute its blocks; leave it out, "
+                    "or choose another `architecture`"
                 ) from error
 
     def _run(self, block: nn.Module, x: Float[Tensor, "B L C"]) -> Float[Tensor, "B L C"]:
@@ -119,7 +120,7 @@ class ImageTower(nn.Module):
     def _probe(self, image_size_px: tuple[int, int]) -> tuple[tuple[int, int], int]:
         patch_px = _patch_px(self.tower, self.block)
         if patch_px and (image_size_px[0] % patch_px[0] or image_size_px[1] % patch_px[1]):
-            raise ModelError(f"model.image_size_px={_by(image_size_px)}: not a multiple of the patch size {_by(patch_px)}; choose one")
+            raise ModelError(f"`image_size_px={_by(image_size_px)}`: not a multiple of the patch size {_by(patch_px)}; choose one")
         parameter = next(self.tower.parameters())
         training = self.tower.training
         self.tower.eval()
@@ -136,7 +137,7 @@ class ImageTower(nn.Module):
         _, channels, rows, columns = output["image_intermediates"][0].shape
         if image_size_px[0] % rows or image_size_px[1] % columns:
             raise ModelError(
-                f"model.image_size_px={_by(image_size_px)}: not a multiple of the grid of {rows} x {columns} patches; "
+                f"`image_size_px={_by(image_size_px)}`: not a multiple of the grid of {rows} x {columns} patches; "
                 "choose a multiple of the patch size"
             )
         return (rows, columns), channels
@@ -148,12 +149,12 @@ class ImageTower(nn.Module):
             with torch.no_grad():
                 depth = len(self.tower.forward_intermediates(images)["image_intermediates"])
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-            return f"model.architecture: patch features cannot be read from {name}; choose a vision transformer"
+            return f"`architecture`: patch features cannot be read from {name}; choose a vision transformer"
         if not 1 <= self.block <= depth:
-            return f"pta.block={self.block}: the image tower has {depth} blocks, counted from 1; choose one, at most pta.block={depth}"
+            return f"`block={self.block}`: the image tower has {depth} blocks, counted from 1; choose one, at most `block={depth}`"
         return (
-            f"pta.block={self.block}: patch features cannot be read from {name} after this block; take its last one, pta.block={depth}, "
-            "or choose a vision transformer for model.architecture"
+            f"`block={self.block}`: patch features cannot be read from {name} after this block; take its last one, `block={depth}`, "
+            "or choose a vision transformer as `architecture`"
         )
 
 

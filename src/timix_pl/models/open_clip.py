@@ -37,7 +37,7 @@ def open_clip_config(
     if config is None:
         names = {name.lower(): name for name in open_clip.list_models()}
         near = [names[name] for name in difflib.get_close_matches(architecture.lower(), names, 3, cutoff=0.4)]
-        raise ModelError(f"model.architecture={architecture}: unknown; nearest: {', '.join(near) or 'none'}")
+        raise ModelError(f"`architecture={architecture}`: unknown; nearest: {', '.join(near) or 'none'}")
     if image_size_px is not None:
         config["vision_cfg"]["image_size"] = image_size_px
     if context_length is not None:
@@ -106,8 +106,8 @@ def create_open_clip(
         if isinstance(error, pickle.UnpicklingError):  # its message advises to load what may run code
             reason = "the weights are no file of PyTorch's tensors or safetensors"
         raise ModelError(
-            f"model.architecture={architecture}{f', model.pretrained={pretrained}' if pretrained else ''}"
-            f"{f', model.text_model={text_model}' if text_model else ''}: cannot be loaded: {reason}"
+            f"`architecture={architecture}`{f', `pretrained={pretrained}`' if pretrained else ''}"
+            f"{f', `text_model={text_model}`' if text_model else ''}: cannot be loaded: {reason}"
         ) from error
     return model, tokenizer
 

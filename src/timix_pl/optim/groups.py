@@ -61,7 +61,7 @@ def lr_scales(parts: Mapping[str, nn.Module], *, image: float, text: float, head
         scale = of_towers.get(part, head)
         scales |= dict.fromkeys(module.parameters(), scale)
         if part in TOWERS and layer_decay < 1 and _learns(module):
-            blocks = _blocks(part, module, f"optim.layer_decay={layer_decay:g}", "set it to 1")
+            blocks = _blocks(part, module, f"`layer_decay={layer_decay:g}`", "set it to 1")
             before = (parameter for name, parameter in module.named_parameters() if _BEFORE_THE_BLOCKS.search(name))
             scales |= dict.fromkeys(before, scale * layer_decay ** (len(blocks) + 1))
             for number, block in enumerate(blocks):
@@ -82,7 +82,7 @@ def hidden_matrices(parts: Mapping[str, nn.Module], optimizer: str) -> set[Tenso
         parameter
         for part in TOWERS
         if part in parts and _learns(parts[part])
-        for block in _blocks(part, parts[part], f"optim.kind={optimizer}", "choose another optimizer")
+        for block in _blocks(part, parts[part], f"`optimizer={optimizer}`", "choose another optimizer")
         for name, parameter in block.named_parameters()
         if parameter.ndim == 2 and "bias" not in name
     }

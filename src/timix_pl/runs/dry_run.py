@@ -2,13 +2,16 @@
 
 from omegaconf import OmegaConf
 
+from timix_pl.building.keys import RUN
 from timix_pl.building.mixing import build_mixing
 from timix_pl.building.model import build_model
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.choices import TASKS
+from timix_pl.core.errors import in_keys
 from timix_pl.runs.cost import describe_cost
 
 
+@in_keys(RUN)
 def dry_run(cfg: RootConfig) -> str:
     """Build on the meta device; of the data, at most the manifests are read.
 

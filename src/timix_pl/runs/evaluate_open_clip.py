@@ -8,10 +8,11 @@ import open_clip
 
 from timix_pl.building.data import prepare_data
 from timix_pl.building.evaluators import build_evaluators
+from timix_pl.building.keys import RUN
 from timix_pl.config.compose import recompose
 from timix_pl.config.conf_dir import conf_dir, groups
 from timix_pl.config.options import schema_options
-from timix_pl.core.errors import ConfigError, ModelError
+from timix_pl.core.errors import ConfigError, in_keys
 from timix_pl.core.words import nearest
 from timix_pl.evaluation.evaluator import EvaluationError, run_tasks
 from timix_pl.models.dual_encoder import DualEncoder
@@ -21,6 +22,8 @@ from timix_pl.runs.ranks import joined_ranks
 log = logging.getLogger(__name__)
 
 FOLDER_PREFIX = "local-dir:"
+
+_KEYS = RUN | {"architecture=": "checkpoint=open_clip:", "architecture": "checkpoint", "pretrained": "weights"}
 
 
 def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedModel:
@@ -45,7 +48,7 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
         cfg.evaluation.tasks.remove("grounding")
         log.warning("evaluation.tasks: grounding is left out, because models of open_clip have no PTA head")
     prepare_data(cfg)
-    try:
+    with in_keys(_KEYS):
         model = DualEncoder.create(
             architecture,
             pretrained=own["weights"] or None,
@@ -54,9 +57,6 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
             pta_block=1,
             with_pta=False,
         )
-    except ModelError as raised:  # it names the keys of a run
-        message = str(raised).replace("model.architecture=", "checkpoint=open_clip:").replace("model.pretrained=", "weights=")
-        raise ModelError(message) from raised
     problems: dict[str, str] = {}
     evaluators = build_evaluators(cfg, model, problems)
     if not evaluators and not problems:

@@ -12,9 +12,10 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from timix_pl.building.assemble import load_model
+from timix_pl.building.keys import RUN
 from timix_pl.config.saved import pretrained_run_of
 from timix_pl.config.validate import is_pretraining
-from timix_pl.core.errors import DataError, ModelError, RunError
+from timix_pl.core.errors import DataError, ModelError, RunError, in_keys
 from timix_pl.core.files import atomic_path, nearest_path
 from timix_pl.data.images.augment import Crop
 from timix_pl.data.images.decode import open_image
@@ -54,6 +55,7 @@ class DrawnHeatMap(NamedTuple):
         )
 
 
+@in_keys(RUN)
 @torch.no_grad()
 def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = None, overrides: Sequence[str] = ()) -> DrawnHeatMap:
     """Write the heat map of ``text``, put into ``data.phrase_template``, over a photo of any size as a PNG.

@@ -14,10 +14,11 @@ from lightning.pytorch import Trainer
 
 from timix_pl.building.assemble import Assembled, assemble
 from timix_pl.building.evaluators import built_in_metric
+from timix_pl.building.keys import RUN
 from timix_pl.building.loggers import open_loggers
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.choices import TASKS
-from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, LostRankError, StoppedBySignal
+from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, LostRankError, StoppedBySignal, in_keys
 from timix_pl.core.launched import launched
 from timix_pl.core.metric import descriptions_in
 from timix_pl.core.types import EvaluationResult
@@ -102,6 +103,7 @@ def _train(cfg: RootConfig, checkpoint: Path | None, signals: StopSignals) -> Ev
     return _last_evaluation(run_dir)
 
 
+@in_keys(RUN)
 def _fit(run: Assembled, checkpoint: Path | None, signals: StopSignals) -> None:
     trainer = run.trainer
     silence_lightning(trainer)

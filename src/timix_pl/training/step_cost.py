@@ -59,7 +59,7 @@ class PairWorkload(Workload):
     parts = {  # noqa: RUF012
         "pair": "image and caption",
         "mixed_image": "mixed images",
-        "region_image": "region images up to pta.block",
+        "region_image": "region images up to the PTA block",
         "phrase": "phrases, at most",
     }
     cut = ("pair", "mixed_image")

@@ -172,7 +172,7 @@ class StepModule(LightningModule):
 
     def average_in_place(self) -> AbstractContextManager[None]:
         """Inside, the model has the moving average of its weights."""
-        assert self.average is not None, "optim.ema is not set"
+        assert self.average is not None, "no moving average is kept"
         return self.average.in_place(self.model)
 
     def backward_chunk(self, loss: Tensor, *, last: bool) -> None:
@@ -208,7 +208,7 @@ class StepModule(LightningModule):
                 f"step {last.step}: the loss or the gradient is not finite ({terms}, "
                 f"grad_norm={float(last.grad_norm):g}); the weights were not touched. "
                 f"Samples of this rank: {', '.join(last.keys[:8])}{', ...' if len(last.keys) > 8 else ''}. "
-                "Lower optim.lr, set optim.clip_grad_norm, or let such steps pass with trainer.non_finite=skip"
+                "Lower `lr`, set `clip_grad_norm`, or let such steps pass with `non_finite=skip`"
             )
 
     def on_train_end(self) -> None:
@@ -228,7 +228,7 @@ class StepModule(LightningModule):
             RunError: the checkpoint is not one of timix-pl.
         """
         if "timix" not in checkpoint:
-            raise RunError("resume: this checkpoint was not written by timix-train; give model.pretrained a weights file instead")
+            raise RunError("`ckpt_path`: this is not a checkpoint of a timix-pl run; give `pretrained` a weights file instead")
         self.planned_samples = checkpoint["timix"]["planned_samples"]
         if self.trainer.max_steps * self.global_batch_size > self.planned_samples:
             log.warning(

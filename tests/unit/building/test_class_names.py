@@ -89,19 +89,19 @@ def test_class_folders_name_themselves_unless_a_file_does(tmp_path):
     assert names(shards=folder) == (["rose", "tulip"], SIMPLE)
     written(folder / "classes.json", ["a rose", "a tulip"])
     assert names(shards=folder)[0] == ["a rose", "a tulip"]
-    with pytest.raises(DataError, match=r"evaluation\.classes=imagenet names 1000 classes, but .* has 2 class folders"):
+    with pytest.raises(DataError, match=r"`classes=imagenet` names 1000 classes, but .* has 2 class folders"):
         names(shards=folder, classes="imagenet")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("c.json", "[1, 2]", r"evaluation\.classes=.*c\.json must hold .*a list of texts"),
+        ("c.json", "[1, 2]", r"`classes=.*c\.json` must hold .*a list of texts"),
         ("c.json", "{", r"must hold .*or a list of classes, but"),
         ("c.json", '{"names": []}', "there are no classes in it"),
         ("c.txt", "cat\n\ndog", "one of the classes in each line, but: a list of texts that are not empty"),
         ("c.txt", "", "there are no classes in it"),
-        ("missing/c.txt", None, r"No such file.*set evaluation\.classes"),
+        ("missing/c.txt", None, r"No such file.*set `classes`"),
     ],
 )
 def test_files_of_another_form_are_refused(shards, tmp_path, name, content, message):
@@ -112,7 +112,7 @@ def test_files_of_another_form_are_refused(shards, tmp_path, name, content, mess
 
 
 def test_shards_without_names_say_where_to_put_them(shards):
-    with pytest.raises(DataError, match=r"data\.zero_shot_shards: classes\.json beside .*\.tar must hold .*set evaluation\.classes"):
+    with pytest.raises(DataError, match=r"`dataset`: classes\.json beside .*\.tar must hold .*set `classes`"):
         names(shards=shards)
 
 

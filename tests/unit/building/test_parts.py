@@ -49,9 +49,9 @@ def test_large_members_are_refused_as_configured(tmp_path):
     """The image of 14 bytes, on both ways to read it."""
     val_shards(tmp_path / "shards", 1, [])
     cfg = config(f"data.train_shards={tmp_path / 'shards'}", f"data.val_shards={tmp_path / 'shards'}", "data.max_image_mb=1e-5")
-    with pytest.raises(BadSampleError, match=r"more than data\.max_image_mb=1e-05"):
+    with pytest.raises(BadSampleError, match=r"more than `max_image_mb=1e-05`"):
         build_stream(cfg, "train").reader[0]
-    with pytest.raises(BadSampleError, match=r"more than data\.max_image_mb=1e-05"):
+    with pytest.raises(BadSampleError, match=r"more than `max_image_mb=1e-05`"):
         evaluation_set(cfg, "val", MODEL)[0]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.questions import write_question_shards
 from tests.tiny import encoded_image, random_pixels, write_shards
+from timix_pl.building.assemble import assemble
 from timix_pl.building.data import build_stream
 from timix_pl.building.evaluators import build_evaluators
 from timix_pl.building.tasks import captioning, vqa
@@ -47,7 +48,7 @@ WITHOUT_CHOICES = {"question": "who?", "answers": ["me"]}
 def test_shards_without_questions_are_told_before_anything_is_written(tmp_path, asked, kind, said):
     cfg = config(write_asked(tmp_path / "shards", [asked] * 80), kind)
     with pytest.raises(DataError, match=rf"data\.train_shards: none of the 64 samples looked at can be used.*{said}"):
-        vqa.Vqa(cfg).learn_facts(build_stream(cfg, "train"))
+        assemble(cfg)
     assert not Path(cfg.run_dir).exists()
 
 

@@ -53,9 +53,9 @@ def test_its_own_state_is_taken_back(shards):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"seed": 1}, "seed=1: the checkpoint was made with 0"),
-        ({"global_batch_size": 8}, r"data\.global_batch_size=8: the checkpoint was made with 4"),
-        ({"window_shards": 3}, r"data\.allow_changed=true"),
+        ({"seed": 1}, "`seed=1`: the checkpoint was made with 0"),
+        ({"global_batch_size": 8}, r"`global_batch_size=8`: the checkpoint was made with 4"),
+        ({"window_shards": 3}, r"`allow_changed=True`"),
     ],
 )
 def test_another_stream_is_refused(shards, changed, message):
@@ -66,7 +66,7 @@ def test_another_stream_is_refused(shards, changed, message):
 def test_changed_shards_are_refused_unless_allowed(shards, tmp_path):
     other = str(write_shards(tmp_path / "shards", 31))
     state = datamodule(shards, step=9).state_dict()
-    with pytest.raises(RunError, match=r"data\.train_shards.*data\.allow_changed=true"):
+    with pytest.raises(RunError, match=r"`pairs`.*`allow_changed=True`"):
         datamodule(other).load_state_dict(state)
     datamodule(other, allow_changed=True).load_state_dict(state)
 

@@ -72,7 +72,7 @@ def test_phrases_go_through_the_template():
 
 
 def test_images_without_boxes_are_refused():
-    with pytest.raises(DataError, match=r"None of the evaluation images has regions.*data\.grounding_shards"):
+    with pytest.raises(DataError, match=r"None of the evaluation images has regions.*`dataset`"):
         run(Items([item(0), item(1)]))
 
 

@@ -139,14 +139,14 @@ def test_timix_asks_the_head(model):
 
 @pytest.mark.parametrize("task", [MutualInformation, Noise])
 def test_fewer_pairs_than_a_batch_are_refused(model, task):
-    with pytest.raises(DataError, match=r"evaluation\.mi_pairs=6: data\.\w+ has 5 pairs, fewer than one batch"):
+    with pytest.raises(DataError, match=r"`num_pairs=6`: `held_out` has 5 pairs, fewer than one batch"):
         task(pairs(5), None, num_pairs=6, batch_size=8).run(model, CPU)
 
 
 def test_an_image_without_a_caption_is_named(model):
     dataset = pairs(6)
     dataset.items[4] = dataset.items[4]._replace(captions=())
-    with pytest.raises(DataError, match=r"Sample 'k4' of data\.val_shards has no caption"):
+    with pytest.raises(DataError, match=r"Sample 'k4' of `held_out` has no caption"):
         MutualInformation(dataset, None, num_pairs=3, batch_size=8).run(model, CPU)
 
 
@@ -189,11 +189,11 @@ def test_noise_compares_similarities_and_losses_of_both_kinds(model, field, opti
 @pytest.mark.parametrize(
     ("field", "options", "says"),
     [
-        ({}, {}, r"evaluation\.noise_field=misalignment\.kind: sample 'k\d' of data\.noise_shards has no such field"),
+        ({}, {}, r"`field=misalignment\.kind`: sample 'k\d' of `held_out` has no such field"),
         ({"x": lambda n: [n]}, {"field": "x"}, r"has \[\d\] in its JSON"),
-        ({"x": lambda n: 0.5}, {"field": "x"}, r"has the score 0\.5; say with evaluation\.noise_min_score"),
-        ({"x": lambda n: False}, {"field": "x"}, r"all 6 pairs of data\.noise_shards in whole batches .* are aligned"),
-        ({"x": lambda n: "swapped"}, {"field": "x"}, r"all 6 pairs of data\.noise_shards in whole batches .* are misaligned"),
+        ({"x": lambda n: 0.5}, {"field": "x"}, r"has the score 0\.5; say with `min_score`"),
+        ({"x": lambda n: False}, {"field": "x"}, r"all 6 pairs of `held_out` in whole batches .* are aligned"),
+        ({"x": lambda n: "swapped"}, {"field": "x"}, r"all 6 pairs of `held_out` in whole batches .* are misaligned"),
     ],
     ids=["absent", "list", "score without a limit", "all aligned", "all misaligned"],
 )
@@ -204,5 +204,5 @@ def test_a_set_that_does_not_say_which_pairs_are_misaligned_is_refused(model, fi
 
 def test_misaligned_pairs_that_no_whole_batch_has_leave_their_loss_without_a_value(model):
     left_out = int(permutation(7, "pairs")[-1])
-    with pytest.raises(DataError, match=r"all 6 pairs of data\.noise_shards in whole batches .evaluation\.mi_pairs=3. are aligned"):
+    with pytest.raises(DataError, match=r"all 6 pairs of `held_out` in whole batches .`num_pairs=3`. are aligned"):
         Noise(pairs(7, wrong=lambda n: n == left_out), None, field="wrong", num_pairs=3, batch_size=8).run(model, CPU)

@@ -33,7 +33,7 @@ def test_a_class_is_the_mean_of_its_templates():
 
 @pytest.mark.parametrize("label", [None, 8, -1, "cat"])
 def test_a_label_that_is_no_class_is_named(label):
-    with pytest.raises(DataError, match=r"Sample 'key1' has the label .*0 to 7.*evaluation\.tasks"):
+    with pytest.raises(DataError, match=r"Sample 'key1' has the label .*0 to 7.*`evaluators`"):
         run([item(0, label=0), item(1, label=label)])
 
 

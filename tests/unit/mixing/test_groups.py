@@ -79,6 +79,6 @@ def test_over_steps_every_row_is_mixed_equally_often():
 
 @pytest.mark.parametrize(("batch_size", "first"), [(10, 0), (3, 0), (12, 6)])
 def test_a_group_size_that_does_not_divide_is_refused(batch_size, first):
-    with pytest.raises(ShapeError, match=r"mixing\.group_size=4") as error:
+    with pytest.raises(ShapeError, match=r"`group_size=4`") as error:
         mixed_rows(batch_size, 4, 1.0, seed=0, step=0, first=first)
     assert str(batch_size) in str(error.value)

@@ -119,9 +119,9 @@ def test_ranks_together_make_the_plan_of_one(world_size, lam):
 def test_a_grid_too_small_for_the_side_range_is_refused(grid):
     with pytest.raises(ShapeError, match=f"{grid[0]} x {grid[1]}") as error:
         plan_of(TiMix(grid), random_logits(2, grid, seed=0), 2, 1.0)
-    assert "mixing.max_side=0.75" in str(error.value)
+    assert "`max_side=0.75`" in str(error.value)
 
 
 def test_a_window_that_always_covers_the_whole_image_is_refused():
-    with pytest.raises(ShapeError, match=r"mixing\.min_side=1"):
+    with pytest.raises(ShapeError, match=r"`min_side=1"):
         plan_of(TiMix((4, 4), min_side=1.0, max_side=1.0), random_logits(2, (4, 4), seed=0), 2, 1.0)

@@ -132,7 +132,7 @@ def test_a_meta_decoder_has_no_weights(tmp_path):
     ("written", "max_length", "message"),
     [
         ({"make": tiny_llama}, 12, r"LlamaForCausalLM cannot attend to an image"),
-        ({}, 13, r"^captioning\.max_length=13: .* has 12 positions"),
+        ({}, 13, r"^`max_length=13`: .* has 12 positions"),
         ({"vocab_size": len(WORD_TOKENS) - 1}, 12, rf"knows {len(WORD_TOKENS)} tokens, but GPT2LMHeadModel has {len(WORD_TOKENS) - 1}"),
     ],
 )
@@ -143,5 +143,5 @@ def test_a_decoder_that_does_not_fit_is_refused(tmp_path, written, max_length, m
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ModelError, match=r"^captioning\.decoder=.*nowhere: cannot be loaded: "):
+    with pytest.raises(ModelError, match=r"^`name=.*nowhere`: cannot be loaded: "):
         pretrained_decoder(PATCH_DIM, str(tmp_path / "nowhere"), max_length=12)

@@ -76,5 +76,5 @@ def test_a_tokenizer_with_the_marks_of_bert(tmp_path):
 
 
 def test_a_tokenizer_without_marks_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"^captioning\.decoder=.*no tokens for the start and the end"):
+    with pytest.raises(ModelError, match=r"^`name=.*no tokens for the start and the end"):
         pretrained_decoder(8, write_decoder(tmp_path, bos_token="<s>"), max_length=8)

@@ -64,16 +64,16 @@ def test_patch_features_are_those_of_the_tower_after_the_block(block):
 
 @pytest.mark.parametrize("block", [4, 9])
 def test_a_block_that_the_tower_lacks_is_refused(block):
-    with pytest.raises(ModelError, match=f"tune.block={block}: the image tower has 3 blocks"):
+    with pytest.raises(ModelError, match=f"`block={block}`: the image tower has 3 blocks"):
         Lengths(block=block)
 
 
 def test_more_last_blocks_than_a_tower_has_are_refused():
     """Of three blocks of the image tower two are used with ``block=2``; the text tower has two."""
     for options, said in (
-        ({"last_blocks": 99}, "tune.last_blocks=99: of the image tower 3 blocks are used; choose from 1 to 3, or tune.towers=all"),
-        ({"last_blocks": 3, "block": 2}, "tune.last_blocks=3: of the image tower 2 blocks are used"),
-        ({"last_blocks": 99, "reads": ("text",)}, "tune.last_blocks=99: of the text tower"),
+        ({"last_blocks": 99}, "`last_blocks=99`: of the image tower 3 blocks are used; choose from 1 to 3, or `towers=all`"),
+        ({"last_blocks": 3, "block": 2}, "`last_blocks=3`: of the image tower 2 blocks are used"),
+        ({"last_blocks": 99, "reads": ("text",)}, "`last_blocks=99`: of the text tower"),
     ):
         with pytest.raises(ModelError, match=said):
             Lengths(towers="last", **options)

@@ -44,7 +44,7 @@ def test_its_weights_can_be_left_out(text_model):
 
 
 def test_a_text_model_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"model\.text_model=.*nowhere"):
+    with pytest.raises(ModelError, match=r"`text_model=.*nowhere"):
         DualEncoder.create("test-nano", text_model=str(tmp_path / "nowhere"), pta_block=2)
 
 
@@ -70,7 +70,7 @@ def test_a_timm_image_tower_gives_features_and_patch_features(architecture, bloc
 def test_a_timm_tower_takes_another_image_size_and_refuses_one_that_does_not_fit():
     assert DualEncoder.create("test-timm-vit", image_size_px=96, pta_block=2).patch_grid == (6, 6)
     for image_size_px in (99, 102):  # 102 = 6 x 17
-        with pytest.raises(ModelError, match=rf"model\.image_size_px.*{image_size_px}"):
+        with pytest.raises(ModelError, match=rf"`image_size_px=.*{image_size_px}"):
             DualEncoder.create("test-timm-vit", image_size_px=image_size_px, pta_block=2)
 
 
@@ -79,6 +79,6 @@ def test_a_tower_whose_inner_blocks_cannot_be_read_says_which_can():
     with pytest.raises(ModelError) as caught:
         DualEncoder.create("RN50", device="meta", pta_block=2)
     assert str(caught.value) == (
-        "pta.block=2: patch features cannot be read from ModifiedResNet after this block; take its last one, pta.block=5, or choose "
-        "a vision transformer for model.architecture"
+        "`block=2`: patch features cannot be read from ModifiedResNet after this block; take its last one, `block=5`, or choose "
+        "a vision transformer as `architecture`"
     )

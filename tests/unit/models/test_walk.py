@@ -84,17 +84,17 @@ def test_patches_that_are_not_kept_are_not_seen(name):
 def test_towers_of_another_make_run_as_ever_and_refuse_what_needs_a_walk():
     encoder = DualEncoder.create("test-timm-convnext", pta_block=3)
     assert encoder.image.walk is None and encoder.image.blocks() == []
-    with pytest.raises(ModelError, match=r"model\.patch_dropout=0\.5.*TimmModel.*patch_dropout=0"):
+    with pytest.raises(ModelError, match=r"`patch_dropout=0\.5`.*TimmModel.*`patch_dropout=0`"):
         DualEncoder.create("test-timm-convnext", pta_block=3, patch_dropout=0.5)
-    with pytest.raises(ModelError, match=r"mixing\.level=tokens:1.*TimmModel.*mixing\.level=pixels"):
+    with pytest.raises(ModelError, match=r"`mixing_level=1`.*TimmModel.*`mixing_level=None`"):
         DualEncoder.create("test-timm-convnext", pta_block=3, mixing_level=1)
 
 
 def test_a_level_behind_the_last_block_and_one_behind_dropout_are_refused():
     assert tiny_model(mixing_level=2).mixing_level == 2
-    with pytest.raises(ModelError, match=r"mixing\.level=tokens:3: .*3 blocks.*tokens:0 to tokens:2"):
+    with pytest.raises(ModelError, match=r"`mixing_level=3`: .*3 blocks.*`mixing_level=0` to `mixing_level=2`"):
         tiny_model(mixing_level=3)
-    with pytest.raises(ModelError, match=r"mixing\.level=tokens:1, model\.patch_dropout=0\.5"):
+    with pytest.raises(ModelError, match=r"`mixing_level=1`, `patch_dropout=0\.5`"):
         tiny_model(mixing_level=1, patch_dropout=0.5)
     assert tiny_model(mixing_level=0, patch_dropout=0.5).patch_dropout == 0.5
 
@@ -158,7 +158,7 @@ def test_timm_towers_checkpoint_too(architecture, inner):
 
 def test_a_tower_that_cannot_checkpoint_is_refused():
     image = ImageTower(TimmModel("cspresnet50", 16, image_size=64, pool="avg", proj="linear"), 2, (64, 64))
-    with pytest.raises(ModelError, match=r"trainer\.gradient_checkpointing=true: TimmModel.*set it to false"):
+    with pytest.raises(ModelError, match=r"`checkpoint_gradients\(\)`: TimmModel.*leave it out"):
         image.checkpoint_gradients()
 
 

@@ -126,9 +126,9 @@ def test_hidden_matrices_are_those_inside_the_blocks():
 def test_a_tower_without_blocks_is_refused_where_they_matter():
     model = DualEncoder.create("test-timm-convnext", pta_block=1, with_pta=False, device="meta")
     scales_of(model)
-    with pytest.raises(ModelError, match=r"optim\.layer_decay=0\.5: the image tower, TimmModel, has no blocks that could be counted; set"):
+    with pytest.raises(ModelError, match=r"`layer_decay=0\.5`: the image tower, TimmModel, has no blocks that could be counted; set"):
         scales_of(model, layer_decay=0.5)
-    with pytest.raises(ModelError, match=r"optim\.kind=muon: the image tower, TimmModel, has no blocks that could be counted; choose"):
+    with pytest.raises(ModelError, match=r"`optimizer=muon`: the image tower, TimmModel, has no blocks that could be counted; choose"):
         hidden_matrices(model.parts(), "muon")
     model.image.requires_grad_(False)
     assert hidden_matrices(model.parts(), "muon") and scales_of(model, layer_decay=0.5)

@@ -86,7 +86,7 @@ def test_bf16_takes_less():
 
 def test_a_region_batch_in_every_second_step_costs_half():
     each, second = (figures(said(*DEMO, f"pta.every_n_steps={n}"), "GFLOP") for n in (1, 2))
-    for name in ("region images up to pta.block", "phrases, at most"):
+    for name in ("region images up to the PTA block", "phrases, at most"):
         assert second[name] == pytest.approx(each[name] / 2, abs=1e-3)
     assert second["image and caption"] == each["image and caption"]
 

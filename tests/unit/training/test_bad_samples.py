@@ -51,7 +51,7 @@ def test_too_many_stop_the_run_and_say_where_to_look(tmp_path):
     model = tiny_model(with_pta=False)
     batches = with_problems(ready_batches(model, 3, regions=False), [300, 300, 300])
     callback = BadSamplesCallback(tmp_path / "quarantine.jsonl", max_bad_frac=0.5, samples_per_step=8.25)
-    with pytest.raises(DataError, match=r"data\.max_bad_frac=0\.5: 600 of 16 samples .*quarantine\.jsonl"):
+    with pytest.raises(DataError, match=r"`max_bad_frac=0\.5`: 600 of 16 samples .*quarantine\.jsonl"):
         fit(training_module(model), batches, callbacks=[callback])
 
 

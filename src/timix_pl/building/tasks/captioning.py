@@ -1,10 +1,11 @@
 """``task=captioning``: a decoder that describes images, on a pre-trained image tower."""
 
 from timix_pl.building.checkpoints import Facts
+from timix_pl.building.keys import DECODER, FINE_TUNED
 from timix_pl.building.task import FineTuning
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.choices import TASKS
-from timix_pl.core.errors import RunError
+from timix_pl.core.errors import RunError, in_keys
 from timix_pl.core.words import as_typed, counted
 from timix_pl.data.sets.caption_items import CaptionItems, captions_of
 from timix_pl.data.sets.sample_stream import SampleStream
@@ -30,6 +31,7 @@ class Captioning(FineTuning):
         samples.check(captions_of)
         return {key: getattr(self.cfg.captioning, key) for key in ("decoder", *_SIZES)}
 
+    @in_keys(FINE_TUNED | DECODER)
     def model(self, encoder: DualEncoder, facts: Facts | None) -> Captioner:
         """The model with its decoder.
 

@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 
 from timix_pl.building.checkpoints import Facts
+from timix_pl.building.keys import FINE_TUNED
 from timix_pl.building.task import FineTuning
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.choices import TASKS
-from timix_pl.core.errors import RunError
+from timix_pl.core.errors import RunError, in_keys
 from timix_pl.core.files import atomic_path
 from timix_pl.core.words import counted
 from timix_pl.data.sets.questions import Question, QuestionItems, frequent_answers, kinds_of, usable_questions
@@ -34,6 +35,7 @@ class Vqa(FineTuning):
         samples.check(lambda sample: usable_questions(sample, kinds))
         return {"kinds": kinds, "answers": _answers(self.cfg, samples) if "open" in kinds else []}
 
+    @in_keys(FINE_TUNED)
     def model(self, encoder: DualEncoder, facts: Facts | None) -> VqaModel:
         """The model with the fusion head; without facts, it knows as many answers as it may.
 

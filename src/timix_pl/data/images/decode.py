@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from timix_pl.data.shards.reader import BadSampleError
 
-Image.MAX_IMAGE_PIXELS = None  # PIL's own limit would come before data.max_image_px
+Image.MAX_IMAGE_PIXELS = None  # PIL's own limit would come before max_image_px
 
 _APP1, _START_OF_SCAN = b"\xff\xe1", b"\xff\xda"
 _TRANSPOSED = (5, 6, 7, 8)
@@ -142,4 +142,4 @@ def check_size(size_px: tuple[int, int], max_image_px: int) -> None:
         BadSampleError: the image has more pixels.
     """
     if size_px[0] * size_px[1] > max_image_px:
-        raise BadSampleError(f"the image has {size_px[0]} x {size_px[1]} pixels, more than data.max_image_px={max_image_px}")
+        raise BadSampleError(f"the image has {size_px[0]} x {size_px[1]} pixels, more than `max_image_px={max_image_px}`")

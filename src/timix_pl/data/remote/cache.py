@@ -30,7 +30,7 @@ def locked_file(path: Path, wait: bool = True) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
     except OSError as error:
-        raise DataError(f"data.shard_cache_dir: {path} cannot be written ({error}). Name a folder that can.") from error
+        raise DataError(f"`cache_dir`: {path} cannot be written ({error}). Name a folder that can.") from error
     with file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield

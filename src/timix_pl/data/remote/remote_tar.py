@@ -149,7 +149,7 @@ class RemoteTar:
         try:
             return retried(get, self.url, self.key)
         except NotSupportedError:
-            raise DataError(f"{self.key}: {self.url}: this server cannot send ranges. Set data.remote=cache.") from None
+            raise DataError(f"{self.key}: {self.url}: this server cannot send ranges. Set `whole=True`.") from None
 
     def read_members(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """The members of the sample ``key`` at these (offset, size), in one request where they lie close together.
@@ -260,8 +260,8 @@ class RemoteTar:
             self._take_over()
         except OSError as error:
             raise DataError(
-                f"data.shard_cache_dir={self.access.cache_dir}: {self.url} cannot be kept there ({error}). "
-                "Free space, lower data.shard_cache_gb, or name another folder."
+                f"`cache_dir={self.access.cache_dir}`: {self.url} cannot be kept there ({error}). "
+                "Free space, lower `max_bytes`, or name another folder."
             ) from error
         finally:
             self._part_path.unlink(missing_ok=True)
@@ -319,8 +319,8 @@ class RemoteTar:
         access = self.access
         if self.num_bytes > access.max_bytes:
             raise DataError(
-                f"data.shard_cache_gb={access.max_bytes / 1e9:g}: {self.url} has {self.num_bytes / 1e9:.3g} GB. "
-                "Raise it, or set data.remote=range."
+                f"`max_bytes`: the cache may hold {access.max_bytes / 1e9:g} GB, and {self.url} has {self.num_bytes / 1e9:.3g} GB. "
+                "Raise it, or set `whole=False`."
             )
         while True:
             with locked_file(access.cache_dir / "lock"):

@@ -51,7 +51,7 @@ class EvaluationSet(Dataset[EvaluationItem]):
 
     Args:
         shards: a folder, a pattern, or a list.
-        key: the configuration key that named them, for messages.
+        key: what the user calls them, for messages.
         image_size_px: height and width of the crop.
         max_image_px, max_image_mb: larger images are refused, before they are decoded or read.
         access: how remote shards are read.
@@ -64,13 +64,13 @@ class EvaluationSet(Dataset[EvaluationItem]):
         shards: Any,
         image_size_px: tuple[int, int],
         *,
-        key: str = "data.val_shards",
+        key: str = "shards",
         max_image_px: int = 100_000_000,
         max_image_mb: float = 100.0,
         access: RemoteAccess = RemoteAccess(),  # noqa: B008
     ):
         self.sources = resolve_shards(shards, key, access)
-        self._key = key
+        self.key = key
         self._reader = ShardReader([source.tars.manifest() for source in self.sources], max_image_mb=max_image_mb)
         self._size, self._max_image_px = image_size_px, max_image_px
 
@@ -89,17 +89,14 @@ class EvaluationSet(Dataset[EvaluationItem]):
         return EvaluationItem(sample.key, pixels, sample.captions, regions, sample.extra)
 
     def has_regions(self) -> bool:
-        """Whether one of 64 samples, spread evenly over the set, has a usable region. No image is read.
-
-        It only decides whether ``data.val_shards`` can be used for grounding. Rare boxes may be missed.
-        """
+        """Whether one of 64 samples, spread evenly over the set, has a usable region. Rare ones may be missed. No image is read."""
         return any(usable_regions(self._reader.regions(number))[0] for number in self._reader.some())
 
     def check_captions(self, task: str) -> None:
         """Check before an evaluation that samples have captions. No image is read. Of a large set 64 samples are checked.
 
         Args:
-            task: the one of ``evaluation.tasks`` that needs them, for the message.
+            task: the evaluation that needs them, for the message.
         Raises:
             DataError: a sample has no caption, or none that can be read.
         """
@@ -107,8 +104,8 @@ class EvaluationSet(Dataset[EvaluationItem]):
             shard, key = self._reader.name(number)
             if not self._without_image(number).captions:
                 raise DataError(
-                    f"{self._key}: {shard}: {key} has no captions, and {task} needs at least one for each image. Write them "
-                    f'into the shard ({key}.txt, or "captions" in {key}.json), or leave {task} out of evaluation.tasks'
+                    f"{self.key}: {shard}: {key} has no captions, and {task} needs at least one for each image. Write them "
+                    f'into the shard ({key}.txt, or "captions" in {key}.json), or leave {task} out of `evaluators`'
                 )
 
     def check_questions(self) -> None:
@@ -119,8 +116,8 @@ class EvaluationSet(Dataset[EvaluationItem]):
         """
         if not any(self._without_image(number).extra.get("questions") for number in (*self._reader.some(), *range(len(self)))):
             raise DataError(
-                f'{self._key}: none of the {len(self)} images has questions, and vqa asks them. Write "questions" into KEY.json, as '
-                "docs/your_own_data.md describes, name other shards, or leave vqa out of evaluation.tasks"
+                f'{self.key}: none of the {len(self)} images has questions, and vqa asks them. Write "questions" into KEY.json, as '
+                "docs/your_own_data.md describes, name other shards, or leave vqa out of `evaluators`"
             )
 
     def _without_image(self, number: int) -> Sample:

@@ -26,7 +26,7 @@ class ImageFolder(Dataset[EvaluationItem]):
 
     Args:
         folder: the folder of class folders.
-        key: the configuration key that named it, for messages.
+        key: what the user calls it, for messages.
         image_size_px: height and width of the crop.
         max_image_px, max_image_mb: larger images are refused, before they are decoded or read.
     Raises:
@@ -38,7 +38,7 @@ class ImageFolder(Dataset[EvaluationItem]):
         folder: str | Path,
         image_size_px: tuple[int, int],
         *,
-        key: str = "data.zero_shot_shards",
+        key: str = "folder",
         max_image_px: int = 100_000_000,
         max_image_mb: float = 100.0,
     ):
@@ -72,7 +72,7 @@ class ImageFolder(Dataset[EvaluationItem]):
     def _pixels(self, path: Path) -> UInt8[Tensor, "3 H W"]:
         try:
             if (size := path.stat().st_size) > self._max_image_mb * 1e6:
-                raise BadSampleError(f"it has {size / 1e6:.1f} MB, more than data.max_image_mb={self._max_image_mb}")
+                raise BadSampleError(f"it has {size / 1e6:.1f} MB, more than `max_image_mb={self._max_image_mb}`")
             return centre_crop(open_image(path.read_bytes(), max_image_px=self._max_image_px), self._size)[0]
         except (BadSampleError, OSError) as error:
             raise BadSampleError(f"{path}: {error}; repair or remove it, evaluation leaves nothing out") from error

@@ -143,7 +143,7 @@ class PairSet(StepSet):
             assert self.regions is not None
             reason = f"{counted(num_unusable, 'region')} left out: no phrase, outside the image, or in pixels"
             folder = self.regions.reader.folder(ids[1])
-            where = {"stream": "data.region_shards", "folder": folder, "shard": sample.shard, "key": sample.key}
+            where = {"stream": self.regions.key, "folder": folder, "shard": sample.shard, "key": sample.key}
             notes.append(where | {"reason": reason, "outcome": "used in part"})
         image = self._images.open(sample)
         for attempt in range(_MAX_REGION_CROPS):

@@ -75,7 +75,7 @@ def usable_questions(sample: Sample, kinds: Sequence[str]) -> list[Question]:
         raise BadSampleError('the sample has no questions ("questions" in its JSON)')
     usable = [question for question in questions if "open" in kinds or question.choices]
     if not usable:
-        raise BadSampleError("none of the sample's questions has multiple_choices; set vqa.kind=open to learn without them")
+        raise BadSampleError("none of the sample's questions has multiple_choices; set `kinds=['open']` to learn without them")
     return usable
 
 
@@ -165,7 +165,7 @@ def frequent_answers(reader: ShardReader, count: int, normalise: Callable[[str],
     found.pop("", None)
     if not found:
         raise DataError(
-            f'{key}: none of the {len(reader)} samples has questions with answers, and task=vqa learns from them. Write "questions" '
-            "into KEY.json, as docs/your_own_data.md describes."
+            f'{key}: none of the {len(reader)} samples has questions with answers, and vqa learns from them. Write "questions" into '
+            "KEY.json, as docs/your_own_data.md describes."
         )
     return [answer for answer, _ in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:count]]

@@ -34,7 +34,7 @@ class ResampledShards:
 
     Args:
         shards: a folder, a pattern, or a list without weights.
-        key: the configuration key that named them.
+        key: what the user calls them, for messages.
         seed: the run's seed.
         access: how remote shards are cached. They are always read whole.
         allow_pipe: accept ``pipe:COMMAND`` too. The command runs in a shell, and its output is a tar.
@@ -58,7 +58,7 @@ class ResampledShards:
         files = [item for item in items if item not in pipes]
         sources = resolve_shards(files, key, access) if files or not pipes else []
         if any(source.weight != 1 for source in sources):
-            raise DataError(f"{key}: data=stream takes no weights. Leave them out, or use data=shards")
+            raise DataError(f"{key}: shards that are drawn from take no weights. Leave them out, or use `SampleStream`")
         tars = [tar for source in sources for tar in source.tars]
         tars.sort(key=lambda tar: "://" in tar.location)  # local tars first, as in the fingerprint of older checkpoints
         self._tars = {tar.location: tar for tar in tars}

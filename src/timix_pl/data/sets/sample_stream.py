@@ -23,7 +23,7 @@ class SampleStream:
 
     Args:
         shards: a folder, a pattern, or a list with weights.
-        key: the configuration key that named them.
+        key: what the user calls them, for messages.
         seed: the run's seed.
         name: streams with the same seed and another name have another order.
         window_shards: shards whose samples are shuffled together.
@@ -55,7 +55,7 @@ class SampleStream:
         weights = [source.weight for source in sources]
         self.fingerprint = f"{seed_of(name, window_shards, *[m.fingerprint for m in manifests], *map(str, weights)):016x}"
         self.num_problems = sum(int(manifest.shards.num_problems.sum()) for manifest in manifests)
-        self._key, self._seed = key, seed
+        self.key, self._seed = key, seed
 
     @property
     def num_samples(self) -> int:
@@ -77,7 +77,7 @@ class SampleStream:
                 return
             except BadSampleError as error:
                 reason = str(error)
-        raise DataError(f"{self._key}: none of the {len(numbers)} samples looked at can be used; the last reason: {reason}. {_INSPECT}")
+        raise DataError(f"{self.key}: none of the {len(numbers)} samples looked at can be used; the last reason: {reason}. {_INSPECT}")
 
     def load(self, start: int, count: int, use: Callable[[Sample, tuple[int, int]], Any], problems: list[dict[str, Any]]) -> list[Any]:
         """The results of ``use(sample, (epoch, number))`` for ``count`` positions from ``start`` on.
@@ -107,8 +107,8 @@ class SampleStream:
                 return use(self.reader[chosen], (epoch, chosen))
             except BadSampleError as error:
                 shard, key = self.reader.name(chosen)
-                where = {"stream": self._key, "position": position, "folder": self.reader.folder(chosen), "shard": shard, "key": key}
+                where = {"stream": self.key, "position": position, "folder": self.reader.folder(chosen), "shard": shard, "key": key}
                 problems.append(where | {"reason": str(error), "outcome": "replaced"})
         raise DataError(
-            f"{self._key}: {_MAX_REPLACEMENTS} samples in a row cannot be used; the last reason: {problems[-1]['reason']}. {_INSPECT}"
+            f"{self.key}: {_MAX_REPLACEMENTS} samples in a row cannot be used; the last reason: {problems[-1]['reason']}. {_INSPECT}"
         )

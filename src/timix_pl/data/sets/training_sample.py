@@ -42,7 +42,7 @@ class TrainingSample(Dataset[EvaluationItem]):
             if item.captions:
                 return item
         raise DataError(
-            f"data.train_shards: {_MAX_REPLACEMENTS} samples around number {chosen} cannot be used. 'timix-data inspect' says why"
+            f"{self.dataset.key}: {_MAX_REPLACEMENTS} samples around number {chosen} cannot be used. 'timix-data inspect' says why"
         )
 
     def number_in_set(self, number: int) -> int:

@@ -161,9 +161,7 @@ class ShardReader:
         offsets, sizes = shard.index.offsets[row].tolist(), shard.index.sizes[row].tolist()
         for kind in kinds:
             if sizes[kind] > self._max_image_mb * 1e6:
-                raise BadSampleError(
-                    f"the {_KINDS[kind]} has {sizes[kind] / 1e6:.1f} MB, more than data.max_image_mb={self._max_image_mb:g}"
-                )
+                raise BadSampleError(f"the {_KINDS[kind]} has {sizes[kind] / 1e6:.1f} MB, more than `max_image_mb={self._max_image_mb:g}`")
         there = [kind for kind in kinds if sizes[kind] >= 0]
         found = shard.reader.read_members(str(shard.index.keys[row]), [(offsets[kind], sizes[kind]) for kind in there]) if there else []
         return tuple(map(dict(zip(there, found, strict=True)).get, kinds))

@@ -36,7 +36,7 @@ def resolve_shards(spec: Any, key: str = "shards", access: RemoteAccess = Remote
     Args:
         spec: a folder, a tar or a pattern (``*``, ``?``, ``{000..099}``), as a path or a URL; or a list of these or of
             ``{path: ..., weight: ...}``.
-        key: the dotted key whose value is ``spec``, for messages.
+        key: what the user calls ``spec``, for messages.
         access: how remote tars are read.
     Returns:
         One source per item. Its tars are sorted by name; those of a brace pattern are in the order of the braces.
@@ -77,7 +77,7 @@ def _resolve_item(item: Any, key: str, access: RemoteAccess) -> Source:
 
 def _find_tars(text: str, key: str, access: RemoteAccess) -> Tars:
     if text.startswith(PIPE):
-        raise DataError(f"{key}={text}: 'pipe:' runs a shell command; it is only read with data=stream and data.allow_pipe=true.")
+        raise DataError(f"{key}={text}: 'pipe:' runs a shell command; it is only read with `allow_pipe=True`.")
     try:
         parts = [_without_file_scheme(part) for part in braceexpand(text)]
     except ValueError:

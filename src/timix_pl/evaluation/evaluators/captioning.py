@@ -15,7 +15,7 @@ from timix_pl.core.metric import Metric, Unit
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.batches import EvaluationBatch, map_batches, require_captions
-from timix_pl.evaluation.evaluator import Evaluator, LeftOut, RunToEvaluate, required
+from timix_pl.evaluation.evaluator import Evaluator, LeftOut, RunToEvaluate
 from timix_pl.evaluation.model import DualEncoderLike, evaluating
 from timix_pl.evaluation.results import named
 from timix_pl.evaluation.sharing import over_ranks
@@ -63,9 +63,9 @@ class Captioning(Evaluator):
         """See :class:`Evaluator`."""
         if not isinstance(run.model, CaptionerLike):
             raise LeftOut("the model writes no captions (timix-train task=captioning init=RUN_DIR teaches it to)")
-        dataset = required(run.evaluation_set("val"), "data.val_shards")
-        dataset.check_captions("captioning")
-        return {"dataset": dataset}
+        given = super().gather(run)
+        given["dataset"].check_captions("captioning")
+        return given
 
     def run(self, model: DualEncoderLike, device: torch.device) -> EvaluationResult:
         """BLEU-1 to 4, ROUGE-L and CIDEr-D beside the best one caption for all; the same on every rank.
@@ -79,7 +79,7 @@ class Captioning(Evaluator):
             ModelError: the model writes no captions.
         """
         if not isinstance(model, CaptionerLike):
-            raise ModelError("this model writes no captions; timix-train task=captioning init=RUN_DIR teaches it to")
+            raise ModelError("this model writes no captions; give one that does, such as timix_pl.models.captioner.Captioner")
 
         def write(batch: EvaluationBatch) -> tuple[list[str], list[tuple[str, ...]]]:
             require_captions(batch, "captioning")

@@ -46,6 +46,7 @@ class CarryOver(Evaluator):
     """
 
     title = "carry over"
+    gathered: ClassVar[Mapping[str, str]] = {"dataset": "data.val_shards", "min_side": "mixing.min_side", "max_side": "mixing.max_side"}
     metrics: ClassVar[Mapping[str, Metric]] = {
         "best_over_least": Metric(Unit.share, higher_is_better=True, label="best over least", chance="a coin toss"),
         "drop_best": Metric(higher_is_better=True, label="drop best", chance="a random window"),
@@ -73,8 +74,7 @@ class CarryOver(Evaluator):
         """See :class:`Evaluator`."""
         if run.model.pta is None:
             raise LeftOut("pta.enabled=false")
-        sides = {name: run.value(f"mixing.{name}") for name in ("min_side", "max_side")}
-        return super().gather(run) | sides
+        return super().gather(run) | {name: run.value(cls.gathered[name]) for name in ("min_side", "max_side")}
 
     def run(self, model: DualEncoderLike, device: torch.device) -> EvaluationResult:
         """The deletion test and the ROC AUC of own against other captions; the same on every rank.
@@ -131,7 +131,7 @@ def _captions_of_others(captions: list[str]) -> list[str]:
     if first_other is None:
         raise DataError(
             f"All {len(captions)} images have the same first caption, and carry_over compares it with another image's. "
-            "Choose other data.val_shards, or leave carry_over out of evaluation.tasks."
+            "Choose another `dataset`, or leave carry_over out of `evaluators`."
         )
     others = [captions[0] if captions[0] != captions[-1] else first_other]
     for caption, following in zip(reversed(captions[:-1]), reversed(captions[1:]), strict=True):

@@ -44,6 +44,11 @@ class Grounding(Evaluator):
     """
 
     title = "grounding"
+    gathered: ClassVar[Mapping[str, str]] = {
+        "dataset": "data.grounding_shards",
+        "min_cover": "pta.min_cover",
+        "phrase_template": "data.phrase_template",
+    }
     metrics: ClassVar[Mapping[str, Metric]] = {
         "pointing": Metric(Unit.share, higher_is_better=True, label="pointing", chance="a random patch"),
         "pointing_centre": Metric(Unit.share, higher_is_better=True, label="pointing centre", chance="a random patch"),
@@ -79,10 +84,10 @@ class Grounding(Evaluator):
         """See :class:`Evaluator`."""
         if run.model.pta is None:
             raise LeftOut("pta.enabled=false")
-        given = {"min_cover": run.value("pta.min_cover"), "phrase_template": run.value("data.phrase_template")}
+        given = {name: run.value(cls.gathered[name]) for name in ("min_cover", "phrase_template")}
         if (dataset := run.evaluation_set("grounding")) is not None:
             return given | {"dataset": dataset}
-        dataset = required(run.evaluation_set("val"), "data.grounding_shards")
+        dataset = required(run.evaluation_set("val"), cls.gathered["dataset"])
         if not dataset.has_regions():
             raise LeftOut(
                 "data.grounding_shards is not set and none of the samples looked at in data.val_shards has a usable box; "
@@ -117,8 +122,8 @@ class Grounding(Evaluator):
         if not scored:
             raise DataError(
                 "None of the evaluation images has regions, and grounding needs phrases with boxes. "
-                'Write them into the shards ("regions" in KEY.json), point data.grounding_shards at a set that has them, '
-                "or leave grounding out of evaluation.tasks."
+                'Write them into the shards ("regions" in KEY.json), point `dataset` at a set that has them, '
+                "or leave grounding out of `evaluators`."
             )
         logits = torch.cat([phrases.logits for phrases in scored])
         boxes_of_phrase = [boxes for phrases in scored for boxes in phrases.boxes_xyxy_norm]

@@ -10,7 +10,7 @@ from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.evaluator import Evaluator, RunToEvaluate
-from timix_pl.evaluation.labels import encode_labelled, gather_probe_sets
+from timix_pl.evaluation.labels import PROBE_SETS, encode_labelled, gather_probe_sets
 from timix_pl.evaluation.model import DualEncoderLike, evaluating
 from timix_pl.evaluation.results import named
 from timix_pl.evaluation.sharing import over_queries
@@ -31,6 +31,7 @@ class Knn(Evaluator):
     """
 
     title = "kNN"
+    gathered = PROBE_SETS
     metrics = ZERO_SHOT_METRICS
 
     def __init__(

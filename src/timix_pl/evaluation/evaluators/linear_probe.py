@@ -15,7 +15,7 @@ from timix_pl.core.randomness import seed_of
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.evaluator import Evaluator, RunToEvaluate
-from timix_pl.evaluation.labels import encode_labelled, gather_probe_sets
+from timix_pl.evaluation.labels import PROBE_SETS, encode_labelled, gather_probe_sets
 from timix_pl.evaluation.model import DualEncoderLike, evaluating
 from timix_pl.evaluation.results import named
 from timix_pl.evaluation.sharing import QUERIES_PER_TASK, over_ranks
@@ -41,6 +41,7 @@ class LinearProbe(Evaluator):
     """
 
     title = "linear probe"
+    gathered = PROBE_SETS
     metrics = ZERO_SHOT_METRICS
 
     def __init__(

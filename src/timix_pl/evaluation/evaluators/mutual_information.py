@@ -43,6 +43,11 @@ class MutualInformation(Evaluator):
     """
 
     title = "mutual information"
+    gathered: ClassVar[Mapping[str, str]] = {
+        "held_out": "data.val_shards",
+        "train": "the sample of data.train_shards",
+        "num_pairs": "evaluation.mi_pairs",
+    }
     metrics: ClassVar[Mapping[str, Metric]] = {
         "held_out": Metric(Unit.nats, higher_is_better=True, label="held-out", chance="equal scores"),
         "train": Metric(Unit.nats, higher_is_better=True, label="train", chance="equal scores"),
@@ -79,7 +84,7 @@ class MutualInformation(Evaluator):
         if mixer is not None and mixer.joins_captions:
             log.info("mutual_information: mixed pairs with joined captions have no bound of their own, since the captions share parts")
             mixer = None
-        return {"held_out": held_out, "train": train, "mixer": mixer, "num_pairs": run.value("evaluation.mi_pairs")}
+        return {"held_out": held_out, "train": train, "mixer": mixer, "num_pairs": run.value(cls.gathered["num_pairs"])}
 
     def run(self, model: DualEncoderLike, device: torch.device) -> EvaluationResult:
         """The bounds, what they can reach at most, and by how much those of training pairs lie above; the same on every rank.
@@ -118,7 +123,7 @@ class MutualInformation(Evaluator):
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             mixer=self.mixer,
-            what={"held_out": "data.val_shards", "train": "the sample of data.train_shards"}[set_name],
+            what=f"`{set_name}`",
         )
 
 

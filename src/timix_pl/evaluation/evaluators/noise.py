@@ -49,6 +49,13 @@ class Noise(Evaluator):
     """
 
     title = "noise"
+    gathered: ClassVar[Mapping[str, str]] = {
+        "held_out": "data.noise_shards",
+        "train": "the sample of data.train_shards",
+        "field": "evaluation.noise_field",
+        "min_score": "evaluation.noise_min_score",
+        "num_pairs": "evaluation.mi_pairs",
+    }
     metrics: ClassVar[Mapping[str, Metric]] = {
         f"{name}/{key}": replace(metric, label=f"{label}, {metric.label}")
         for name, label in (("held_out", "held-out"), ("train", "train"))
@@ -76,13 +83,13 @@ class Noise(Evaluator):
         if not isinstance(run.model, DualEncoder):
             raise LeftOut("a fine-tuned model compares no pairs")
         held_out, train = run.evaluation_set("noise"), run.training_sample()
-        field = run.value("evaluation.noise_field")
+        options = {name: run.value(cls.gathered[name]) for name in ("field", "min_score", "num_pairs")}
+        field = options["field"]
         if held_out is not None and train is not None and field_of(train[0].extra, field) is None:
             log.info("noise: the training pairs have no field %s (evaluation.noise_field); only data.noise_shards are looked at", field)
             train = None
         if held_out is None and train is None:
             raise LeftOut("data.noise_shards is not set and data=stream has no fixed sample of training pairs")
-        options = {"field": field, "min_score": run.value("evaluation.noise_min_score"), "num_pairs": run.value("evaluation.mi_pairs")}
         return {"held_out": held_out, "train": train} | options
 
     def run(self, model: DualEncoderLike, device: torch.device) -> EvaluationResult:
@@ -106,7 +113,7 @@ class Noise(Evaluator):
     def _of_set(
         self, model: DualEncoderLike, dataset: Dataset[EvaluationItem], device: torch.device, set_name: str
     ) -> tuple[dict[str, float], dict[str, float]]:
-        what = {"held_out": "data.noise_shards", "train": "the sample of data.train_shards"}[set_name]
+        what = f"`{set_name}`"
         num_pairs, batch_size, num_workers = self.num_pairs, self.batch_size, self.num_workers
         batches = encode_pairs(model, dataset, device, num_pairs=num_pairs, batch_size=batch_size, num_workers=num_workers, what=what)
         misaligned = torch.tensor([self._is_misaligned(key, extra, what) for pairs in batches for key, extra in pairs.extra])
@@ -114,9 +121,9 @@ class Noise(Evaluator):
         of_losses = misaligned[: len(losses)]
         if of_losses.all() or not of_losses.any():
             raise DataError(
-                f"evaluation.noise_field={self.field}: all {len(losses)} pairs of {what} in whole batches (evaluation.mi_pairs={num_pairs})"
-                f" are {'misaligned' if of_losses.all() else 'aligned'}, and noise compares both kinds; "
-                "name another field or set, or leave noise out of evaluation.tasks"
+                f"`field={self.field}`: all {len(losses)} pairs of {what} in whole batches (`num_pairs={num_pairs}`) "
+                f"are {'misaligned' if of_losses.all() else 'aligned'}, and noise compares both kinds; "
+                "name another field or set, or leave noise out of `evaluators`"
             )
         unlike = -torch.cat([pairs.similarities for pairs in batches])
         aligned, wrong = losses[~of_losses].mean().item(), losses[of_losses].mean().item()
@@ -135,11 +142,11 @@ class Noise(Evaluator):
             return value < self.min_score
         if isinstance(value, int | float):
             raise DataError(
-                f"evaluation.noise_field={self.field}: sample '{key}' of {what} has the score {value}; "
-                "say with evaluation.noise_min_score below which score a pair is misaligned"
+                f"`field={self.field}`: sample '{key}' of {what} has the score {value}; "
+                "say with `min_score` below which score a pair is misaligned"
             )
         raise DataError(
-            f"evaluation.noise_field={self.field}: sample '{key}' of {what} has {'no such field' if value is None else repr(value)} in its "
+            f"`field={self.field}`: sample '{key}' of {what} has {'no such field' if value is None else repr(value)} in its "
             'JSON; it must hold true or false (misaligned or not), a word ("none" for aligned) or a score'
         )
 

@@ -14,7 +14,7 @@ from timix_pl.core.metric import Metric, Unit
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.evaluation.batches import EvaluationBatch, require_captions
-from timix_pl.evaluation.evaluator import Evaluator, RunToEvaluate, required
+from timix_pl.evaluation.evaluator import Evaluator, RunToEvaluate
 from timix_pl.evaluation.model import DualEncoderLike, encode_images, encode_texts, evaluating
 from timix_pl.evaluation.results import named
 from timix_pl.evaluation.retrieval_examples import retrieval_examples
@@ -36,6 +36,7 @@ class Retrieval(Evaluator):
     """
 
     title = "retrieval"
+    gathered: ClassVar[Mapping[str, str]] = {"dataset": "data.val_shards", "num_folds": "evaluation.retrieval_folds"}
     metrics: ClassVar[Mapping[str, Metric]] = {
         **{
             f"*/recall_at_{k}": Metric(Unit.share, higher_is_better=True, label=f"{{}}, recall at {k}", chance="a random order")
@@ -67,9 +68,9 @@ class Retrieval(Evaluator):
     @classmethod
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:
         """See :class:`Evaluator`."""
-        dataset = required(run.evaluation_set("val"), "data.val_shards")
-        dataset.check_captions("retrieval")
-        return {"dataset": dataset, "num_folds": run.value("evaluation.retrieval_folds")}
+        given = super().gather(run)
+        given["dataset"].check_captions("retrieval")
+        return given | {"num_folds": run.value(cls.gathered["num_folds"])}
 
     def run(self, model: DualEncoderLike, device: torch.device) -> EvaluationResult:
         """Recall at 1, 5 and 10, mAP at 10, median and mean rank both ways, and the mean recall; the same on every rank.
@@ -82,7 +83,7 @@ class Retrieval(Evaluator):
         num_images = len(self.dataset)  # type: ignore[arg-type]
         if num_images % self.num_folds:
             raise DataError(
-                f"evaluation.retrieval_folds={self.num_folds} does not divide the {num_images} images of the set. Published folds have "
+                f"`num_folds={self.num_folds}` does not divide the {num_images} images of the set. Published folds have "
                 "equally many images; choose another number, or 1 for the whole set."
             )
 
@@ -119,8 +120,8 @@ class Retrieval(Evaluator):
         for key, captions in zip(batch.keys, batch.captions, strict=True):
             if len(captions) < (self.captions_per_image or 1):
                 raise DataError(
-                    f"Sample '{key}' has {len(captions)} captions, fewer than evaluation.captions_per_image={self.captions_per_image}. "
-                    "Choose a smaller number, or null for all captions that there are."
+                    f"Sample '{key}' has {len(captions)} captions, fewer than `captions_per_image={self.captions_per_image}`. "
+                    "Choose a smaller number, or `captions_per_image=None` for all captions that there are."
                 )
         return [captions[: self.captions_per_image] for captions in batch.captions]
 

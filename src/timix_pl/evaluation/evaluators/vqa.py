@@ -13,11 +13,12 @@ from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.errors import DataError
 from timix_pl.core.metric import Metric, Unit
 from timix_pl.core.types import EvaluationResult
+from timix_pl.core.words import with_keys
 from timix_pl.data.sets.evaluation_set import EvaluationItem
 from timix_pl.data.sets.questions import Question, kinds_of, questions_of, shortened
 from timix_pl.data.shards.reader import BadSampleError
 from timix_pl.evaluation.batches import EvaluationBatch, map_batches
-from timix_pl.evaluation.evaluator import Evaluator, LeftOut, RunToEvaluate, required
+from timix_pl.evaluation.evaluator import Evaluator, LeftOut, RunToEvaluate
 from timix_pl.evaluation.model import evaluating
 from timix_pl.evaluation.results import named
 from timix_pl.evaluation.sharing import over_ranks
@@ -75,9 +76,9 @@ class Vqa(Evaluator):
         """See :class:`Evaluator`."""
         if not isinstance(run.model, VqaModel):
             raise LeftOut("the model was not trained with task=vqa")
-        dataset = required(run.evaluation_set("val"), "data.val_shards")
-        dataset.check_questions()
-        return {"dataset": dataset, "kinds": kinds_of(run.value("vqa.kind")), "answers": run.model.answers}
+        given = super().gather(run)
+        given["dataset"].check_questions()
+        return given | {"kinds": kinds_of(run.value("vqa.kind")), "answers": run.model.answers}
 
     def run(self, model: VqaModel, device: torch.device) -> EvaluationResult:
         """Accuracy of each kind, over all questions and by their type, and of all kinds on average; the same on every rank.
@@ -105,8 +106,8 @@ class Vqa(Evaluator):
         found = [answered | {"image": number} for number, image in enumerate(images) for answered in image]
         if not found:
             raise DataError(
-                f"None of the {len(images)} evaluation images has questions, and task=vqa asks them. "
-                'Write "questions" into KEY.json, or point data.val_shards at a set that has them.'
+                f"None of the {len(images)} evaluation images has questions, and vqa asks them. "
+                'Write "questions" into KEY.json, or point `dataset` at a set that has them.'
             )
         metrics, chance = self._metrics(found)
         return named(self, metrics, chance, over_ranks(1, lambda share: [example for _ in share for example in self._examples(found)]))
@@ -154,11 +155,11 @@ class Vqa(Evaluator):
             if not asked:
                 problem = (
                     f"none of the {len(found)} questions of the evaluation set has choices, which multiple choice needs: write "
-                    '"multiple_choices" beside their answers, or evaluate open answers with vqa.kind=open'
+                    "\"multiple_choices\" beside their answers, or evaluate open answers with `kinds=['open']`"
                 )
                 if len(self.kinds) == 1:
                     raise DataError(problem)
-                log.warning("%s/multiple_choice is left out: %s", self.name, problem)
+                log.warning("%s/multiple_choice is left out: %s", self.name, with_keys(problem, self.keys))
                 continue
             types = [one["question"].type for one in asked]
             for values, rule in ((metrics, accuracy), (chance, guessing)):

@@ -1,7 +1,7 @@
 """Zero-shot classification."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch.utils.data import Dataset
@@ -45,6 +45,11 @@ class ZeroShot(Evaluator):
     """
 
     title = "zero-shot"
+    gathered: ClassVar[Mapping[str, str]] = {
+        "dataset": "data.zero_shot_shards",
+        "classes": "evaluation.classes",
+        "templates": "evaluation.templates",
+    }
     metrics = ZERO_SHOT_METRICS
 
     def __init__(
@@ -65,7 +70,7 @@ class ZeroShot(Evaluator):
         for template in templates:
             if "{}" not in template:
                 raise DataError(
-                    f"Template {template!r} has no {{}} where the class name belongs; mend it in classes.json or evaluation.templates."
+                    f"Template {template!r} has no {{}} where the class name belongs; repair it in classes.json or in `templates`."
                 )
         self.dataset = dataset
         self.captions = [template.replace("{}", class_name) for class_name in classes for template in templates]
@@ -77,8 +82,8 @@ class ZeroShot(Evaluator):
     @classmethod
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:
         """See :class:`Evaluator`."""
-        dataset = required(run.labelled_set("zero_shot"), "data.zero_shot_shards")
-        classes, templates = class_names(dataset, run.value("evaluation.classes"), run.value("evaluation.templates"))
+        dataset = required(run.labelled_set("zero_shot"), cls.gathered["dataset"])
+        classes, templates = class_names(dataset, *(run.value(cls.gathered[name]) for name in ("classes", "templates")))
         return {"dataset": dataset, "classes": classes, "templates": templates}
 
     def run(self, model: DualEncoderLike, device: torch.device) -> EvaluationResult:

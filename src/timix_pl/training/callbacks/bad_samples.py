@@ -1,8 +1,9 @@
 """Samples that could not be used: written down, counted, and too many of them stop the run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,6 +12,7 @@ from timix_pl.core.distributed import gather_objects
 from timix_pl.core.errors import DataError
 from timix_pl.core.files import drop_lines_after
 from timix_pl.core.types import Batch
+from timix_pl.core.words import with_keys
 from timix_pl.training.step_module import StepModule
 
 _MIN_SAMPLES = 1000
@@ -23,12 +25,13 @@ class BadSamplesCallback(Callback):
         path: of ``quarantine.jsonl``.
         max_bad_frac: share of the samples read above which the run stops, once 1,000 have been read.
         samples_per_step: pairs and region images of a step, over all ranks.
+        keys: what the user calls the parameters that the reasons name; see :func:`timix_pl.core.words.with_keys`.
     Raises:
         DataError: too many samples are bad.
     """
 
-    def __init__(self, path: Path, *, max_bad_frac: float, samples_per_step: float):
-        self.path, self.max_bad_frac, self.samples_per_step = path, max_bad_frac, samples_per_step
+    def __init__(self, path: Path, *, max_bad_frac: float, samples_per_step: float, keys: Mapping[str, str] = MappingProxyType({})):
+        self.path, self.max_bad_frac, self.samples_per_step, self.keys = path, max_bad_frac, samples_per_step, keys
         self._num_bad_here = self._num_bad_before = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -43,7 +46,9 @@ class BadSamplesCallback(Callback):
         self._num_bad_here += _num_not_used(problems)
         if problems:
             with self.path.open("a") as file:
-                file.writelines(json.dumps({"step": pl_module.global_step} | problem) + "\n" for problem in problems)
+                for problem in problems:
+                    line = {"step": pl_module.global_step} | problem | {"reason": with_keys(problem["reason"], self.keys)}
+                    file.write(json.dumps(line) + "\n")
         if not pl_module.logs_now():
             return
         num_bad = self._num_bad()
@@ -51,8 +56,8 @@ class BadSamplesCallback(Callback):
         pl_module.note({"train/num_bad_samples": float(num_bad)})
         if num_bad > self.max_bad_frac * max(num_read, _MIN_SAMPLES):
             raise DataError(
-                f"data.max_bad_frac={self.max_bad_frac:g}: {num_bad} of {num_read:.0f} samples could not be used; "
-                f"{self.path} names each one with its reason. Mend the shards, or raise the limit"
+                f"`max_bad_frac={self.max_bad_frac:g}`: {num_bad} of {num_read:.0f} samples could not be used; "
+                f"{self.path} names each one with its reason. Repair the shards, or raise the limit"
             )
 
     def _num_bad(self) -> int:

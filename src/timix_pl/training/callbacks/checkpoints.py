@@ -98,7 +98,7 @@ class CheckpointsCallback(Checkpoint):
         if self.monitor is None:
             return
         if self.monitor not in metrics:
-            log.warning("checkpoint.monitor=%s is not among the metrics, so best.ckpt stays: %s", self.monitor, ", ".join(metrics))
+            log.warning("monitor=%s is not among the metrics, so best.ckpt stays: %s", self.monitor, ", ".join(metrics))
             return
         if self.sign * metrics[self.monitor] > self.best:
             self.best = self.sign * metrics[self.monitor]

@@ -70,7 +70,7 @@ def _start(run: LoggedRun, *, project: str, offline: bool, label: str | None, gr
     try:
         return start(None)
     except (AuthenticationError, UsageError) as error:
-        raise RunError(f"logger.offline=false: wandb refuses: {error} Run 'wandb login', or set logger.offline=true") from error
+        raise RunError(f"`offline=False`: wandb refuses: {error} Run 'wandb login', or set `offline=True`") from error
     except CommError as error:
         log.warning(
             "wandb's server does not answer (%s); this start writes offline, and 'wandb sync %s/wandb/offline-run-*' uploads it",

@@ -203,7 +203,7 @@ def png_that_claims(width, height):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("size", [(3200, 3200), (9600, 9600), (12000, 12000), (60000, 60000)])
 def test_an_image_of_too_many_pixels_is_refused_by_our_limit_and_not_by_pils(size):
-    with pytest.raises(BadSampleError, match=r"data\.max_image_px"):
+    with pytest.raises(BadSampleError, match=r"`max_image_px="):
         decode(png_that_claims(*size), "png")
 
 
@@ -241,6 +241,6 @@ def test_damaged_chunks_of_a_png_are_passed_over_or_the_sample_refused(kind, con
 
 
 def test_the_limit_is_named_and_holds_for_jpegs_too():
-    with pytest.raises(BadSampleError, match=r"90 x 60 pixels.*data\.max_image_px=5000"):
+    with pytest.raises(BadSampleError, match=r"90 x 60 pixels.*`max_image_px=5000`"):
         EncodedImage(encoded_image(PICTURE), "jpg", max_image_px=5000)
     assert EncodedImage(encoded_image(PICTURE), "jpg", max_image_px=5400).decode().shape == (60, 90, 3)

@@ -52,7 +52,7 @@ def test_other_files_are_told_of_and_a_class_without_images_is_refused(folder, c
     assert "1 files that are no images" in caplog.text
     (folder / ".cache").mkdir()
     (folder / "n05").mkdir()
-    with pytest.raises(DataError, match=r"data\.zero_shot_shards=.*the class folder n05 has no images"):
+    with pytest.raises(DataError, match=r"^folder=.*the class folder n05 has no images"):
         ImageFolder(folder, SIZE)
 
 
@@ -60,7 +60,7 @@ def test_an_image_that_cannot_be_used_is_named(folder):
     (folder / "n01" / "y.jpg").write_bytes(b"no image")
     with pytest.raises(BadSampleError, match=r"n01/y\.jpg: the image cannot be decoded.*repair or remove it"):
         ImageFolder(folder, SIZE)[0]
-    with pytest.raises(BadSampleError, match=r"n01/z\.jpg: .*more than data\.max_image_mb=1e-05"):
+    with pytest.raises(BadSampleError, match=r"n01/z\.jpg: .*more than `max_image_mb=1e-05`"):
         ImageFolder(folder, SIZE, max_image_mb=1e-5)[1]
 
 

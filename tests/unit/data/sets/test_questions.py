@@ -77,7 +77,7 @@ def test_samples_without_what_is_learnt_are_bad_ones():
         items_of(["open"]).of(Sample("a", b"", "png"))
     open_alone = Sample("a", b"", "png", extra={"questions": [question(0, choices=False)]})
     assert len(items_of(["open"]).of(open_alone)) == len(items_of(["open", "multiple_choice"]).of(open_alone)) == 1
-    with pytest.raises(BadSampleError, match=r"none of the sample's questions has multiple_choices; set vqa\.kind=open"):
+    with pytest.raises(BadSampleError, match=r"none of the sample's questions has multiple_choices; set `kinds=\['open'\]`"):
         items_of(["multiple_choice"]).of(open_alone)
     mixed = Sample("a", b"", "png", extra={"questions": [question(0, choices=False), question(1)]})
     assert [item.answers for item in items_of(["multiple_choice"]).of(mixed)] == [("green",)]

@@ -12,6 +12,8 @@ from timix_pl.data.shards.reader import BadSampleError
 class Numbers:
     """Item n is called n; those in ``bad`` cannot be read, those in ``mute`` have no caption."""
 
+    key = "numbers"
+
     def __init__(self, size, bad=(), mute=()):
         self.size, self.bad, self.mute = size, set(bad), set(mute)
 
@@ -45,5 +47,5 @@ def test_what_cannot_be_used_gives_way_to_another_always_the_same():
 
 
 def test_where_nothing_can_be_used_it_says_where():
-    with pytest.raises(DataError, match=r"data\.train_shards: 100 samples around number 0"):
+    with pytest.raises(DataError, match=r"numbers: 100 samples around number 0"):
         TrainingSample(Numbers(50, bad=range(50)), 10)[0]

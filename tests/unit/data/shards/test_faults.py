@@ -70,9 +70,9 @@ REASONS = {
     "blank": "no caption",
     "json": "the JSON cannot be parsed",
     "empty_json": "the JSON cannot be parsed",
-    "bomb": "20000 x 20000 pixels, more than data.max_image_px=100000000",
-    "heavy": "the image has 0.3 MB, more than data.max_image_mb=0.2",
-    "long": "the text has 0.3 MB, more than data.max_image_mb=0.2",
+    "bomb": "20000 x 20000 pixels, more than `max_image_px=100000000`",
+    "heavy": "the image has 0.3 MB, more than `max_image_mb=0.2`",
+    "long": "the text has 0.3 MB, more than `max_image_mb=0.2`",
 }
 LEFT_OUT = [  # members that no sample is made of
     ("text_only.txt", b"no image belongs to this"),
@@ -148,7 +148,7 @@ def test_a_bomb_is_refused_before_a_pixel_is_decoded(tmp_path):
     steps = pair_set(tar)
     sample = steps.pairs.reader[0]
     tracemalloc.start()
-    with pytest.raises(BadSampleError, match=r"20000 x 20000 pixels.*data\.max_image_px"):
+    with pytest.raises(BadSampleError, match=r"20000 x 20000 pixels.*`max_image_px="):
         steps.use_pair(sample, (0, 0))
     peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
@@ -173,7 +173,7 @@ def test_a_member_of_absurd_size_is_never_read(tmp_path, monkeypatch):
     sizes = []
     monkeypatch.setattr(local_tar.os, "pread", lambda fd, size, at, read=os.pread: sizes.append(size) or read(fd, size, at))
     batch = pair_set(path)[0]
-    assert {problem["reason"] for problem in batch.problems} == {"the image has 1073.7 MB, more than data.max_image_mb=100"}
+    assert {problem["reason"] for problem in batch.problems} == {"the image has 1073.7 MB, more than `max_image_mb=100`"}
     assert "huge" not in batch.keys and 0 < max(sizes) < 10_000
     with pytest.raises(DataError, match=r"x\.tar: huge: the image has 1073\.7 MB.*evaluation leaves nothing out"):
         EvaluationSet(str(path), IMAGE_SIZE_PX)[0]

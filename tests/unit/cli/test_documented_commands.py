@@ -22,7 +22,8 @@ from timix_pl.runs import evaluate as evaluate_run
 from timix_pl.runs import evaluate_open_clip, heat_map
 from timix_pl.runs.evaluate import Evaluated, EvaluatedModel
 
-DOCUMENTS = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")]
+RUN_IN_FULL = REPOSITORY / "docs/plugins.md"  # in tests/e2e/test_plugins.py, beside the modules that its lines name
+DOCUMENTS = [*REPOSITORY.glob("*.md"), *(page for page in REPOSITORY.glob("docs/**/*.md") if page != RUN_IN_FULL)]
 COMMAND = re.compile(rf"^(?:\w+=\S* )*(?:{'|'.join(SCRIPTS)})\b.*")
 
 
@@ -33,6 +34,7 @@ def command_lines(document: Path) -> list[str]:
 
 
 LINES = [pytest.param(line, id=f"{document.name}: {line}") for document in DOCUMENTS for line in command_lines(document)]
+EXPERIMENTS = {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")}
 
 
 @pytest.fixture
@@ -65,9 +67,10 @@ def write_own_conf(folder: Path) -> None:
 
 
 def write_run(folder: Path) -> None:
-    """As much of a run as the arguments of timix-evaluate are checked against."""
+    """As much of a run as the arguments of timix-evaluate are checked against: of the experiment that its name says, or the demo."""
+    experiment = folder.name if folder.name in EXPERIMENTS else "demo"
     (folder / "checkpoints").mkdir(parents=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(compose(["experiment=demo", "optim.ema=0.9999"]))))
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(compose([f"experiment={experiment}", "optim.ema=0.9999"]))))
 
 
 def recompose_only(checkpoint, overrides=()):

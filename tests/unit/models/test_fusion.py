@@ -1,5 +1,7 @@
 """The question answerer: what its scores depend on and what not, and the losses against those written out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -58,7 +60,7 @@ def test_a_question_is_answered_alike_whatever_else_is_asked():
     whole = batch_for(answerer)
     scores, logits = scores_and_logits(answerer, whole)
     turned = Question(ITEMS[0].question, ("green",), ("Red.", "blue"))
-    alone = batch_for(answerer, [turned])._replace(image_index=torch.tensor([0]))
+    alone = replace(batch_for(answerer, [turned]), image_index=torch.tensor([0]))
     scores_alone, logits_alone = scores_and_logits(answerer, alone)
     torch.testing.assert_close(scores_alone[0], scores[0, [2, 0, 1]], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(logits_alone[0], logits[0], rtol=1e-4, atol=1e-5)
@@ -66,7 +68,7 @@ def test_a_question_is_answered_alike_whatever_else_is_asked():
 
 def test_the_image_counts_unless_it_is_left_out():
     batch = batch_for(model())
-    swapped = batch._replace(images=batch.images.flip(0))
+    swapped = replace(batch, images=batch.images.flip(0))
     seeing, blind = model().eval(), model(use_image=False).eval()
     for one, other in zip(scores_and_logits(seeing, batch), scores_and_logits(seeing, swapped), strict=True):
         assert not torch.allclose(one[0], other[0])

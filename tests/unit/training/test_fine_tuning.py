@@ -114,7 +114,7 @@ def test_towers_learn_at_their_share_of_the_rate_and_frozen_ones_not_at_all():
 def test_scales_of_parts_multiply_the_share_of_the_towers_and_the_head_comes_first():
     model = Lengths(towers="all")
     scales = {"image_lr_scale": 0.5, "text_lr_scale": 2.0, "head_lr_scale": 4.0, "layer_decay": 0.5}
-    groups = module_for(model, lr_scale=0.25, optim=optim_settings(**scales)).parameter_groups()
+    groups = module_for(model, groups=slower_towers(0.25), optim=optim_settings(**scales)).parameter_groups()
     found = {parameter: group["lr_scale"] for group in groups for parameter in group["params"]}
     rates = {name: found[parameter] for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert [group["lr_scale"] for group in groups][:2] == [4.0, 4.0]
@@ -122,7 +122,7 @@ def test_scales_of_parts_multiply_the_share_of_the_towers_and_the_head_comes_fir
     assert rates["encoder.image.tower.transformer.resblocks.2.mlp.c_fc.weight"] == 0.25 * 0.5 * 0.5
     assert rates["encoder.image.tower.conv1.weight"] == 0.25 * 0.5 * 0.5**4
     assert rates["encoder.text.tower.ln_final.weight"] == 0.25 * 2.0
-    plain = module_for(model, lr_scale=1.0).parameter_groups()
+    plain = module_for(model, groups=slower_towers(1.0)).parameter_groups()
     assert [(group["lr_scale"], group["weight_decay"]) for group in plain] == [(1.0, 0.2), (1.0, 0.0)] * 2  # as checkpoints have them
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert [{names[id(parameter)].partition(".")[0] for parameter in group["params"]} for group in plain] == [{"head"}] * 2 + [

@@ -84,7 +84,7 @@ def test_the_very_first_step_may_be_left_out(kind):
     skipping, without = tiny_model(), tiny_model()
     batches = ready_batches(skipping, 3)
     options = {"optim": optim_settings(kind=kind, lr=1e-3, schedule="constant", warmup_frac=0.0)}
-    fit(training_module(skipping, objective=FailsAt(1, "nan"), non_finite="skip", **options), batches)
+    fit(training_module(skipping, objective=Objective(FailsAt(1, "nan")), non_finite="skip", **options), batches)
     fit(training_module(without, **options), batches[1:])
     assert same_weights(weights_of(skipping), weights_of(without))
 

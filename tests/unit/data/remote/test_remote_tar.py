@@ -579,7 +579,7 @@ def test_a_stream_draws_the_same_from_remote_and_local_shards(served, folder, ac
     steps = pair_set(folder, RemoteAccess())
     there = stream_of(ResampledShards(served.url + TARS, key=KEY, seed=1, access=access), steps)
     here = stream_of(ResampledShards(str(folder), key=KEY, seed=1), steps)
-    assert all(a.images.equal(b.images) and a.keys == b.keys and not a.problems for (a, _), (b, _) in zip(there, here, strict=True))
+    assert all(a.images.equal(b.images) and a.keys == b.keys and not a.problems for a, b in zip(there, here, strict=True))
 
 
 def test_a_stream_stops_when_its_source_stays_away(served, folder, access):

@@ -137,10 +137,9 @@ class DualEncoder(nn.Module):
         text = TextTower(model.text)
         pta = None
         if with_pta:
-            tokens = torch.zeros(1, tokenizer.context_length or 77, dtype=torch.long, device=device)
-            with torch.no_grad():
-                text_dim = text(tokens)[1].shape[1]
-            pta = PatchTextAlignment(image.patch_dim, text_dim, pta_hidden_dim or image.patch_dim).to(device)
+            with torch.device(device), torch.no_grad():
+                text_dim = text(torch.zeros(1, tokenizer.context_length or 77, dtype=torch.long))[1].shape[1]
+                pta = PatchTextAlignment(image.patch_dim, text_dim, pta_hidden_dim or image.patch_dim)
         statistics = model.visual.preprocess_cfg
         encoder = cls(image, text, tokenizer, image_size_px=size, mean=statistics["mean"], std=statistics["std"], pta=pta, **options)
         return encoder.to(device)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
 
 from timix_pl.core import architectures
 from timix_pl.core.errors import ModelError
@@ -83,7 +84,7 @@ def create_open_clip(
     tag = open_clip.get_pretrained_cfg(architecture, pretrained) if pretrained is not None and not load_weights else {}
     is_own_text_tower = text_model is not None or architecture.startswith("local-dir:")
     try:
-        with _quiet():
+        with _quiet(), torch.device(device):  # without it, a model on the meta device would first take memory and time on the CPU
             model = open_clip.create_model(
                 architecture,
                 pretrained=pretrained if load_weights else None,

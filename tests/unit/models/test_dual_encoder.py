@@ -5,6 +5,7 @@ import math
 import open_clip
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import Normalize
 
 from tests.tiny import GRID, IMAGE_SIZE_PX, mix_step, random_captions, random_images, random_regions, tiny_model
@@ -133,8 +134,22 @@ def test_the_logit_scale_starts_and_ends_where_it_is_told():
     assert float(tiny_model(init_logit_bias=-10.0)(*inputs).logit_bias) == -10
 
 
+class LargestOnTheCpu(TorchDispatchMode):
+    """Notes how many elements the largest tensor has that is made on the CPU."""
+
+    num_elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.device.type == "cpu":
+            self.num_elements = max(self.num_elements, made.numel())
+        return made
+
+
 def test_meta_device_needs_no_memory_and_no_weights():
-    encoder = DualEncoder.create("ViT-L-14", device="meta", pretrained="openai", pta_block=12)
+    with LargestOnTheCpu() as largest:
+        encoder = DualEncoder.create("ViT-L-14", device="meta", pretrained="openai", pta_block=12)
+    assert largest.num_elements < 1000
     assert all(tensor.is_meta for tensor in (*encoder.parameters(), *encoder.buffers()))
     assert encoder.patch_grid == (16, 16)
     assert sum(p.numel() for p in encoder.image.parameters()) > 300e6

@@ -101,7 +101,7 @@ def batch_options(cfg: RootConfig, model: AnyModel) -> dict[str, Any]:
 
 
 def num_steps(cfg: RootConfig, num_pairs: int) -> int:
-    """Steps of the run: ``trainer.max_steps``, or ``trainer.max_epochs`` epochs of ``data.epoch_samples`` (default ``num_pairs``) samples."""
+    """Steps of the run: ``max_steps``, or ``max_epochs`` epochs of ``data.epoch_samples`` (by default ``num_pairs``) samples."""
     epochs, epoch_samples = cfg.trainer.max_epochs or 0.0, cfg.data.epoch_samples or num_pairs
     return cfg.trainer.max_steps or max(1, round(epochs * epoch_samples / cfg.data.global_batch_size))
 

@@ -55,9 +55,7 @@ def save_memory_and_time(cfg: RootConfig, model: AnyModel) -> None:
         compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
         if shutil.which(compiler) is None:
             raise ConfigError(
-                [
-                    f"trainer.compile=true: there is no C++ compiler {compiler}; install it, name another in $CXX, or set trainer.compile=false"
-                ]
+                [f"trainer.compile=true: there is no C++ compiler {compiler}; install it, name another in $CXX, or set false"]
             )
         model.compile_blocks()
 

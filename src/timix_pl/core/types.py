@@ -221,8 +221,8 @@ class LossOutput(NamedTuple):
 class EvaluationResult(NamedTuple):
     """The results of an evaluation, the same on every rank.
 
-    ``metrics``: values by name, such as ``retrieval/image_to_text/recall_at_1``. ``chance``: the level of chance by the same names, if known.
-    ``examples``: for the report, by the name of the evaluation; JSON values that may contain images (uint8 tensors, 3 H W).
+    ``metrics``: values by name, such as ``retrieval/image_to_text/recall_at_1``. ``chance``: the level of chance by the same names, where
+    known. ``examples``: for the report, by the name of the evaluation; JSON values that may contain images (uint8 tensors, 3 H W).
     ``descriptions``: by the names of ``metrics``. A metric without one is shown as a plain number of which neither direction is better.
     """
 

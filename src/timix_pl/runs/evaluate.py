@@ -159,9 +159,7 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
         evaluators = build_evaluators(cfg, model, problems)
         if not evaluators and not problems:
             raise ConfigError(
-                [
-                    f"evaluation.tasks={as_typed(cfg.evaluation.tasks)}: none can run; set the data that is missing, or choose other evaluations"
-                ]
+                [f"evaluation.tasks={as_typed(cfg.evaluation.tasks)}: none of them can run; set the missing data, or choose others"]
             )
         try:
             result = run_tasks(evaluators, model.to(device), device)

@@ -81,9 +81,9 @@ def average_precision_at_k(scores: Float[Tensor, "Q C"], is_positive: Bool[Tenso
     """The average precision of the first k candidates of each row, in fp64.
 
     AP@k = 1 / min(c, k) * sum over i = 1..k of [candidate i is positive] * (positives among the first i) / i, with c positives. An order
-    with all positives first gets 1. With one positive, AP@k is the reciprocal rank (0 after rank k); with k = c it is the AP of mAP@R. A row
-    without a positive gets 0. Scores that differ by at most ``tie`` are ties and are broken against the model, as in ``positive_ranks``; a
-    positive whose score is NaN counts as 0.
+    with all positives first gets 1. With one positive, AP@k is the reciprocal rank (0 after rank k); with k = c it is the AP of mAP@R. A
+    row without a positive gets 0. Scores that differ by at most ``tie`` are ties and are broken against the model, as in
+    ``positive_ranks``; a positive whose score is NaN counts as 0.
 
     Source: Manning, Raghavan and Schütze 2008, "Introduction to information retrieval", section 8.4; truncated at k like mAP@R at R
         (Musgrave et al. 2020; for captions Chun et al. 2022, "ECCV Caption").

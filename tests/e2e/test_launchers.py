@@ -73,7 +73,8 @@ def test_a_rank_that_is_killed_is_named(folder: Path) -> None:
     os.kill(rank_1, signal.SIGKILL)
     status, _, said = end(process)
     assert status == 137, said
-    assert "timix-train: error: rank 1 was ended by SIGKILL, often because memory ran out; the same command resumes from the last checkpoint" in said
+    error = "rank 1 was ended by SIGKILL, often because memory ran out; the same command resumes from the last checkpoint"
+    assert f"timix-train: error: {error}" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])

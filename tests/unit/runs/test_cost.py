@@ -137,7 +137,7 @@ def test_the_length_of_a_run_in_epochs_is_known_from_a_manifest(tmp_path, indexe
         shards,
     )
     assert ("15 steps of 4 pairs, 3 epochs of 20 pairs" in text) == indexed
-    assert ("known once the shards have a manifest.json" in text) == (not indexed)
+    assert ("the number of steps is known only if the shards are on a local disk" in text) == (not indexed)
     assert sorted(tmp_path.rglob("*")) == before and read == ["s", "t"]
 
 

@@ -212,8 +212,8 @@ def lines(found: Inspection) -> list[str]:
 def scope(found: Inspection) -> str:
     """The samples that the figures describe, in words."""
     if found.num_looked_at == found.num_samples:
-        return f"all {found.num_samples:,} samples; of images, at their headers alone"
-    return f"{counted(found.num_looked_at, 'sample')}, spread evenly (--samples takes more); of images, at their headers alone"
+        return f"all {found.num_samples:,} samples; of images, only the headers"
+    return f"{counted(found.num_looked_at, 'sample')}, spread evenly (--samples takes more); of images, only the headers"
 
 
 def shares(found: Inspection) -> list[tuple[str, str]]:

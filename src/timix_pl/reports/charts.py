@@ -48,7 +48,7 @@ _LEARNING = (
         ceiling=f"{_MI}ceiling_mixed",
     ),
     _Spec("Mutual information, gap", ("mutual_information/gap*",), "training pairs above held-out pairs, nats"),
-    _Spec("Noise: misaligned pairs told apart", ("noise/*/roc_auc", "noise/*/average_precision")),
+    _Spec("Noise: separation of misaligned pairs", ("noise/*/roc_auc", "noise/*/average_precision")),
     _Spec(
         "Noise: loss of training pairs",
         ("noise/train/loss_*aligned",),

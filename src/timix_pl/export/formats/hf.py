@@ -107,7 +107,7 @@ def _image_problems(tower: Any) -> list[str]:
     found = _block_problems(tower, "image")
     (height, width), patch = tower.image_size, tower.patch_size
     if height != width or patch[0] != patch[1]:
-        found.append(f"images of {height} x {width} pixels in patches of {patch[0]} x {patch[1]}; it takes squares alone")
+        found.append(f"images of {height} x {width} pixels in patches of {patch[0]} x {patch[1]}; it takes only squares")
     if tower.attn_pool is not None:
         found.append("the image tower pools by attention (attentional_pool); it takes the class token")
     elif tower.pool_type != "tok":

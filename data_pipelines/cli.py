@@ -1,6 +1,6 @@
-"""The command ``timix-data``: published collections to shards that timix-pl trains on.
+"""The command ``timix-data``: convert published collections to shards that timix-pl trains on.
 
-Everything that is slow to import is imported after the arguments are understood.
+Slow imports follow after the arguments are parsed.
 """
 
 import argparse
@@ -19,10 +19,11 @@ from timix_pl.core.plugins import load_plugins
 from timix_pl.core.words import nearest
 
 DESCRIPTION = """\
-Turn images and what is said about them into tar shards that timix-train reads.
+Convert images with captions or boxes to tar shards that timix-train reads.
 
-Each command reads one layout in which collections are published. Images are copied
-as they are; what cannot be used is counted, and listed in OUT/skipped.jsonl.
+Each command reads one layout in which collections are published. JPEG, PNG and WebP
+images are copied unchanged. What cannot be used is counted, and listed in
+OUT/skipped.jsonl.
 """
 
 EPILOG = """\
@@ -40,15 +41,15 @@ examples:
 """
 
 INDEX_DESCRIPTION = """\
-Write the index of each tar beside it, and manifest.json into each folder given.
-Training indexes shards that have none, one after another; this does it in parallel,
-and says what is wrong with them. Tars whose index is valid are not scanned again, so
-that a run that was stopped goes on where it was.
+Write an index beside each tar, and manifest.json into each given folder. Training
+would index shards without an index one after another; this command does it in parallel,
+and reports problems. Tars with a valid index are not scanned again, so an interrupted
+run continues where it stopped.
 """
 
 INSPECT_DESCRIPTION = """\
-Print what shards hold: samples, formats, sizes, captions, regions, and what is wrong with
-them. Counts are of all shards; the rest is of some samples, spread evenly over all.
+Print the contents of shards: samples, formats, sizes, captions, regions and problems.
+Counts are of all shards; the other figures are of some samples, spread evenly over them.
 """
 
 
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The arguments, after the plugins that they name have been imported; ``run`` of the result is the function that does the work.
+    """Import the plugins that the arguments name, then parse the arguments. ``run`` of the result is the function that does the work.
 
     Raises:
         ConfigError: a plugin cannot be imported.
@@ -93,7 +94,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def build_parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
-    """The parser, and the names of its commands."""
+    """The argument parser, and the names of its commands."""
     parser = argparse.ArgumentParser(
         "timix-data", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -108,16 +109,16 @@ def build_parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     index.add_argument("shards", nargs="+", metavar="SHARDS", help="a folder, a tar, or a quoted pattern")
     index.add_argument("--jobs", type=_positive, default=os.cpu_count(), metavar="N", help="processes (default: one per core)")
     how = index.add_mutually_exclusive_group()
-    how.add_argument("--force", action="store_true", help="scan every tar, also those whose index is valid")
+    how.add_argument("--force", action="store_true", help="scan every tar, even with a valid index")
     how.add_argument(
         "--verify", action="store_true", help="write nothing; compare each tar with its index and manifest.json, exit with 2 if any differs"
     )
     index.add_argument(
-        "--accept-truncated", action="store_true", help="index what is whole of a tar that was cut off; the rest is reported as a problem"
+        "--accept-truncated", action="store_true", help="index the complete samples of a truncated tar, and report a problem"
     )
     index.set_defaults(run=_index, go_on="the same command goes on from here")
 
-    inspect = commands.add_parser("inspect", help="say what shards hold, and show some of it", description=INSPECT_DESCRIPTION)
+    inspect = commands.add_parser("inspect", help="print the contents of shards, and show samples", description=INSPECT_DESCRIPTION)
     inspect.add_argument("shards", nargs="+", metavar="SHARDS", help="a folder, a tar, or a quoted pattern")
     inspect.add_argument("--samples", type=_positive, default=1000, metavar="N", help="samples to look at, spread evenly (default: 1000)")
     inspect.add_argument("--html", type=Path, metavar="PAGE.html", help="also write a page with sample images, captions and boxes")
@@ -126,16 +127,16 @@ def build_parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
 
 
 def _add_layout(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, reader: Callable[..., Any]) -> None:
-    """A command that reads a layout, with the options that all of these have."""
+    """Add the command that reads a layout, with the options that all layouts share."""
     about = summary(reader)
     parser = commands.add_parser(name, help=about, description=f"Make shards of {about}.")
     add_arguments(parser, reader)
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write the shards to")
-    output.add_argument("--part", choices=("train", "val"), help="take only this part of a fixed split by image (default: all)")
+    output.add_argument("--part", choices=("train", "val"), help="use only this part of a fixed split by image (default: all)")
     output.add_argument("--val-frac", type=_fraction, default=0.2, metavar="FRAC", help="share of the images in part val (default: 0.2)")
-    output.add_argument("--samples-per-shard", type=int, default=1000, metavar="N", help="samples in each shard (default: 1000)")
-    output.add_argument("--overwrite", action="store_true", help="replace the shards that the folder has")
+    output.add_argument("--samples-per-shard", type=int, default=1000, metavar="N", help="samples per shard (default: 1000)")
+    output.add_argument("--overwrite", action="store_true", help="replace existing shards in the folder")
     parser.set_defaults(run=_write, reader=reader, go_on="run it again with --overwrite")
 
 

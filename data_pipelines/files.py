@@ -23,7 +23,7 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, split at newlines alone: captions hold other characters that ``splitlines`` splits at.
+    """The lines of a UTF-8 file, split only at newlines. ``splitlines`` also splits at other characters, which captions may contain.
 
     Raises:
         DataError: as ``read_text``.
@@ -45,7 +45,7 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def in_layout(path: Path, layout: str) -> Iterator[None]:
-    """Turn what goes wrong in reading the fields of a file into a message.
+    """Convert errors from reading the fields of a file to a message that names the file.
 
     Raises:
         DataError: a field is missing or of another type.
@@ -57,7 +57,7 @@ def in_layout(path: Path, layout: str) -> Iterator[None]:
 
 
 def require_folder(path: Path) -> None:
-    """Refuse a missing folder before anything is written.
+    """Check that a folder exists, before anything is written.
 
     Raises:
         DataError: there is no such folder.

@@ -1,4 +1,4 @@
-"""Indexing shards that another tool wrote."""
+"""Index shards that another tool wrote."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -22,7 +22,7 @@ _MAX_LINES = 100
 
 
 class _Indexed(NamedTuple):
-    """What became of a tar; ``facts`` is None where ``error`` says why it has no index."""
+    """The result of indexing a tar. ``facts`` is None if there is no index; then ``error`` says why."""
 
     facts: ShardFacts | None
     problems: tuple[str, ...]
@@ -31,17 +31,18 @@ class _Indexed(NamedTuple):
 
 
 def index_shards(specs: Iterable[str], *, jobs: int = 1, force: bool = False, accept_truncated: bool = False) -> Iterator[str]:
-    """Scan the tars that have no valid index, write their indexes, and ``manifest.json`` into folders that are given whole.
+    """Scan the tars that have no valid index and write their indexes. Folders in ``specs`` also get a ``manifest.json``.
 
     Args:
         specs: folders, tars or patterns.
-        jobs: processes.
-        force: scan the others too.
+        jobs: number of processes.
+        force: also scan tars with a valid index.
         accept_truncated: see ``timix_pl.data.shards.index.index_shard``.
     Yields:
-        Lines for people: what each holds, what the scans left out, and keys that several shards have.
+        Lines of text: the contents of each spec, what the scans left out, and keys that are in several shards.
     Raises:
-        DataError: a path is missing; or, when all others are indexed, tars that are broken. A folder that has one gets no manifest.
+        DataError: a path is missing, or tars are broken; the latter is raised after all other tars were indexed. A folder with a broken
+            tar gets no manifest.
     """
     for spec in specs:
         tars = _tars_of(spec)
@@ -68,10 +69,10 @@ def index_shards(specs: Iterable[str], *, jobs: int = 1, force: bool = False, ac
 
 
 def verify_shards(specs: Iterable[str], *, jobs: int = 1) -> Iterator[str]:
-    """Scan tars and compare what they hold with their indexes, and these with their folders' ``manifest.json``; nothing is written.
+    """Scan tars and compare them with their indexes, and the indexes with the folders' ``manifest.json``. Writes nothing.
 
     Yields:
-        A line for each set that is as its indexes say.
+        A line for each spec that agrees with its indexes.
     Raises:
         DataError: a path is missing, a folder differs from its manifest, or a tar differs from its index or manifest or has no index.
     """
@@ -118,7 +119,7 @@ def _has_index(tar: Path) -> bool:
 
 
 def _listed(tars: Sequence[Path]) -> list[tuple[int, str] | None]:
-    """Size in bytes and digest of each tar by the ``manifest.json`` of its folder; None where that does not say."""
+    """Size in bytes and digest of each tar, from the ``manifest.json`` of its folder; None if the manifest does not have them."""
     listings = {folder: read_manifest(folder) for folder in {tar.parent for tar in tars}}
     known = {
         folder / name: (facts.num_bytes, facts.digest)
@@ -131,7 +132,7 @@ def _listed(tars: Sequence[Path]) -> list[tuple[int, str] | None]:
 
 
 def _difference(tar_and_listed: tuple[Path, tuple[int, str] | None]) -> str:
-    """What is wrong between a tar, its index and what its folder's manifest says of it; nothing where they fit."""
+    """The difference between a tar, its index and its folder's manifest; empty if they agree."""
     tar, listed = tar_and_listed
     try:
         index, found = load_index(tar), scan_shard(tar, accept_truncated=True)

@@ -1,4 +1,4 @@
-"""What shards hold: counts from their indexes, and a closer look at samples spread evenly over them."""
+"""Inspect shards: counts from their indexes, and statistics of samples that are spread evenly over them."""
 
 import base64
 import io
@@ -36,7 +36,7 @@ _NUM_BINS = 30
 
 @dataclass(frozen=True)
 class Picture:
-    """A sample to show; ``uri`` is its image inside the page, empty where ``problem`` says why there is none."""
+    """A sample to show. ``uri``: its image as a data URI; empty if there is none, then ``problem`` says why."""
 
     key: str
     shard: str
@@ -50,13 +50,13 @@ class Picture:
 
 @dataclass
 class Problems:
-    """How often each reason came, with the first few places."""
+    """The count of each reason, with the first few places."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, reason: str, where: str) -> None:
-        """Reasons that differ in their numbers alone count as one."""
+        """Count a problem. Reasons that differ only in their numbers count as one."""
         kind = re.sub(r"(?<![\w-])\d[\d.]*", "N", reason)
         self.counts[kind] += 1
         if len(examples := self.examples.setdefault(kind, [])) < _MAX_EXAMPLES:
@@ -65,7 +65,7 @@ class Problems:
 
 @dataclass
 class Inspection:
-    """What was found. ``values`` holds a number for each sample, caption or image, by what it measures."""
+    """The result of an inspection. ``values``: by measure, one number for each sample, caption or image."""
 
     name: str
     num_shards: int
@@ -73,7 +73,7 @@ class Inspection:
     num_bytes: int
     num_looked_at: int = 0
     num_with_captions: int = 0
-    num_with_regions: int = 0  # of which training can use one at least
+    num_with_regions: int = 0  # samples with at least one region that training can use
     formats: Counter[str] = field(default_factory=Counter)
     values: dict[str, list[float]] = field(default_factory=dict)
     bad_samples: Problems = field(default_factory=Problems)
@@ -83,27 +83,27 @@ class Inspection:
     pictures: list[Picture] = field(default_factory=list)
 
     def quantiles(self) -> dict[str, list[float]]:
-        """For each measure, the values at ``QUANTILES``; each is one that a sample has."""
+        """For each measure, the values at ``QUANTILES``, without interpolation."""
         return {what: np.quantile(values, list(QUANTILES.values()), method="inverted_cdf").tolist() for what, values in self.values.items()}
 
     def histograms(self) -> dict[str, list[float]]:
-        """For each measure, counts between its 1% and 99% quantiles in at most 30 equal steps, as shares of the highest."""
+        """For each measure, a histogram between its 1% and 99% quantiles with at most 30 equal bins, relative to the highest bin."""
         found = {}
         for what, values in self.values.items():
             low, high = np.floor(np.quantile(values, [0.01, 0.99], method="inverted_cdf"))
-            step = -(-(high - low + 1) // _NUM_BINS)  # whole numbers, so that every bar holds as many of them
+            step = -(-(high - low + 1) // _NUM_BINS)  # a whole number, so that every bin covers the same number of integers
             counts, _ = np.histogram(values, low + step * np.arange((high - low) // step + 2))
             found[what] = (counts / max(counts.max(), 1)).tolist()
         return found
 
 
 def inspect_shards(specs: Sequence[str], *, num_samples: int, with_pictures: bool) -> Inspection:
-    """Look at shards. Missing indexes are made; of the samples looked at, images are read, but only their headers are decoded.
+    """Inspect shards. Missing indexes are written. Of the images, only the headers are decoded.
 
     Args:
         specs: folders, tars or patterns.
-        num_samples: how many to look at.
-        with_pictures: decode some of them, to show.
+        num_samples: number of samples to inspect.
+        with_pictures: also decode some images, to show them.
     Raises:
         DataError: a path is missing, a tar is broken, or there is no sample.
     """
@@ -126,7 +126,7 @@ def inspect_shards(specs: Sequence[str], *, num_samples: int, with_pictures: boo
 
 
 def _spread(count: int, wanted: int) -> list[int]:
-    """``wanted`` of the numbers below ``count``, or all, in the middle of equal steps."""
+    """``wanted`` numbers below ``count``, evenly spread; all of them if there are fewer."""
     wanted = min(wanted, count)
     return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
 
@@ -195,7 +195,7 @@ def _picture(sample: Sample, size_px: tuple[int, int], found: Inspection, where:
     try:
         with in_keys(_TRAINING):
             image = open_image(sample.image, max_image_px=_MAX_IMAGE_PX)
-        full_px = image.size  # upright, as boxes are meant
+        full_px = image.size  # size of the upright image, to which boxes refer
         image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=82)
@@ -208,20 +208,20 @@ def _picture(sample: Sample, size_px: tuple[int, int], found: Inspection, where:
 
 
 def lines(found: Inspection) -> list[str]:
-    """For people to read in a terminal."""
+    """The result as lines of text for a terminal."""
     head = f"{found.name}: {counted(found.num_samples, 'sample')} in {counted(found.num_shards, 'shard')}, {found.num_bytes / 1e9:,.3f} GB"
     return [head, f"looked at {scope(found)}", "", *_shares(found), *_table(found), *_problems(found)]
 
 
 def scope(found: Inspection) -> str:
-    """Which samples the figures are about."""
+    """The samples that the figures describe, in words."""
     if found.num_looked_at == found.num_samples:
-        return f"all {found.num_samples:,} samples; of images, at their headers alone"
-    return f"{counted(found.num_looked_at, 'sample')}, spread evenly (--samples takes more); of images, at their headers alone"
+        return f"all {found.num_samples:,} samples; of images, only the headers"
+    return f"{counted(found.num_looked_at, 'sample')}, spread evenly (--samples takes more); of images, only the headers"
 
 
 def shares(found: Inspection) -> list[tuple[str, str]]:
-    """Labels, and shares of the samples looked at."""
+    """Labels, and shares of the inspected samples."""
     return [
         ("format", ", ".join(f"{name} {count / found.num_looked_at:.1%}" for name, count in found.formats.most_common()) or "none known"),
         ("with captions", f"{found.num_with_captions / found.num_looked_at:.1%}"),
@@ -236,7 +236,7 @@ def number_text(value: float) -> str:
 
 
 def problem_tables(found: Inspection) -> list[tuple[str, Problems]]:
-    """Titles, and the problems that belong under them; none where there are none."""
+    """The kinds of problems that occur, each with a title."""
     seen = found.left_out.counts.total()
     more = "" if seen == found.num_left_out else f"; reasons of the first {seen:,}"
     tables = [

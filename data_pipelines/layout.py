@@ -1,4 +1,4 @@
-"""What every layout is: a function that reads a published collection, and whose parameters are its command line."""
+"""Layouts: functions that read a published collection. Their parameters define the arguments of their command."""
 
 import argparse
 import inspect
@@ -14,10 +14,10 @@ Reader = TypeVar("Reader", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Argument:
-    """Says in ``Annotated`` what the command line's help tells of a parameter.
+    """The help text of a parameter, used in ``Annotated``.
 
     Args:
-        metavar: what stands for the value.
+        metavar: placeholder for the value in the help.
     """
 
     help: str
@@ -25,11 +25,11 @@ class Argument:
 
 
 def layout(name: str) -> Callable[[Reader], Reader]:
-    """Register a function that returns rows: the command ``timix-data NAME``. The first line of its docstring is the command's summary.
+    """Register a function that returns rows as the command ``timix-data NAME``. The first line of its docstring is the command's summary.
 
-    Each parameter is an argument of the command: a positional one if the parameter is positional-only, else ``--name``, which may be left
-    out if the parameter has a default. Types are ``str``, ``Path``, ``int``, ``float``, ``bool``, a ``Literal``, a list of these, or one of
-    these or None. Annotate each as ``Annotated[Path, Argument("the folder of photos", "DIR")]``.
+    Each parameter is an argument of the command: positional if the parameter is positional-only, else ``--name``, which is optional if the
+    parameter has a default. Types are ``str``, ``Path``, ``int``, ``float``, ``bool``, a ``Literal``, a list of these, or any of these or
+    None. Annotate each as ``Annotated[Path, Argument("the folder of photos", "DIR")]``.
     """
     return LAYOUTS.register(name)
 
@@ -40,7 +40,7 @@ def summary(reader: Callable[..., Any]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser, reader: Callable[..., Any]) -> None:
-    """Add what the reader's parameters say."""
+    """Add an argument for each parameter of the reader."""
     hints = get_type_hints(reader, include_extras=True)
     for name, parameter in inspect.signature(reader).parameters.items():
         flag = name.replace("_", "-")
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser, reader: Callable[..., Any]) -
 
 
 def read(reader: Callable[..., Any], args: argparse.Namespace) -> Iterator[Any]:
-    """The rows, with the arguments that :func:`add_arguments` has added."""
+    """Call the reader with the arguments that :func:`add_arguments` has added. Returns its rows."""
     parameters = inspect.signature(reader).parameters.values()
     given = [getattr(args, p.name) for p in parameters if p.kind is inspect.Parameter.POSITIONAL_ONLY]
     named = {p.name: getattr(args, p.name) for p in parameters if p.kind is not inspect.Parameter.POSITIONAL_ONLY}
@@ -74,7 +74,7 @@ def read(reader: Callable[..., Any], args: argparse.Namespace) -> Iterator[Any]:
 
 
 def _parts(hint: Any) -> tuple[Any, Argument]:
-    """The type of a parameter without ``None``, and what is said of it."""
+    """The type of a parameter without ``None``, and its :class:`Argument`."""
     argument = Argument("")
     if get_origin(hint) is Annotated:
         hint, argument = get_args(hint)[:2]

@@ -1,4 +1,4 @@
-"""An inspection as one self-contained HTML page: it fetches nothing and opens offline."""
+"""Write an inspection as one self-contained HTML page that opens offline."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from timix_pl.core.files import atomic_path
 
 
 def write_page(found: Inspection, path: Path) -> None:
-    """Write the page; it is replaced in one go. All text is escaped."""
+    """Write the page atomically. All text is escaped."""
     environment = Environment(
         loader=PackageLoader("data_pipelines"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,4 +1,4 @@
-"""A function over many shards, in processes that end with the command, however it ends."""
+"""Run a function over many shards, in processes that always end together with the command."""
 
 import multiprocessing
 import signal
@@ -19,12 +19,12 @@ _IN_FLIGHT_PER_JOB = 64
 
 
 def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs: int) -> Iterator[Result]:
-    """``function`` of each item, in the order of the items, computed by ``jobs`` processes; by this one where that is 1.
+    """Yield ``function`` of each item, in the order of the items, computed by ``jobs`` processes (1: by this process).
 
-    Few items are taken ahead, so that memory does not grow with their number.
+    Only a few items are taken ahead, so that memory does not grow with their number.
 
     Args:
-        function: one that can be sent to a process.
+        function: a function that can be pickled.
     Raises:
         DataError: a process was killed from outside.
     """
@@ -44,7 +44,7 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
                 f"one of {jobs} processes was killed, perhaps for its memory; the same command goes on from here. Try a smaller --jobs."
             ) from None
         except BaseException:
-            for process in multiprocessing.active_children():  # what is half done has no name yet
+            for process in multiprocessing.active_children():  # safe, because unfinished files have temporary names
                 process.kill()
             raise
         finally:
@@ -52,6 +52,6 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item], jobs
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it even where it was killed."""
+    """Let the parent handle Ctrl-C, and end together with the parent even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()

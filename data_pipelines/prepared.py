@@ -1,4 +1,4 @@
-"""Shards of an experiment, made once from published files and found again."""
+"""Shards of an experiment, made once from published files and then used again."""
 
 import json
 import os
@@ -16,7 +16,7 @@ Paths = Mapping[str, Path]
 
 
 class Experiment(NamedTuple):
-    """What an experiment needs below the folder of published data, by name, and how its sets are written into a folder."""
+    """The files that an experiment needs in the folder of published data, by name, and the function that writes its shards."""
 
     name: str
     files: Mapping[str, str]
@@ -26,7 +26,8 @@ class Experiment(NamedTuple):
 
 
 def prepare(experiment: Experiment, real_data_dir: str | PathLike[str] | None, cache_dir: str | PathLike[str]) -> dict[str, Path]:
-    """The folders of the sets in ``CACHE_DIR/NAME``. It gets its name when all sets are whole, so several processes may run this.
+    """The shard folders in ``CACHE_DIR/NAME``, which are made if needed. The folder appears only when it is complete, so several processes
+    may call this at the same time.
 
     Raises:
         DataError: a file is missing, or the shards in ``cache_dir`` were made from other data.
@@ -58,7 +59,7 @@ def _make(experiment: Experiment, source: Paths, folder: Path) -> None:
         (temporary / MARKER_NAME).write_text(_facts(experiment, source))
         temporary.rename(folder)
     except OSError:
-        if not folder.exists():  # else another process was faster
+        if not folder.exists():  # otherwise another process was faster
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -73,5 +74,5 @@ def _require_same(experiment: Experiment, source: Paths, folder: Path, real_data
 
 
 def _facts(experiment: Experiment, source: Paths) -> str:
-    """What tells one copy of the data from another: the bytes of each annotation file."""
+    """The sizes in bytes of the annotation files, which identify a copy of the data."""
     return json.dumps({name: source[name].stat().st_size for name in experiment.files})

@@ -1,4 +1,4 @@
-"""Keys that come more than once in a set of shards, found in bounded memory."""
+"""Find keys that occur more than once in a set of shards, in bounded memory."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ _MAX_HASHES = 1 << 24  # of 40 bytes at the peak of the search
 
 
 def hash_keys(keys: NDArray[np.str_]) -> NDArray[np.uint64]:
-    """A 64-bit hash of each key (FNV-1a over its characters, then mixed); the same whatever the longest key beside it is."""
+    """A 64-bit hash of each key (FNV-1a over its characters, then mixed). It does not depend on the length of the other keys."""
     hashes = np.full(len(keys), 0xCBF29CE484222325, np.uint64)
     for column in np.ascontiguousarray(keys).view(np.uint32).reshape(len(keys), keys.dtype.itemsize // 4).T:
         hashes = np.where(column != 0, (hashes ^ column) * np.uint64(0x100000001B3), hashes)
@@ -21,10 +21,10 @@ def hash_keys(keys: NDArray[np.str_]) -> NDArray[np.uint64]:
 
 
 class RepeatedKeys:
-    """Collects the hashes of the shards' keys. Above ``max_hashes`` it keeps every second, then every fourth ... of all possible keys.
+    """Collects the hashes of the shards' keys. Above ``max_hashes`` it samples every second, then every fourth key, and so on.
 
     Attributes:
-        every: one key of so many is looked at.
+        every: one of this many keys is checked.
     """
 
     def __init__(self, max_hashes: int = _MAX_HASHES):
@@ -32,7 +32,7 @@ class RepeatedKeys:
         self._parts: list[NDArray[np.uint64]] = []
 
     def add(self, hashes: NDArray[np.uint64]) -> None:
-        """The keys of the next shard."""
+        """Add the keys of the next shard."""
         self._parts.append(hashes[hashes % np.uint64(self.every) == 0])
         self._num_hashes += len(self._parts[-1])
         while self._num_hashes > self._max_hashes:
@@ -41,7 +41,7 @@ class RepeatedKeys:
             self._num_hashes = sum(map(len, self._parts))
 
     def find(self, tars: list[Path], limit: int) -> tuple[int, Iterator[str]]:
-        """How many keys come more than once, and a line for each of the first ``limit``.
+        """The number of keys that occur more than once, and a line for each of the first ``limit``.
 
         Args:
             tars: the shards whose keys were added, in that order.

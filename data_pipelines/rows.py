@@ -1,4 +1,4 @@
-"""What travels between the stages: one row per image."""
+"""The rows that stages exchange, one per image."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ from timix_pl.core.sample import Region
 
 
 class Problem(NamedTuple):
-    """Why something is left out: a reason that can be counted, and what exactly."""
+    """Why something is left out: a reason, by which problems are counted, and the details."""
 
     reason: str
     detail: str
@@ -17,17 +17,17 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """An image, what is said about it, and what is wrong with it.
+    """An image with its captions and regions, and its problems.
 
     Attributes:
         key: its name in the shards; unique in a collection.
-        image: a file, or encoded bytes once it is loaded; None where there is none.
-        image_ext: jpg, png or webp once it is loaded.
-        regions: as published until ``stages.clean`` has seen them: boxes may leave the image.
+        image: a file, or the encoded bytes after loading; None if there is none.
+        image_ext: jpg, png or webp, after loading.
+        regions: before ``stages.clean`` as published, so boxes may extend beyond the image.
         extra: further fields of the sample's JSON.
-        group: rows of one group (the same photo) go to the same part of a train/val split; the key where empty.
-        left_out: parts of the row that are dropped, such as one empty caption of five.
-        problem: why the whole row is dropped; later stages pass such a row on.
+        group: rows of one group (the same photo) go to the same part of a train/val split; empty: the key.
+        left_out: problems of dropped parts of the row, such as one empty caption of five.
+        problem: why the whole row is dropped; later stages do not change such a row.
     """
 
     key: str

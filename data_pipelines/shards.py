@@ -1,4 +1,4 @@
-"""Rows through the stages into shards, and an account of what was left out."""
+"""Run rows through the stages, write shards, and count what was left out."""
 
 import json
 from collections import Counter
@@ -20,14 +20,14 @@ SKIPPED_NAME = "skipped.jsonl"
 
 @dataclass
 class Account:
-    """What became of the rows: samples written, and the reasons for rows and for parts of rows that were left out."""
+    """The number of samples written, and the counts of reasons why rows and parts of rows were left out."""
 
     num_samples: int = 0
     rows_left_out: Counter[str] = field(default_factory=Counter)
     parts_left_out: Counter[str] = field(default_factory=Counter)
 
     def lines(self) -> list[str]:
-        """For people to read."""
+        """The account as lines of text."""
         lines = [f"{counted(self.num_samples, 'sample')} written"]
         for what, reasons in (("image", self.rows_left_out), ("caption or region", self.parts_left_out)):
             if reasons:
@@ -45,14 +45,14 @@ def make_shards(
     samples_per_shard: int = 1000,
     overwrite: bool = False,
 ) -> Account:
-    """Clean rows, load their images and write them; every row and part that is left out becomes a line of ``FOLDER/skipped.jsonl``.
+    """Clean rows, load their images and write shards. Every row or part that is left out is a line of ``FOLDER/skipped.jsonl``.
 
     Args:
         rows: from a layout.
         part, val_frac: as in ``stages.take_part``.
         samples_per_shard, overwrite: as in ``ShardWriter``.
     Raises:
-        DataError: no row could be written, or what ``ShardWriter`` raises.
+        DataError: no row could be written, or ``ShardWriter`` failed.
     """
     total = len(rows) if isinstance(rows, Sized) else None
     progress = tqdm(rows, desc=folder.name, total=total, unit=" images", disable=None)
@@ -60,7 +60,7 @@ def make_shards(
 
 
 def write_rows(rows: Iterable[Row], folder: Path, samples_per_shard: int = 1000, overwrite: bool = False) -> Account:
-    """The last stage: loaded rows to shards. Arguments and errors as in ``make_shards``."""
+    """The last stage: write loaded rows to shards. Arguments and errors as in ``make_shards``."""
     account = Account()
     with ShardWriter(folder, samples_per_shard=samples_per_shard, overwrite=overwrite) as writer:
         with (folder / SKIPPED_NAME).open("w", encoding="utf-8", errors="backslashreplace") as log:

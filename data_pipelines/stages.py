@@ -1,4 +1,4 @@
-"""The stages between a layout and the shards: plain functions, rows -> rows, that know nothing of one another."""
+"""The stages between a layout and the shards: independent functions from rows to rows."""
 
 import hashlib
 import io
@@ -13,14 +13,14 @@ from data_pipelines.rows import Problem, Row
 from timix_pl.core.sample import Region
 
 EXT_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-"""Formats that shards hold as they are. MPO is a JPEG with further pictures behind it."""
+"""Formats that are stored unchanged. MPO is a JPEG followed by further pictures."""
 
 
 def take_part(rows: Iterable[Row], part: str | None, val_frac: float) -> Iterator[Row]:
-    """Rows of one side of a split that depends on nothing but each row's group.
+    """The rows of one part of a split. The part of a row depends only on its group.
 
     Args:
-        part: ``train`` or ``val``; None takes all.
+        part: ``train`` or ``val``; None: all rows.
         val_frac: share of the groups that are in ``val``, 0 to 1.
     """
     for row in rows:
@@ -31,13 +31,13 @@ def take_part(rows: Iterable[Row], part: str | None, val_frac: float) -> Iterato
 
 
 def clean(rows: Iterable[Row]) -> Iterator[Row]:
-    """Trim texts, clip boxes to the image, leave out what is empty then; a row of which nothing is left has a problem."""
+    """Trim texts, clip boxes to the image, and drop empty ones. A row with nothing left gets a problem."""
     for row in rows:
         yield row if row.problem else _clean_row(row)
 
 
 def load_images(rows: Iterable[Row]) -> Iterator[Row]:
-    """Read each image and its header. JPEG, PNG and WebP bytes stay as they are; another format becomes PNG, without loss."""
+    """Read each image and its header. JPEG, PNG and WebP bytes are not changed; other formats are converted to PNG, without loss."""
     for row in rows:
         yield row if row.problem else _load_row(row)
 
@@ -76,7 +76,9 @@ def _load_row(row: Row) -> Row:
             ext = EXT_OF_FORMAT.get(image.format or "")
             return replace(row, image=content, image_ext=ext) if ext else replace(row, image=_to_png(image), image_ext="png")
     except (Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
-        reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error  # its own text holds a memory address
+        reason = (
+            "no known image format" if isinstance(error, UnidentifiedImageError) else error
+        )  # its own text has a memory address, which would make every reason different
         return row.failed("undecodable image", f"{row.image if isinstance(row.image, Path) else row.key}: {reason}")
 
 

@@ -1,1 +1,1 @@
-"""One module per published layout; each has one function that turns a collection into rows."""
+"""One module per published layout, each with one function that converts a collection to rows."""

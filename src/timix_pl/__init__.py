@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """``load`` comes with torch and lightning, which ``import timix_pl`` alone does without."""
+    """Import ``load`` on first use, so that ``import timix_pl`` does not import torch and lightning."""
     if name == "load":
         return importlib.import_module("timix_pl.runs.load").load
     raise AttributeError(f"module 'timix_pl' has no attribute '{name}'")

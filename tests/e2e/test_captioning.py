@@ -108,7 +108,7 @@ def test_numbers_that_cannot_be(folder, tmp_path, capsys):
     said = message(
         train, words_for(folder, tmp_path / "run", "captioning.heads=3", "captioning.vocab_size=100", "captioning.num_beams=0"), capsys
     )
-    assert "captioning.dim=16, captioning.heads=3: the channels are shared out to the heads" in said
+    assert "captioning.dim=16, captioning.heads=3: the channels must be a multiple of the heads" in said
     assert "captioning.vocab_size=100: must be from 514 to 49408" in said and "captioning.num_beams=0: must be at least 1" in said
 
 

@@ -134,18 +134,18 @@ def test_a_heat_map_is_drawn_over_a_photo_of_any_size(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["image={tmp}/photo.png"], "text= is missing: say what to look for"),
+        (["image={tmp}/photo.png"], "text= is missing: give a phrase"),
         (["text=a"], "image= is missing: name a photo"),
         (["image={tmp}/gone.png", "text=a"], "gone.png: there is no such image"),
         (["image={tmp}/broken.png", "text=a"], "broken.png: the image cannot be decoded"),
         (["image={tmp}/photo.png", "text=a", "out={tmp}/no/where.png"], "no does not exist"),
-        (["image={tmp}/photo.png", "text=a", "out={tmp}/photo.png"], "photo.png: exists, and is no heat map of timix-evaluate"),
+        (["image={tmp}/photo.png", "text=a", "out={tmp}/photo.png"], "photo.png: exists, and was not written by timix-evaluate"),
         (["image={tmp}/photo.png", "text=a", "weights=x.pt"], "weights=x.pt: only checkpoint=open_clip:NAME takes it"),
         (["image={tmp}/photo.png", "evaluation=[retrieval]"], "only evaluation=heat_map takes it"),
         (["out=here", "evaluation=[retrieval]"], "out=here: only evaluation=heat_map or checkpoint=open_clip:NAME takes it"),
         (
             ["image={tmp}/photo.png", "text=a", "evaluation=[heat_map,retrieval]"],
-            "a heat map is drawn by itself: evaluation=heat_map image=",
+            "a heat map cannot be combined with evaluations; write evaluation=heat_map image=",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -138,8 +138,8 @@ def test_what_makes_no_sense_is_refused(folder, tmp_path, more, said, capsys, mo
 def test_a_checkpoint_of_another_kind_is_refused(folder, tmp_path, capsys):
     train(words(folder, "trainer.max_steps=1", "evaluation.tasks=[]", f"run_dir={tmp_path / 'choices'}"))
     for typed, said in (
-        ([f"checkpoint={tmp_path / 'choices'}", "vqa.kind=open"], "this checkpoint has learnt multiple_choice, and not open"),
-        ([f"checkpoint={folder / 'pretrained'}", "task=vqa"], "task=vqa: plays no part in an evaluation; leave it out"),
+        ([f"checkpoint={tmp_path / 'choices'}", "vqa.kind=open"], "this checkpoint was trained for multiple_choice, and not for open"),
+        ([f"checkpoint={folder / 'pretrained'}", "task=vqa"], "task=vqa: has no effect in an evaluation; remove it"),
     ):
         with pytest.raises(SystemExit):
             evaluate(typed)

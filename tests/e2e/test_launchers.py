@@ -73,7 +73,8 @@ def test_a_rank_that_is_killed_is_named(folder: Path) -> None:
     os.kill(rank_1, signal.SIGKILL)
     status, _, said = end(process)
     assert status == 137, said
-    assert "timix-train: error: rank 1 was ended by SIGKILL, often for want of memory; the run goes on from its last checkpoint" in said
+    error = "rank 1 was ended by SIGKILL, often because memory ran out; the same command resumes from the last checkpoint"
+    assert f"timix-train: error: {error}" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
@@ -89,9 +90,9 @@ def test_a_signal_to_the_launcher_reaches_the_ranks(number: signal.Signals, fold
 def test_torchrun_and_the_configuration_must_agree(folder: Path) -> None:
     words = [*TWO_RANKS["torchrun"][:-1], "run_dir=run", ENDLESS]
     wrong = end(start(folder, *words, "trainer.devices=1"))[2]
-    assert wrong.count("trainer.devices=1: torchrun started 2 on each machine; set it to that, or to null") == 1
+    assert wrong.count("trainer.devices=1: torchrun started 2 on each machine; set it to 2 or null") == 1
     swept = end(start(folder, *words, "-m", "seed=0,1"))[2]
-    assert swept.count("-m: torchrun started 2 processes of this, and each would run the whole sweep") == 1
+    assert swept.count("-m: torchrun started 2 processes of this command, and each would run the whole sweep") == 1
     assert not (folder / "run").exists()
 
 
@@ -108,6 +109,6 @@ def test_a_sweep_of_several_processes_stops_and_goes_on(folder: Path) -> None:
     assert "Run 1:" in out and "Run 2:" not in out
     status, out, said = end(start(folder, *words))
     assert status == 2
-    assert "going on from sweep/1/checkpoints/step-" in said
+    assert "resuming from sweep/1/checkpoints/step-" in said
     assert "1 of 3 runs failed: run 0 (sweep/0) with status 2" in said
     assert [steps_logged(folder / f"sweep/{number}") for number in (1, 2)] == [30, 30]

@@ -120,7 +120,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(folder: Path, start: S
     run = stopped(signal.SIGTERM, 75, folder, start)
     step = checkpoint(run)["global_step"]
     train(words_for(folder, run.name, f"trainer.max_steps={step + 3}"))
-    assert f"going on from {run}/checkpoints/step-{step:08d}.ckpt" in caplog.text
+    assert f"resuming from {run}/checkpoints/step-{step:08d}.ckpt" in caplog.text
     train(words_for(folder, "whole", f"trainer.max_steps={step + 3}"))
     ended, unbroken = checkpoint(run)["state_dict"], checkpoint(folder / "whole")["state_dict"]
     assert all(torch.equal(ended[name], unbroken[name]) for name in unbroken)

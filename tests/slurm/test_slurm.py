@@ -139,7 +139,7 @@ def test_a_job_that_is_preempted_three_times_ends_like_one_that_is_not(folder: P
     say("rank 0 said:")
     for line in re.findall(r"^(?:SIG|stopped|going on).*", log, re.M):
         say(f"    {line}")
-    assert log.count("SIGUSR1: the run saves") == 1 and log.count("going on from") == 3
+    assert log.count("SIGUSR1: the run saves") == 1 and log.count("resuming from") == 3
     unbroken = train(folder, "run_dir=unbroken", *words)
     output_of(unbroken, quiet=True)
     compare(folder / "preempted", folder / "unbroken")

@@ -1,1 +1,1 @@
-"""From a checked configuration to objects."""
+"""Build the objects of a run from a checked configuration."""

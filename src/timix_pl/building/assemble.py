@@ -1,4 +1,4 @@
-"""A whole run from its configuration."""
+"""Build a whole run from its configuration."""
 
 import copy
 from collections.abc import Callable
@@ -38,10 +38,10 @@ def assemble(cfg: RootConfig, checkpoint: Path | None = None, *, told_to_stop: C
     """Prepare the data of a checked configuration and build the run.
 
     Args:
-        checkpoint: the run will go on from it; its weights are loaded when training starts.
+        checkpoint: the run resumes from it; its weights are loaded when training starts.
         told_to_stop: see :class:`timix_pl.training.step_module.StepModule`.
     Raises:
-        TimixError: what the user can repair: data, model, options that contradict the model or the number of ranks.
+        TimixError: an error that the user can fix: data, model, or options that contradict the model or the number of ranks.
     """
     run_dir = Path(cfg.run_dir)
     prepared = copy.deepcopy(cfg)
@@ -76,7 +76,7 @@ def assemble(cfg: RootConfig, checkpoint: Path | None = None, *, told_to_stop: C
         micro_batch_size=cfg.trainer.micro_batch_size,
         told_to_stop=told_to_stop,
     )
-    module.parameter_groups()  # refuses towers that the optimizer cannot do with, before anything is written
+    module.parameter_groups()  # raises before anything is written if the optimizer does not fit the towers
     trainer = build_trainer(prepared, task, model, data, run_dir)
     save_memory_and_time(cfg, model)
     check_batches(cfg, trainer.world_size)
@@ -86,10 +86,10 @@ def assemble(cfg: RootConfig, checkpoint: Path | None = None, *, told_to_stop: C
 
 @in_keys(RUN)
 def load_model(cfg: RootConfig, checkpoint: Path, weights: str | None = None) -> tuple[AnyModel, int]:
-    """The model of a run as one of its checkpoints holds it, and the step after which that was written. It has no further loss terms.
+    """The model of a run with the weights of a checkpoint, without further loss terms; and the checkpoint's step.
 
     Args:
-        weights: ``last`` or ``ema``; None: what ``evaluation.weights`` says.
+        weights: ``last`` or ``ema``; None: the value of ``evaluation.weights``.
     Raises:
         RunError: the checkpoint cannot be read, belongs to another model, or lacks these weights.
     """

@@ -1,4 +1,4 @@
-"""What a run reads from the checkpoints of another run, or of an earlier start of its own."""
+"""Find checkpoints, and read weights and facts from them."""
 
 from pathlib import Path
 from typing import Any
@@ -12,25 +12,26 @@ from timix_pl.training.callbacks.checkpoints import newest_whole_checkpoint
 from timix_pl.training.checkpoint_io import plain_values, read_checkpoint
 
 Facts = dict[str, Any]
-"""What a model is built from besides the configuration, learnt once from the training shards; plain values, kept in every checkpoint."""
+"""Values besides the configuration that a model is built from, such as the answers it can give. They are read once from the training shards
+and stored in every checkpoint."""
 
 
 def load_weights(model: torch.nn.Module, path: Path, weights: str = "last") -> int:
-    """Weights of a checkpoint that ``timix-train`` wrote. Further terms of the loss are only of use in training, and are left out.
+    """Load the weights of a checkpoint of ``timix-train`` into ``model``, without those of further loss terms.
 
     Args:
-        weights: ``last``, or ``ema``: their moving average, and the last ones of what was not trained.
+        weights: ``last``, or ``ema``: the moving average, with the last weights for parameters that were not trained.
     Returns:
-        The step after which it was written.
+        The step after which the checkpoint was written.
     Raises:
-        RunError: it cannot be read, belongs to another model, or holds no average.
+        RunError: the checkpoint cannot be read, belongs to another model, or has no moving average.
     """
     try:
         checkpoint = read_checkpoint(path, optimizers=False)
         state = checkpoint["state_dict"]
         averages = averaged_weights(state, "average.") if weights == "ema" else {}
         if weights == "ema" and not averages:
-            raise RunError(f"{path}: there is no moving average of the weights; train with optim.ema=0.9999, or ask for weights=last")
+            raise RunError(f"{path}: there is no moving average of the weights; train with optim.ema=0.9999, or choose weights=last")
         last = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
         model.load_state_dict({name: tensor for name, tensor in (last | averages).items() if not name.startswith("terms.")})
         return checkpoint["global_step"]
@@ -40,24 +41,26 @@ def load_weights(model: torch.nn.Module, path: Path, weights: str = "last") -> i
 
 
 def find_checkpoint(path: Path, key: str = "checkpoint") -> Path:
-    """The checkpoint that is meant by a run directory (its newest whole one) or a checkpoint.
+    """The checkpoint at ``path``, or the newest complete one if ``path`` is a run directory.
 
+    Args:
+        key: the option that named ``path``, for the error message.
     Raises:
-        RunError: there is none.
+        RunError: the run directory has no checkpoint.
     """
     if run_dir_of(path) != path:
         return path
     found = newest_whole_checkpoint(path / "checkpoints")[0]
     if found is None:
-        raise RunError(f"{key}={path}: no checkpoint there; give a run directory, or a .ckpt file")
+        raise RunError(f"{key}={path}: no checkpoint there; name a run directory with checkpoints, or a .ckpt file")
     return found
 
 
 def saved_facts(checkpoint: Path) -> Facts:
-    """The facts that a checkpoint of a fine-tuning run keeps.
+    """The facts in a checkpoint of a fine-tuning run.
 
     Raises:
-        RunError: it is not one.
+        RunError: the checkpoint is not of a fine-tuning run.
     """
     try:
         return plain_values(checkpoint)["timix"]["facts"]

@@ -1,4 +1,4 @@
-"""From the configuration to data: what is prepared, streams, data modules and evaluation sets."""
+"""Build data from the configuration: prepared shards, sample streams, and evaluation sets."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare_data(cfg: RootConfig) -> None:
-    """Make what the configuration asks for (scenes, shards of published files) and set the shard keys that follow from it."""
+    """Make the data that the configuration needs: scenes, or shards from published files. For scenes, also set ``data.*_shards``."""
     data = cfg.data
     if data.kind == DataKind.scenes:
         from timix_pl.scenes.make import make_scenes
@@ -30,7 +30,7 @@ def prepare_data(cfg: RootConfig) -> None:
         folder = Path(data.cache_dir) / f"scenes-{seed_of(json.dumps(parameters, sort_keys=True)) & 0xFFFFFFFF:08x}"
         make_scenes(folder, **parameters)
         for key, split in (("train", "train"), ("val", "val"), ("region", "regions"), ("zero_shot", "zero_shot")):
-            if getattr(data, f"{key}_shards") is None:  # an evaluation may have been given other data
+            if getattr(data, f"{key}_shards") is None:  # timix-evaluate may have set other data
                 setattr(data, f"{key}_shards", str(folder / split))
     elif data.prepare is not None:
         from data_pipelines import prepare_flickr8k, prepare_visual7w
@@ -47,7 +47,7 @@ def remote_access(cfg: RootConfig) -> RemoteAccess:
 
 
 def build_stream(cfg: RootConfig, name: str) -> SampleStream:
-    """The stream of ``data.NAME_shards``; what its index leaves out is counted in the log."""
+    """The sample stream of ``data.NAME_shards``. Logs how many entries of the shards its index leaves out."""
     key = f"data.{name}_shards"
     stream = SampleStream(
         getattr(cfg.data, f"{name}_shards"),
@@ -60,7 +60,7 @@ def build_stream(cfg: RootConfig, name: str) -> SampleStream:
     )
     if stream.num_problems:
         log.warning(
-            "%s: %d things in the shards are left out (samples without an image, doubled members, tars cut off); "
+            "%s: %d entries of the shards are left out (samples without an image, repeated files, truncated tars); "
             "'timix-data index SHARDS' lists them",
             key,
             stream.num_problems,
@@ -81,7 +81,7 @@ def loading_options(cfg: RootConfig) -> dict[str, Any]:
 
 
 def batch_options(cfg: RootConfig, model: AnyModel) -> dict[str, Any]:
-    """Options of the batches of all tasks, see :class:`timix_pl.data.sets.step_set.StepSet`."""
+    """Options of :class:`timix_pl.data.sets.step_set.StepSet` that are the same for all tasks."""
     augmentation = cfg.data.augmentation
     return {
         "global_batch_size": cfg.data.global_batch_size,
@@ -101,7 +101,7 @@ def batch_options(cfg: RootConfig, model: AnyModel) -> dict[str, Any]:
 
 
 def num_steps(cfg: RootConfig, num_pairs: int) -> int:
-    """Steps of the whole run; ``trainer.max_epochs`` counts passes over ``num_pairs``, or over ``data.epoch_samples``."""
+    """Steps of the run: ``max_steps``, or ``max_epochs`` epochs of ``data.epoch_samples`` (by default ``num_pairs``) samples."""
     epochs, epoch_samples = cfg.trainer.max_epochs or 0.0, cfg.data.epoch_samples or num_pairs
     return cfg.trainer.max_steps or max(1, round(epochs * epoch_samples / cfg.data.global_batch_size))
 
@@ -122,7 +122,7 @@ def evaluation_set(cfg: RootConfig, name: str, model: AnyModel) -> EvaluationSet
 
 
 def labelled_set(cfg: RootConfig, name: str, model: AnyModel) -> EvaluationSet | ImageFolder | None:
-    """``evaluation_set`` of labelled images, which may also be a folder whose sub-folders are the classes."""
+    """Like ``evaluation_set``, for labelled images, which may also be a folder with one sub-folder per class."""
     shards = getattr(cfg.data, f"{name}_shards")
     if not is_image_folder(shards):
         return evaluation_set(cfg, name, model)

@@ -1,4 +1,4 @@
-"""From the configuration to devices, ranks and precision."""
+"""Derive devices, ranks and precision from the configuration."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ from timix_pl.training.sharding import ShardedStrategy
 
 
 def check_batches(cfg: RootConfig, num_ranks: int) -> None:
-    """What can only be checked once the number of ranks is known.
+    """Check batch sizes and group sizes, now that the number of ranks is known.
 
     Raises:
-        ConfigError: a batch size or group size does not divide, or is too small.
+        ConfigError: a size does not divide evenly among the ranks, or is too small.
     """
     if found := list(batch_problems(cfg, num_ranks)):
         raise ConfigError(found)
@@ -35,9 +35,10 @@ def on_gpu(cfg: RootConfig) -> bool:
 
 
 def precision_of(cfg: RootConfig) -> Precision:
-    """The precision of a run; ``auto`` takes bf16_mixed on GPUs that compute in it. Older ones only emulate it, slower than fp32.
+    """The precision of a run. ``auto`` is bf16_mixed on GPUs that support it, else fp32.
 
-    CPUs stay with fp32, also those with instructions for bf16: what these gain depends on the model.
+    Older GPUs only emulate bf16, which is slower than fp32. CPUs use fp32 even if they have bf16 instructions, because the gain depends on
+    the model.
     """
     if cfg.trainer.precision != Precision.auto:
         return cfg.trainer.precision
@@ -46,7 +47,7 @@ def precision_of(cfg: RootConfig) -> Precision:
 
 
 def build_strategy(cfg: RootConfig, num_ranks: int) -> Any:
-    """How several ranks share the work; ``auto`` for one."""
+    """Lightning's strategy for several ranks; ``auto`` for one."""
     if num_ranks == 1:
         return "auto"
     if cfg.trainer.strategy == Strategy.ddp:
@@ -61,15 +62,16 @@ def build_strategy(cfg: RootConfig, num_ranks: int) -> Any:
 
 
 def lightning_precision(cfg: RootConfig, num_ranks: int) -> str:
-    """Lightning's name for a precision; FSDP2 casts weights itself."""
+    """Lightning's name for the precision of a run."""
     precision = precision_of(cfg)
+    # FSDP2 casts the weights itself (ShardedStrategy's param_dtype), so Lightning must not.
     if precision == Precision.bf16_mixed and cfg.trainer.strategy == Strategy.fsdp and num_ranks > 1:
         precision = Precision.fp32
     return {Precision.fp32: "32-true", Precision.bf16_mixed: "bf16-mixed", Precision.bf16_pure: "bf16-true"}[precision]
 
 
 def device_peak_flops(cfg: RootConfig) -> float | None:
-    """FLOP/s of a device at best, as far as it is known."""
+    """Peak FLOP/s of one device; None if unknown."""
     if cfg.trainer.peak_tflops is not None:
         return cfg.trainer.peak_tflops * 1e12
     if not on_gpu(cfg) or not torch.cuda.is_available():
@@ -78,7 +80,8 @@ def device_peak_flops(cfg: RootConfig) -> float | None:
 
 
 def cluster_environment() -> ClusterEnvironment:
-    """Named here, since Lightning takes any process of a SLURM job for one of srun's."""
+    """Lightning's environment for the launcher that started this process."""
+    # Chosen here, because Lightning would take any process inside a SLURM job for one that srun started.
     started = launched()
     if started is None:
         return LightningEnvironment()

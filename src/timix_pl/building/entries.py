@@ -1,4 +1,4 @@
-"""From a choice to the object that it stands for."""
+"""Create the object that a choice in the configuration names."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from timix_pl.core.words import as_typed
 
 
 def create(cfg: RootConfig, registry: Registry, name: str, *given: Any, **more: Any) -> Any:
-    """Call the entry of that name with its options.
+    """Call a registry entry with its options from the configuration.
 
     Args:
         given: positional arguments, which every entry of the registry takes.
-        more: keyword arguments that win over options.
+        more: keyword arguments that override options.
     Raises:
-        ConfigError: the entry refuses an option (with a ``ValueError``); the message names the options.
+        ConfigError: the entry raised a ``ValueError``; the message lists its options.
     """
     options = entry_options(cfg, registry, name) | more
     keys = {option: key for option, key in option_keys(cfg, registry, name).items() if option not in more}

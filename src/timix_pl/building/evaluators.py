@@ -1,4 +1,4 @@
-"""From the configuration to the evaluators of ``evaluation.tasks``."""
+"""Build the evaluators of ``evaluation.tasks`` from the configuration."""
 
 import logging
 from typing import Any
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class ConfiguredRun:
-    """What a configuration offers to evaluations. See :class:`timix_pl.evaluation.evaluator.RunToEvaluate`."""
+    """A configured run as evaluators see it. Implements :class:`timix_pl.evaluation.evaluator.RunToEvaluate`."""
 
     def __init__(self, cfg: RootConfig, model: AnyModel):
         self.cfg, self.model = cfg, model
@@ -50,7 +50,7 @@ class ConfiguredRun:
 
 
 def grounding_set(cfg: RootConfig, model: AnyModel) -> EvaluationSet | None:
-    """Images with boxes to judge PTA on; None if there are none."""
+    """The images with boxes of the grounding evaluation; None if there are none."""
     try:
         return Grounding.gather(ConfiguredRun(cfg, model))["dataset"]
     except LeftOut:
@@ -58,12 +58,12 @@ def grounding_set(cfg: RootConfig, model: AnyModel) -> EvaluationSet | None:
 
 
 def build_evaluators(cfg: RootConfig, model: AnyModel, problems: dict[str, str] | None = None) -> list[Evaluator]:
-    """The evaluators of ``evaluation.tasks`` that have what they need; the others are named in the log.
+    """Build the evaluators of ``evaluation.tasks`` that have the data they need. Log a warning for each of the others.
 
     Args:
-        problems: takes the task and the message of each whose data is wrong, so that the others can run.
+        problems: if given, it receives a message for each task with wrong data, and the other tasks are built.
     Raises:
-        TimixError: data is wrong, and there are no ``problems`` to take it.
+        TimixError: data is wrong and ``problems`` is None.
     """
     evaluators: list[Evaluator] = []
     for task in cfg.evaluation.tasks:
@@ -84,9 +84,9 @@ def build_evaluators(cfg: RootConfig, model: AnyModel, problems: dict[str, str] 
 
 
 def built_in_metric(name: str) -> Metric | None:
-    """What an evaluation declares of a metric; None where no evaluation has such a metric.
+    """The description of a metric of timix-pl's evaluations by name; None if there is no such metric.
 
-    For files of earlier versions, which do not describe their metrics.
+    Used for files of earlier versions, which do not describe their metrics.
     """
     task, _, key = name.partition("/")
     return declared_metric(EVALUATORS[task], key) if task in EVALUATORS else None

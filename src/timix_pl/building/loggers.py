@@ -1,4 +1,4 @@
-"""Where a run's metrics go: ``metrics.csv`` always, the chosen logger beside it."""
+"""Open the loggers of a run: ``metrics.csv`` always, and the chosen logger."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +20,10 @@ from timix_pl.training.logged_run import LoggedRun
 
 @contextmanager
 def open_loggers(cfg: RootConfig, step: int) -> Iterator[list[Logger]]:
-    """The run's loggers. What is opened beside ``metrics.csv`` is opened only on rank 0.
+    """Open the run's loggers. Loggers other than ``metrics.csv`` are opened only on rank 0.
 
     Args:
-        step: after which the run goes on; 0 for one that begins.
+        step: the run resumes after it; 0: a new run.
     Raises:
         RunError: the logger cannot start.
     """

@@ -1,4 +1,4 @@
-"""From the configuration to the mixing callback."""
+"""Build the mixing callback from the configuration."""
 
 from timix_pl.building.entries import create
 from timix_pl.config.schema import RootConfig
@@ -31,16 +31,16 @@ def build_mixing(cfg: RootConfig, patch_grid: tuple[int, int]) -> MixingCallback
 
 
 def check_mixing_happens(cfg: RootConfig, max_steps: int) -> None:
-    """A run that is to mix must come to it.
+    """Check that mixing starts before it ends.
 
     Raises:
-        ConfigError: mixing would end before it starts.
+        ConfigError: ``pta.first_samples`` is not less than the number of samples after which mixing ends.
     """
     stop = cfg.mixing.stop_frac * max_steps * cfg.data.global_batch_size
     if mixes(cfg) and cfg.pta.first_samples >= stop:
         raise ConfigError(
             [
                 f"pta.first_samples={cfg.pta.first_samples}: mixing starts after these, but ends after {stop:.0f} samples "
-                f"(mixing.stop_frac={cfg.mixing.stop_frac:g} of the run), so that nothing would be mixed; lower it, or train longer"
+                f"(mixing.stop_frac={cfg.mixing.stop_frac:g} of the run), so nothing would be mixed; lower the first, or train longer"
             ]
         )

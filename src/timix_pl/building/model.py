@@ -1,4 +1,4 @@
-"""From the configuration to the dual encoder, and what the model rules out."""
+"""Build the dual encoder from the configuration, and check options against the model."""
 
 import os
 import shutil
@@ -17,7 +17,11 @@ from timix_pl.models.fine_tuned import AnyModel
 
 @in_keys(RUN)
 def build_model(cfg: RootConfig, device: str = "cpu", *, load_weights: bool = True) -> DualEncoder:
-    """The dual encoder with its PTA head; ``load_weights=False`` where a checkpoint's weights follow and pretrained ones are not needed."""
+    """Build the dual encoder with its PTA head.
+
+    Args:
+        load_weights: load pretrained weights; False if the weights of a checkpoint are loaded afterwards.
+    """
     loss = LOSSES[cfg.loss.kind]
     return DualEncoder.create(
         cfg.model.architecture,
@@ -41,11 +45,11 @@ def build_model(cfg: RootConfig, device: str = "cpu", *, load_weights: bool = Tr
 
 
 def save_memory_and_time(cfg: RootConfig, model: AnyModel) -> None:
-    """Gradient checkpointing and compilation of the blocks, as ``trainer`` asks for them; before the model is sharded.
+    """Switch on gradient checkpointing and compilation, if ``trainer`` sets them. Call it before the model is sharded.
 
     Raises:
-        ConfigError: there is no compiler.
-        ModelError: a tower cannot checkpoint.
+        ConfigError: there is no C++ compiler.
+        ModelError: a tower does not support gradient checkpointing.
     """
     if cfg.trainer.gradient_checkpointing:
         model.checkpoint_gradients()
@@ -59,25 +63,26 @@ def save_memory_and_time(cfg: RootConfig, model: AnyModel) -> None:
 
 
 def check_model(cfg: RootConfig, model: torch.nn.Module, num_ranks: int) -> None:
-    """What the model rules out.
+    """Check options that only some models support.
 
     Raises:
-        ConfigError: batch normalisation, whose statistics are of what goes through at once; offloading without shards.
+        ConfigError: the model has batch normalisation, whose statistics would change with micro-batches or FSDP; or CPU offloading is on
+            with a single process.
     """
     found = []
     if normalises_over_the_batch(model):
         size = cfg.trainer.micro_batch_size
         why = f"model.architecture={cfg.model.architecture} normalises over the batch"
         if size is not None and size < cfg.data.global_batch_size // num_ranks:
-            found.append(f"trainer.micro_batch_size={size}: {why}, so that chunks would learn something else; set it to null")
+            found.append(f"trainer.micro_batch_size={size}: {why}, so splitting the batch would change the training; set it to null")
         if cfg.trainer.strategy == Strategy.fsdp and num_ranks > 1:
-            found.append(f"trainer.strategy=fsdp: {why}, with statistics that would differ between ranks; choose trainer=ddp")
+            found.append(f"trainer.strategy=fsdp: {why}, and the statistics would differ between ranks; choose trainer=ddp")
     if cfg.trainer.cpu_offload and num_ranks == 1:
-        found.append("trainer.cpu_offload=true: a single process is not sharded, and nothing is offloaded; set it to false")
+        found.append("trainer.cpu_offload=true: has no effect with a single process, which is not sharded; set it to false")
     if found:
         raise ConfigError(found)
 
 
 def normalises_over_the_batch(model: torch.nn.Module) -> bool:
-    """Whether what a model computes of a sample depends on those beside it."""
+    """Whether the model has batch normalisation, so that a sample's features depend on the other samples of the batch."""
     return any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())

@@ -1,4 +1,4 @@
-"""From the configuration to the loss."""
+"""Build the loss from the configuration."""
 
 from timix_pl.building.entries import create
 from timix_pl.config.schema import RootConfig
@@ -9,10 +9,10 @@ from timix_pl.training.objective import Contrastive, Objective
 
 
 def build_objective(cfg: RootConfig, encoder: DualEncoder) -> Objective:
-    """The loss of pre-training. Further terms are added to the encoder, which runs them.
+    """The loss of pre-training. Further terms are added to the encoder, which runs them in its forward pass.
 
     Raises:
-        ConfigError: the loss or a term refuses its options.
+        ConfigError: the loss or a term rejects its options.
     """
     terms = {name: create(cfg, LOSS_TERMS, name, encoder) for name in cfg.loss.terms}
     encoder.add_terms(terms)

@@ -1,4 +1,4 @@
-"""From the configuration to the optimizer and the learning rate."""
+"""Build the optimizer and the learning rate schedule from the configuration."""
 
 from timix_pl.building.entries import create
 from timix_pl.config.schema import RootConfig

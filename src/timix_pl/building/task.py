@@ -1,4 +1,4 @@
-"""What a run trains: the base of the entries of ``task``. Each of timix-pl's own has a file in :mod:`timix_pl.building.tasks`."""
+"""Base classes of tasks (``task=NAME``). Each task of timix-pl has a file in :mod:`timix_pl.building.tasks`."""
 
 import logging
 import math
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Task(ABC):
-    """What a run trains.
+    """A task: builds what is specific to it, such as the data, the model and the loss.
 
     Args:
         cfg: a checked configuration.
@@ -38,7 +38,7 @@ class Task(ABC):
     choice: ClassVar[str]
     """The name that it is registered under."""
     sample: ClassVar[str]
-    """What the global batch counts, such as "pair"."""
+    """What the global batch size counts, such as "pair"."""
 
     def __init__(self, cfg: RootConfig):
         self.cfg = cfg
@@ -52,32 +52,32 @@ class Task(ABC):
         """
 
     def regions(self) -> SampleStream | None:
-        """Region images, or None where there are none."""
+        """The region images; None if the task uses none."""
         return None
 
     def learn_facts(self, samples: Any) -> Facts:
-        """What the model is built from besides the configuration, such as the answers that it knows. A checkpoint keeps it.
+        """The facts that the model is built from besides the configuration, such as the answers that it can give.
 
         Raises:
-            DataError: the samples have nothing to learn.
+            DataError: the samples have nothing that the task can learn.
         """
         return {}
 
     def facts_of(self, checkpoint: Path) -> Facts:
-        """The same from a checkpoint of the run.
+        """The facts in a checkpoint of the run.
 
         Raises:
-            RunError: it has none.
+            RunError: the checkpoint has none.
         """
         return {}
 
     def encoder(self, checkpoint: Path | None) -> DualEncoder:
-        """The towers as the run starts with them. Weights that the checkpoint brings are not loaded from elsewhere."""
+        """The towers at the start of the run. Pretrained weights are not loaded if ``checkpoint`` will replace them."""
         return build_model(self.cfg, load_weights=checkpoint is None)
 
     @abstractmethod
     def model(self, encoder: DualEncoder, facts: Facts | None) -> AnyModel:
-        """What is trained.
+        """The model that is trained.
 
         Args:
             facts: None: the data is not known, as in a dry run.
@@ -89,37 +89,37 @@ class Task(ABC):
 
     @abstractmethod
     def make_set(self, model: Any, facts: Facts, samples: Any, regions: SampleStream | None) -> Callable[..., StepSet]:
-        """The batches of a rank by step, from ``rank=`` and ``world_size=``."""
+        """A function of ``rank=`` and ``world_size=`` that gives the batches of that rank, one per step."""
 
     def parameter_groups(self, model: Any, optim: OptimSettings) -> list[dict[str, Any]]:
-        """What the optimizer is given; ``lr_scale`` of a group, where it has one, multiplies the learning rate."""
+        """The optimizer's parameter groups. A group's ``lr_scale``, if present, multiplies the learning rate."""
         return optim.parameter_groups(model, model.parts())
 
     @abstractmethod
     def workload(self, model: Any, mixer: Mixer | None) -> Workload:
-        """What a step computes, to estimate what it costs."""
+        """What a step computes, to estimate its cost."""
 
     @abstractmethod
     def most_counts(self, num_ranks: int) -> dict[str, int]:
-        """The most of each part of the workload that a rank has in a step."""
+        """The largest count of each part of the workload in a step, per rank."""
 
     def mean_counts(self) -> dict[str, float]:
-        """How many of each part of the workload all ranks have in a step, in the mean over steps."""
+        """The count of each part of the workload in a step, over all ranks, averaged over steps."""
         return dict(self.most_counts(1))
 
     def callbacks(self, model: Any, run_dir: Path) -> list[Callback]:
-        """Further callbacks."""
+        """Callbacks that only this task needs."""
         return []
 
 
 class FineTuning(Task):
-    """A task that is learnt on the towers of a pre-trained model, from the items of each image, such as questions or captions."""
+    """A task that fine-tunes a pre-trained model. It learns from the items of each image, such as questions or captions."""
 
     sample = "image"
 
     @abstractmethod
     def items(self, model: Any, facts: Facts | None) -> TaskItems:
-        """What is learnt of an image.
+        """How an image's items are read and collated.
 
         Args:
             facts: None: the data is not known, as in a dry run.
@@ -127,7 +127,7 @@ class FineTuning(Task):
 
     @abstractmethod
     def assumed(self) -> tuple[str, Any]:
-        """What an image brings in an estimate of the cost: in words, and one item as :meth:`items` gives it."""
+        """The items of an image that a cost estimate assumes: a description, and one item as :meth:`items` gives it."""
 
     def samples(self) -> SampleStream:
         """See :class:`Task`."""
@@ -138,11 +138,11 @@ class FineTuning(Task):
         return saved_facts(checkpoint)
 
     def encoder(self, checkpoint: Path | None) -> DualEncoder:
-        """With the weights of ``init``, unless the run goes on from a checkpoint of its own."""
+        """The towers with the weights of ``init``, unless the run resumes from its own checkpoint."""
         cfg = self.cfg
         encoder = build_model(cfg, load_weights=cfg.init is None and checkpoint is None)
         if checkpoint is None and cfg.init is None:
-            start = f"model.pretrained={cfg.model.pretrained}" if cfg.model.pretrained else "nothing"
+            start = f"model.pretrained={cfg.model.pretrained}" if cfg.model.pretrained else "random weights"
             log.info("init is not set: the towers start from %s", start)
         elif checkpoint is None:
             path = find_checkpoint(Path(str(cfg.init)), "init")
@@ -151,7 +151,7 @@ class FineTuning(Task):
         return encoder
 
     def objective(self, model: FineTuned) -> Objective:
-        """The sum of the terms that the model brings."""
+        """The sum of the model's own loss terms."""
         return Objective()
 
     def make_set(self, model: FineTuned, facts: Facts, samples: Any, regions: SampleStream | None) -> Callable[..., StepSet]:
@@ -160,7 +160,7 @@ class FineTuning(Task):
         return partial(ItemSet, samples, items, items_per_image=cfg.tune.items_per_image, **batch_options(cfg, model))
 
     def parameter_groups(self, model: FineTuned, optim: OptimSettings) -> list[dict[str, Any]]:
-        """The head's, then those of the towers that are tuned."""
+        """The groups of the head, then those of the trained parts of the towers."""
         return optim.fine_tuning_groups(model.head, model.encoder, towers_lr_scale=self.cfg.tune.lr_scale)
 
     def workload(self, model: FineTuned, mixer: Mixer | None) -> Workload:

@@ -1,4 +1,4 @@
-"""From the configuration to Lightning's trainer and its callbacks."""
+"""Build Lightning's trainer and its callbacks from the configuration."""
 
 import logging
 import warnings
@@ -37,10 +37,10 @@ log = logging.getLogger(__name__)
 
 
 def build_trainer(cfg: RootConfig, task: Task, model: AnyModel, data: StepDataModule, run_dir: Path) -> Trainer:
-    """Lightning's trainer with all callbacks.
+    """Build Lightning's trainer with all callbacks.
 
     Raises:
-        ConfigError: there is no GPU, or a callback refuses its options.
+        ConfigError: there is no GPU, or a callback rejects its options.
     """
     gpu = on_gpu(cfg)
     if gpu and not torch.cuda.is_available():
@@ -94,7 +94,8 @@ def build_trainer(cfg: RootConfig, task: Task, model: AnyModel, data: StepDataMo
         *([ProfileCallback(run_dir / "profile", *cfg.profile)] if cfg.profile else []),
     ]
     devices = num_devices(cfg)
-    for of_no_use_here in (
+    # Warnings of Lightning and PyTorch about things that are intended here.
+    for intended in (
         "dataloader is not resumable",
         "does not have many workers",
         "command is available on your system but is not used",  # srun
@@ -103,7 +104,7 @@ def build_trainer(cfg: RootConfig, task: Task, model: AnyModel, data: StepDataMo
         "returned a view tensor",
         "in eval mode at the start of training",  # frozen towers
     ):
-        warnings.filterwarnings("ignore", f".*{of_no_use_here}.*")
+        warnings.filterwarnings("ignore", f".*{intended}.*")
     return Trainer(
         default_root_dir=run_dir,
         accelerator="gpu" if gpu else "cpu",
@@ -127,7 +128,7 @@ def build_trainer(cfg: RootConfig, task: Task, model: AnyModel, data: StepDataMo
 def _step_flops(task: Task, model: AnyModel, mixing: MixingCallback | None) -> dict[str, float] | None:
     try:
         return count_flops(task.workload(model, mixing.mixer if mixing else None))
-    except Exception as error:  # a tower may do on shapes alone what PyTorch cannot; that is no reason not to train it
+    except Exception as error:  # a tower may use an operation that PyTorch cannot run on shapes only; it can still be trained
         log.warning("train/mfu is left out: the FLOPs of %s cannot be counted (%s)", task.cfg.model.architecture, error)
         return None
 
@@ -141,7 +142,7 @@ def _monitor(cfg: RootConfig, evaluation: EvaluationCallback) -> str | None:
 
 
 def _mode(cfg: RootConfig, evaluation: EvaluationCallback, monitor: str | None) -> Mode:
-    """What ``checkpoint.mode`` says, else the metric's own direction."""
+    """The value of ``checkpoint.mode``, or else the metric's own direction."""
     chosen = cfg.checkpoint.mode
     if monitor is None:
         return chosen or Mode.max

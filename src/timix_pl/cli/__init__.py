@@ -1,7 +1,7 @@
-"""The commands: thin fronts over ``timix_pl.config`` and the rooms below it."""
+"""The commands. They parse arguments and print; the work is done in ``timix_pl.runs`` and below."""
 
 import os
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-# Read when PyTorch is imported. Its threads wait for each other by spinning, which makes a step many times slower where other work
-# uses the cores too; 10,000 turns are enough where nothing else does.
+# OpenMP reads this when PyTorch is imported. By default, PyTorch's threads spin for long while they wait for each other, which makes a step
+# many times slower when other processes use the same cores. On idle cores, 10,000 spins are enough.

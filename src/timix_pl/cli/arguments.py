@@ -1,4 +1,4 @@
-"""The form that all commands share: words KEY=VALUE, and a few flags."""
+"""The argument syntax that the commands share: overrides KEY=VALUE and a few flags."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from timix_pl.config.options import schema_options
 
 
 def parser(command: str, description: str, details: str) -> argparse.ArgumentParser:
-    """An argument parser that takes overrides anywhere between its flags; ``details`` follow the flags in ``--help``."""
+    """An argument parser that accepts overrides before, between and after flags; ``--help`` shows ``details`` after the flags."""
     made = argparse.ArgumentParser(
         command,
         usage=f"{command} [flags] [KEY=VALUE ...]",
@@ -23,7 +23,7 @@ def parser(command: str, description: str, details: str) -> argparse.ArgumentPar
 
 
 def parse(made: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse ``arguments`` (of the process, by default); a flag that does not exist ends the process with status 2."""
+    """Parse ``arguments``, by default those of the process. An unknown flag ends the process with status 2."""
     known, unknown = made.parse_known_intermixed_args(arguments)
     if unknown:
         name = unknown[0].partition("=")[0].lstrip("-").replace("-", "_")

@@ -1,4 +1,4 @@
-"""How a command ends: a clear message and an exit status, no stack trace for what a user can mend."""
+"""How a command ends: an error that the user can fix gives a message and an exit status, but no stack trace."""
 
 import os
 import sys
@@ -10,12 +10,13 @@ from timix_pl.core.errors import ConfigError, TimixError
 from timix_pl.core.launched import rank_at_start
 
 RANK_0_TELLS_S = 5
-"""How long another rank holds an error back. Where all have the same, rank 0 tells it, and the launcher ends the others."""
+"""Seconds that the other ranks wait before they report an error. If all ranks have the same error, rank 0 reports it in this time and the
+launcher ends the others, so that it is shown once."""
 
 
 @contextmanager
 def clean_exit(command: str) -> Iterator[None]:
-    """End with status 2, or the error's own, and the message on a ``TimixError``; with status 130 on Ctrl-C.
+    """On a ``TimixError`` or ``OSError``, print its message and exit with its status (2 by default); on Ctrl-C exit with status 130.
 
     TIMIX_TRACEBACK=1 shows the stack trace.
     """

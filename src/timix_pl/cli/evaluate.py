@@ -1,4 +1,4 @@
-"""``timix-evaluate``: evaluate a checkpoint. Everything heavy is imported after the arguments are read, so that ``--help`` is quick."""
+"""``timix-evaluate``: evaluate a checkpoint. Slow imports follow after the arguments are parsed, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HEAT_MAP = "heat_map"
 OPEN_CLIP = "open_clip:"
-NEEDED = {"image": "name a photo, e.g. image=dog.jpg", "text": "say what to look for, e.g. 'text=a dog'"}
+NEEDED = {"image": "name a photo, e.g. image=dog.jpg", "text": "give a phrase, e.g. 'text=a dog'"}
 TAKEN_BY = dict.fromkeys(("image", "text"), f"evaluation={HEAT_MAP}") | {
     "weights": f"checkpoint={OPEN_CLIP}NAME",
     "out": f"evaluation={HEAT_MAP} or checkpoint={OPEN_CLIP}NAME",
@@ -30,17 +30,17 @@ TAKEN_BY = dict.fromkeys(("image", "text"), f"evaluation={HEAT_MAP}") | {
 ON_RANKS = "timix-evaluate works on the ranks that torchrun starts: torchrun --nproc-per-node N $(which timix-evaluate) checkpoint=..."
 DETAILS = """\
 what to evaluate:
-  checkpoint=PATH       a run directory (its newest checkpoint is taken) or a .ckpt file in one
+  checkpoint=PATH       a run directory (for its newest checkpoint) or a .ckpt file in one
   checkpoint=open_clip:NAME weights=FILE
-                        a model of others: an architecture of open_clip, and a
-                        weights file or one of its pretrained tags; out=DIR
-                        writes DIR/evaluation.json
-  evaluation=TASKS      one or more of these, in brackets; without it, what the
-                        run's configuration says:
+                        a model that open_clip can load: the name of its
+                        architecture, and a weights file or a pretrained tag;
+                        out=DIR writes DIR/evaluation.json
+  evaluation=TASKS      one or more of these, in brackets; by default those of the
+                        run's configuration:
 {evaluations}
   evaluation=heat_map image=FILE text=PHRASE [out=FILE]
-                        draws where in a photo the model sees the phrase
-  KEY=VALUE             any option of the run, e.g. other data
+                        draw where in a photo the model sees the phrase
+  KEY=VALUE             an option of the run, e.g. to evaluate on other data
 
 examples:
   timix-evaluate checkpoint=runs/demo
@@ -50,17 +50,17 @@ examples:
   torchrun --nproc-per-node 8 $(which timix-evaluate) checkpoint=runs/mine
   timix-evaluate checkpoint=open_clip:ViT-B-32 weights=vit_b_32.safetensors data.val_shards=shards/val
 
-The figures are printed beside the level of chance, written to RUN_DIR/evaluate and
+The results are printed with the level of chance, written to RUN_DIR/evaluate and
 shown in RUN_DIR/report.html. All options: docs/configuration.md.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command with ``arguments`` (of the process, by default)."""
+    """Run the command with ``arguments``, by default those of the process."""
     with clean_exit("timix-evaluate"):
         evaluations = textwrap.fill(", ".join(EVALUATORS.names()), 80, initial_indent=24 * " ", subsequent_indent=24 * " ")
         details = DETAILS.format(evaluations=evaluations) + plugin_help(arguments)
-        parsed = parse(parser("timix-evaluate", "Evaluate a model that timix-train has trained.", details), arguments)
+        parsed = parse(parser("timix-evaluate", "Evaluate a trained model.", details), arguments)
         checkpoint, photo, overrides = _split(parsed.overrides)
 
         from timix_pl.cli.logs import show_logs
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if (name := str(checkpoint)).startswith(OPEN_CLIP):
             _evaluate_open_clip(name.removeprefix(OPEN_CLIP), overrides)
             return
-        recompose(run_dir_of(checkpoint) / "config.yaml", overrides)  # what is wrong is told before torch is imported
+        recompose(run_dir_of(checkpoint) / "config.yaml", overrides)  # reports problems before the slow import of torch
         if photo is not None:
             _draw(checkpoint, photo, overrides)
         else:
@@ -115,7 +115,7 @@ def _draw(checkpoint: Path, photo: dict[str, str], overrides: Sequence[str]) -> 
 
 
 def _split(words: Sequence[str]) -> tuple[Path, dict[str, str] | None, list[str]]:
-    """The checkpoint; image, text and out of a heat map, if one is asked for; and the overrides of the run's configuration."""
+    """Split the words into the checkpoint, the arguments of a heat map (None if none is requested), and overrides of the configuration."""
     from timix_pl.config.compose import tasks_override
 
     given, overrides = {"checkpoint": "", "image": "", "text": "", "out": "", "weights": ""}, []
@@ -139,16 +139,16 @@ def _split(words: Sequence[str]) -> tuple[Path, dict[str, str] | None, list[str]
     if tasks[-1:] != [f"evaluation.tasks=[{HEAT_MAP}]"]:
         if is_open_clip:
             overrides = [f"{key}={value}" for key in ("weights", "out") if (value := given.pop(key))] + overrides
-        problems = [f"{key}={value}: only {TAKEN_BY[key]} takes it; leave it out" for key, value in given.items() if value]
+        problems = [f"{key}={value}: only {TAKEN_BY[key]} takes it; remove it" for key, value in given.items() if value]
         if HEAT_MAP in re.split(r"\W+", "".join(tasks[-1:])):
-            problems = [f"{tasks[-1]}: a heat map is drawn by itself: evaluation={HEAT_MAP} image=FILE text=PHRASE"]
+            problems = [f"{tasks[-1]}: a heat map cannot be combined with evaluations; write evaluation={HEAT_MAP} image=FILE text=PHRASE"]
         if problems:
             raise ConfigError(problems)
         return checkpoint, None, overrides
     if is_open_clip:
-        raise ConfigError([f"checkpoint={named}, evaluation={HEAT_MAP}: heat maps need a PTA head, which models of others have not"])
+        raise ConfigError([f"checkpoint={named}, evaluation={HEAT_MAP}: heat maps need a PTA head, which models of open_clip do not have"])
     if given["weights"]:
-        raise ConfigError([f"weights={given['weights']}: only {TAKEN_BY['weights']} takes it; leave it out"])
+        raise ConfigError([f"weights={given['weights']}: only {TAKEN_BY['weights']} takes it; remove it"])
     if problems := [f"{key}= is missing: {meant}" for key, meant in NEEDED.items() if not given[key].strip()]:
         raise ConfigError(problems)
     return checkpoint, given, [word for word in overrides if word not in tasks]

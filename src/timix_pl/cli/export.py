@@ -1,4 +1,4 @@
-"""``timix-export``: a trained model in forms that others load. Everything heavy is imported after the arguments are read."""
+"""``timix-export``: write a trained model in formats that other programs load. Slow imports follow after the arguments are parsed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,28 +14,28 @@ from timix_pl.core.words import listed
 
 DETAILS = """\
 options:
-  checkpoint=PATH       a run directory (its newest checkpoint is taken), or a checkpoint in one, e.g. best.ckpt
-  format=FORMAT         one of these, or several in brackets, each into a folder of its own below out:
+  checkpoint=PATH       a run directory (for its newest checkpoint), or a checkpoint in one, e.g. best.ckpt
+  format=FORMAT         one of these; or several in brackets, each written to its own folder in out:
 {formats}
-  weights=ema           the moving average of the weights (optim.ema), and not the last ones (weights=last)
-  out=DIR               where to; a new or empty folder, or an earlier export, which is replaced
+  weights=WEIGHTS       last (default), or ema: the moving average of the weights (optim.ema)
+  out=DIR               a new or empty folder, or an earlier export, which is replaced
   plugins=[MODULE]      Python modules that add formats
 
 examples:
   timix-export checkpoint=runs/demo format=open_clip out=exports/demo
   timix-export checkpoint=runs/demo/checkpoints/best.ckpt 'format=[open_clip,safetensors,onnx]' out=exports/best
 
-Each folder holds a model card, README.md, with the run's data, settings and results, and the code that loads it. An export appears whole
-or not at all, and its features have been compared with the model's. More: docs/exporting.md.
+Each folder has a model card (README.md) with the data, settings and results of the run and the code that loads the model. The features of
+each export are compared with the model's before it is written; it is written completely or not at all. More: docs/exporting.md.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command with ``arguments`` (of the process, by default)."""
+    """Run the command with ``arguments``, by default those of the process."""
     with clean_exit("timix-export"):
         formats = "\n".join(f"      {name:<17} {EXPORT_FORMATS.about(name)}" for name in EXPORT_FORMATS.names())
         details = DETAILS.format(formats=formats) + plugin_help(arguments)
-        parsed = parse(parser("timix-export", "Write a trained model in forms that others load.", details), arguments)
+        parsed = parse(parser("timix-export", "Write a trained model in formats that other programs load.", details), arguments)
         checkpoint, outs, weights = _read(parsed.overrides)
 
         from timix_pl.cli.logs import show_logs
@@ -46,7 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _read(words: Sequence[str]) -> tuple[Path, dict[str, Path], str]:
-    """The checkpoint, a folder for each format, and which weights; all that is wrong with the words at once."""
+    """The checkpoint, a folder for each format, and which weights.
+
+    Raises:
+        ConfigError: lists all problems of the words.
+    """
     values, found = dict.fromkeys(("checkpoint", "format", "out", "plugins"), "") | {"weights": "last"}, []
     for word in words:
         key, equals, value = word.partition("=")

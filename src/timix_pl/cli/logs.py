@@ -1,4 +1,4 @@
-"""What commands say while they work."""
+"""The messages that commands print while they run."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 
 class _Stderr(logging.StreamHandler):
-    """Writes to what ``sys.stderr`` is at the time, above a progress bar."""
+    """Writes to the current ``sys.stderr``, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -16,7 +16,7 @@ class _Stderr(logging.StreamHandler):
 
 
 def show_logs() -> None:
-    """Show timix-pl's own messages, and the warnings of everything else."""
+    """Show info messages of timix-pl, and warnings of all other packages."""
     logging.basicConfig(format="%(message)s", handlers=[_Stderr()])
     for package in ("timix_pl", "data_pipelines"):
         logging.getLogger(package).setLevel(logging.INFO)

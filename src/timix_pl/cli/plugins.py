@@ -1,4 +1,4 @@
-"""What plugins add to ``--help``."""
+"""The part of ``--help`` about plugins."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,10 @@ from timix_pl.core.words import as_typed, listed
 
 
 def plugin_help(arguments: Sequence[str] | None) -> str:
-    """A section on all entries of plugins; empty where there are none, or no help is asked for.
+    """A section that lists all entries of plugins; empty if there are none, or if ``arguments`` do not contain ``--help``.
 
     Args:
-        arguments: of the command; None: those of the process. Plugins that they name are imported.
+        arguments: of the command; None: those of the process. The plugins that they name are imported.
     Raises:
         ConfigError: a plugin cannot be imported.
     """
@@ -24,13 +24,13 @@ def plugin_help(arguments: Sequence[str] | None) -> str:
         if word.startswith("plugins="):
             load_plugins(listed(word.removeprefix("plugins=")))
     lines = [line for registry in ALL for name in registry.names() if registry.plugin_of(name) for line in _lines(registry, name)]
-    return "\n".join(["", "of plugins:", *lines, ""]) if lines else ""
+    return "\n".join(["", "from plugins:", *lines, ""]) if lines else ""
 
 
 def _lines(registry: Registry, name: str) -> Iterator[str]:
     yield f"  {f'{registry.key}={name}':<28} {registry.about(name)}"
     if options := registry.options(name):
         section = registry.key.partition(".")[0]
-        # an entry that is one of several has options of its own name
+        # where a section chooses several entries, each entry's options are grouped under its name
         prefix = f"{section}.options." if registry.key.endswith((".kind", ".schedule")) else f"{section}.options.{name}."
         yield from (f"      {prefix}{option}= [{as_typed(parameter.default)}]" for option, parameter in options.items())

@@ -1,4 +1,4 @@
-"""``timix-train``: pre-train a dual encoder. Everything heavy is imported after the arguments are read, so that ``--help`` is quick."""
+"""``timix-train``: train a model. Slow imports follow after the arguments are parsed, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   timix-train experiment=demo
-      the embedded data set on a CPU, in minutes: a first look
+      a first look: train on the embedded data set on a CPU, in minutes
   timix-train dry_run=true experiment=demo
-      show the configuration, the parameters and the cost, and train nothing
+      show the configuration, the model's size and the estimated cost; do not train
   timix-train data.train_shards=shards/train data.region_shards=shards/regions \\
       data.val_shards=shards/val model=vit_b_32 trainer.max_epochs=10
-      your own data, as tar shards (timix-data makes them)
+      train on your own data, in tar shards (timix-data makes them)
   timix-train task=vqa init=runs/mine data.train_shards=shards/vqa_train \\
       data.val_shards=shards/vqa_val trainer.max_epochs=10
-      answer questions with a pre-trained model; docs/vqa.md
+      fine-tune a pre-trained model to answer questions; docs/vqa.md
   timix-train task=captioning init=runs/mine data.train_shards=shards/train \\
       data.val_shards=shards/val trainer.max_epochs=10
-      teach a pre-trained model to describe images; docs/captioning.md
+      train a decoder on a pre-trained model to describe images; docs/captioning.md
   timix-train -m experiment=demo mixing.ratio=0,0.5,1
       a sweep: one run after another, in runs/demo/0, runs/demo/1, ...
   timix-train launcher=slurm trainer.num_nodes=8 trainer.devices=8 ...
-      64 GPUs of a SLURM cluster; docs/launching.md shows all ways to start
+      use 64 GPUs of a SLURM cluster; docs/launching.md shows all launchers
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command with ``arguments`` (of the process, by default)."""
+    """Run the command with ``arguments``, by default those of the process."""
     with clean_exit("timix-train"):
         about = "Pre-train an image tower and a text tower on image-text pairs, with text-aware image mixing (TiMix)."
         made = parser("timix-train", about, _details() + plugin_help(arguments))
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _start(jobs: list[Job], *, sweep: bool) -> None:
-    """Run checked jobs: here, in processes of their own, or on a cluster."""
+    """Run checked jobs in this process, in new processes or on a cluster."""
     from timix_pl.config.schema import LauncherKind
     from timix_pl.runs.check_shards import shard_problems
 
@@ -102,18 +102,18 @@ def _twice_launched(cfg: RootConfig, sweep: bool) -> list[str]:
         return []
     if sweep:
         return [
-            f"-m: {started.by} started {started.num_ranks} processes of this, and each would run the whole sweep; "
-            "start timix-train -m once, with trainer.devices=... and launcher=local, torchrun or slurm: each job gets its own processes"
+            f"-m: {started.by} started {started.num_ranks} processes of this command, and each would run the whole sweep; start "
+            f"timix-train -m once, without {started.by}, with trainer.devices=... and launcher=local, torchrun or slurm"
         ]
     if cfg.launcher.kind != "local":
-        return [f"launcher.kind={cfg.launcher.kind}: {started.by} started this process already; leave it out"]
+        return [f"launcher.kind={cfg.launcher.kind}: {started.by} has already started this process; remove the option"]
     return []
 
 
 @contextmanager
 def _nothing_to_save() -> Iterator[None]:
-    """What means "save and stop" during training ends the command at once while PyTorch is still being imported, to be started again."""
-    if threading.current_thread() is not threading.main_thread():  # no other can listen
+    """Before training starts there is nothing to save, so SIGTERM and SIGUSR1 end the command at once with the status of a stopped run."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can set signal handlers
         yield
         return
     before = {number: signal.signal(number, lambda *_: sys.exit(STATUS_OF_A_STOPPED_RUN)) for number in (signal.SIGTERM, signal.SIGUSR1)}
@@ -121,7 +121,7 @@ def _nothing_to_save() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) != signal.SIG_IGN:  # as a run leaves it that was told to stop
+            if signal.getsignal(number) != signal.SIG_IGN:  # a run that was asked to stop leaves them ignored
                 signal.signal(number, handler)
 
 
@@ -148,8 +148,8 @@ def _details() -> str:
     options = [option for option in schema_options().values() if option.facts.frequent]
     frequent = "\n".join(f"  {option.key + '=':<24} {option.facts.help} [{option.default_text}]" for option in options)
     return (
-        f"{EXAMPLES}\nchoices, each a file in conf/:\n{choices}\n\noptions most used, [default]:\n{frequent}\n\n"
-        "All options: docs/configuration.md. Pre-training leaves its checkpoints, metrics.csv and report.html in run_dir.\n"
+        f"{EXAMPLES}\nchoices, each a file in conf/:\n{choices}\n\nmost used options, [default]:\n{frequent}\n\n"
+        "All options: docs/configuration.md. Checkpoints, metrics.csv and report.html are written to run_dir.\n"
     )
 
 

@@ -1,1 +1,1 @@
-"""The typed configuration: schema, composition, validation, builders."""
+"""The typed configuration: schema, composition and validation."""

@@ -1,4 +1,4 @@
-"""From what people typed to one checked configuration, or to all that is wrong with it at once."""
+"""From the overrides on the command line to a checked configuration, or to a list of all problems."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence, Set
@@ -29,14 +29,14 @@ from timix_pl.core.words import nearest
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError)
 
 GROUPS = {"mixing": MIXERS, "loss": LOSSES, "optim": OPTIMIZERS, "logger": LOGGERS}
-"""Groups of choices that plugins add to."""
+"""Groups of choices that plugins can extend."""
 
 
 def compose(overrides: Sequence[str] = ()) -> RootConfig:
-    """Compose ``conf/config.yaml`` with ``overrides``, check it, and resolve its interpolations.
+    """Compose ``conf/config.yaml`` with ``overrides``, resolve its interpolations, and check it.
 
     Raises:
-        ConfigError: with all problems: overrides that cannot be read or do not fit the schema, values out of range, contradictions.
+        ConfigError: lists all problems: overrides that cannot be parsed or do not fit the schema, values out of range, contradictions.
     """
     words = _understood(overrides, conf_dir())
     typed = {_key(word) for word in words}
@@ -47,13 +47,13 @@ def compose(overrides: Sequence[str] = ()) -> RootConfig:
         return found + problems(cfg)
 
     cfg = _checked(words, conf_dir(), check)
-    # Entry points load plugins that nobody names. Whoever loads this run where they are missing shall read which ones it needs.
+    # Entry points load plugins that cfg.plugins does not name. Record them, so that a machine without them can say what is missing.
     cfg.plugins += [module for module in modules_of_entries(cfg) if not any(f"{module}.".startswith(f"{own}.") for own in cfg.plugins)]
     return cfg
 
 
 def unused_words(overrides: Sequence[str]) -> set[str]:
-    """Overrides of options that have no effect in what all of them make; none where they make nothing."""
+    """The overrides without an effect in the configuration that all of them give; none if they give no valid configuration."""
     words = _understood(overrides, conf_dir())
     try:
         cfg = _compose(words, conf_dir())
@@ -63,7 +63,11 @@ def unused_words(overrides: Sequence[str]) -> set[str]:
 
 
 def tasks_override(word: str, *, choices: bool = True) -> str:
-    """``evaluation=[retrieval,grounding]`` as ``evaluation.tasks=...``; other words as they are, and where there are ``choices``, these."""
+    """Translate ``evaluation=[retrieval,grounding]`` to ``evaluation.tasks=...``. Other words are returned unchanged.
+
+    Args:
+        choices: ``evaluation=NAME`` may be the name of a file in ``conf/evaluation``; then only evaluators' names and lists are translated.
+    """
     key, _, value = word.partition("=")
     names = [name.strip() for name in value.strip("[]").split(",")]
     is_list = key == "evaluation" and (not choices or value.startswith("[") or set(names) <= set(EVALUATORS.names()))
@@ -71,12 +75,12 @@ def tasks_override(word: str, *, choices: bool = True) -> str:
 
 
 def recompose(saved: Path, overrides: Sequence[str] = ()) -> RootConfig:
-    """Read a run's ``config.yaml`` again, with ``overrides`` of single keys, to evaluate it; what only training needs is not checked.
+    """The configuration in a run's ``config.yaml`` with ``overrides``, for an evaluation. Options that only training uses are not checked.
 
     Raises:
-        RunError: there is no such file.
-        ConfigError: overrides that cannot be read or do not fit the schema, that play no part in an evaluation, or that have no effect;
-            unknown evaluation tasks; plugins that are missing.
+        RunError: there is no such file, or it cannot be read.
+        ConfigError: overrides that cannot be parsed, do not fit the schema, are only for training or have no effect; unknown evaluation
+            tasks; missing plugins.
     """
     if not saved.is_file():
         raise RunError(f"{saved} does not exist, so the run's configuration is unknown; name a run directory or a checkpoint inside one")
@@ -96,63 +100,67 @@ def recompose(saved: Path, overrides: Sequence[str] = ()) -> RootConfig:
 
 
 def _of_training(words: Sequence[str]) -> list[str]:
-    """What is wrong with words that set options of training only."""
+    """A problem for each override of an option that only training uses."""
     options = {word: schema_options().get(_key(word)) for word in words}
     return [
-        f"{word}: plays no part in an evaluation; leave it out"
+        f"{word}: has no effect in an evaluation; remove it"
         for word, option in options.items()
         if option is not None and not option.facts.in_evaluation
     ]
 
 
 def _understood(overrides: Sequence[str], folder: Path) -> list[str]:
-    """The overrides as Hydra takes them, after the plugins that they name have been imported.
+    """Import the plugins that the overrides name, then translate the overrides to Hydra's syntax.
 
     Raises:
         ConfigError: a plugin cannot be imported.
     """
     naming = [word for word in overrides if _key(word) in ("plugins", "experiment", "hydra.searchpath")]
     if any(_key(word) != "experiment" for word in naming):
-        with suppress(*REFUSALS):  # what is wrong with these words is told when all of them are composed
+        with suppress(*REFUSALS):  # problems of these words are reported later, when all overrides are composed
             load_plugins(_compose(naming, folder).plugins)
     return [_option_override(tasks_override(word)) for word in overrides]
 
 
 def _option_override(word: str) -> str:
-    """``mixing.options.NAME=...`` adds a key to a dictionary, which Hydra writes with ``++``."""
+    """Put ``++`` before ``mixing.options.NAME=...``, because it adds a key to a dictionary."""
     return f"++{word}" if re.match(r"\w+\.options\.", word) else word
 
 
 def _of_files(words: Sequence[str]) -> RootConfig:
-    """The configuration that the files make without the other words."""
+    """The configuration from the files only: with the experiment, without the other overrides."""
     return _compose([word for word in words if _key(word) in ("experiment", "hydra.searchpath")], conf_dir())
 
 
 def _adding(stored: Any, override: str) -> str:
-    """The override, as one that adds its key where the schema has it and what the run stored, in an older version, does not."""
+    """The override, with ``++`` if its key is missing in the stored configuration because an older version wrote it."""
     section, _, name = _key(override).rpartition(".")
     stored = OmegaConf.select(stored, section) if section else stored
     return f"++{override}" if _key(override) in schema_options() and name not in (stored or {}) else override
 
 
 def to_root(cfg: DictConfig) -> RootConfig:
-    """A composed configuration as the schema's dataclasses, interpolations resolved; keys that the schema lacks raise."""
+    """Convert a composed configuration to the schema's dataclasses, with interpolations resolved.
+
+    Raises:
+        OmegaConfBaseException: a key is not in the schema, or a value has a wrong type.
+    """
     checked = OmegaConf.merge(_schema(), OmegaConf.to_container(cfg, resolve=True))
     root: RootConfig = OmegaConf.to_object(checked)  # type: ignore[assignment]
     return root
 
 
 def take_ratio_0_as_plain_clip(cfg: RootConfig) -> None:
-    """``mixing.ratio=0`` becomes ``mixing=none``."""
+    """Replace ``mixing.ratio=0`` by ``mixing=none``, so that a sweep over the ratio can include plain CLIP."""
     if cfg.mixing.kind != "none" and cfg.mixing.ratio == 0:
         cfg.mixing.kind, cfg.pta.enabled = "none", False
 
 
 def search_path_override(config_dir: str) -> str:
-    """The override that lets the YAML files of ``config_dir`` join those of timix-pl.
+    """The override that adds the YAML files of ``config_dir`` to those of timix-pl.
 
     Raises:
-        ConfigError: it is no folder.
+        ConfigError: ``config_dir`` is not a folder.
     """
     folder = Path(config_dir).resolve()
     if not folder.is_dir():
@@ -172,14 +180,15 @@ def _checked(overrides: Sequence[str], folder: Path, check: Callable[[RootConfig
 
 @cache
 def _schema() -> DictConfig:
-    """What ``conf/config.yaml`` starts from. It is made once, because to make it takes a tenth of a composition."""
+    """The schema, registered with Hydra as the start of ``conf/config.yaml``."""
+    # Cached, because building it takes a tenth of the time of a composition.
     schema = OmegaConf.structured(RootConfig)
     ConfigStore.instance().store(name="schema", node=schema)
     return schema
 
 
 def _compose(overrides: Iterable[str], folder: Path) -> RootConfig:
-    _schema()  # from now on, Hydra knows it
+    _schema()  # registers the schema with Hydra
     overrides = list(overrides)
     with initialize_config_dir(config_dir=str(folder.resolve()), version_base="1.3"):
         try:
@@ -192,7 +201,7 @@ def _compose(overrides: Iterable[str], folder: Path) -> RootConfig:
 
 
 def _plugin_choice(word: str) -> list[str]:
-    """``mixing=NAME`` of a plugin, which has no YAML file: what the file of another strategy would set."""
+    """Translate ``mixing=NAME`` of a plugin, which has no YAML file, to the options that such a file would set."""
     group, _, name = word.partition("=")
     registry = GROUPS.get(group)
     if registry is None or name not in registry or registry.plugin_of(name) is None:
@@ -202,10 +211,10 @@ def _plugin_choice(word: str) -> list[str]:
 
 
 def _all_problems(overrides: Sequence[str], folder: Path, check: Callable[[RootConfig], list[str]]) -> list[str]:
-    """What is wrong with each override on its own, and with the configuration that the others make, whatever the wrong ones were to be.
+    """The problems of each override by itself, and those of the configuration that the valid ones give.
 
-    A mistyped experiment could have set anything and a mistyped task asked for anything, so then nothing is said of what the others leave
-    open.
+    A wrong experiment or task could have set any option. Then only the wrong overrides are reported, because any further problem might
+    only follow from them.
     """
     search_path = [override for override in overrides if override.startswith("hydra.searchpath=")]
     good, found, bad_keys = [], [], []
@@ -226,7 +235,8 @@ def _all_problems(overrides: Sequence[str], folder: Path, check: Callable[[RootC
 
 
 def _follows_from(bad_keys: Sequence[str], good_keys: Set[str]) -> Callable[[str], bool]:
-    """Whether a problem names a key that a wrong override set, or could have: a choice, or a key that does not exist, its whole section."""
+    """A test whether a problem may only follow from a wrong override: it names a key that the override sets or could have set."""
+    # A wrong choice (model=...) or an unknown key could have set any option of its section.
     open_sections = {_section(key) for key in bad_keys if key not in schema_options() or key.endswith(".kind")}
 
     def follows(problem: str) -> bool:
@@ -253,7 +263,7 @@ def _message(override: str, error: Exception) -> str:
             return f"{override}: expected KEY=VALUE"
         return f"""{override}: a value with special characters needs double quotes inside single ones: '{key}="{value}"'"""
     if isinstance(error, YAMLError):
-        return f"{override}: not a YAML file: {' '.join(str(error).split())}"
+        return f"{override}: the file is not valid YAML: {' '.join(str(error).split())}"
     if isinstance(error, MissingConfigException):
         names = sorted([*(error.options or ()), *(EVALUATORS.names() if key == "evaluation" else ())])
         return f"{override}: no such option{nearest(value, names)}; choose from {', '.join(names)}"
@@ -265,8 +275,8 @@ def _message(override: str, error: Exception) -> str:
         name = key if key.startswith(at) else at
         option = schema_options().get(name)
         if name == "experiment":
-            return f"{override}: the file must begin with the line '# @package _global_', so that its keys are those of the whole"
+            return f"{override}: the file must begin with the line '# @package _global_', so that its keys count from the root"
         if option is None:
-            return f"{override}: there is no key {name}{nearest(name, schema_options())}; docs/configuration.md lists all"
+            return f"{override}: there is no key {name}{nearest(name, schema_options())}; docs/configuration.md lists all keys"
         return f"{override}: {name} takes {option.takes}; the default is {option.default_text}"
     return f"{override}: {str(cause).splitlines()[0]}"

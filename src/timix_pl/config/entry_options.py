@@ -1,8 +1,8 @@
-"""Options of the entries of registries: from the keys of a section, and from ``SECTION.options``, typed as the entry's constructor says.
+"""Options of registry entries, read from a section's keys and from ``SECTION.options``.
 
-A section such as ``mixing`` chooses an entry by name (``mixing.kind``) or several (``evaluation.tasks``, a list). The keyword-only
-parameters of the entry's constructor are its options. The section may have a key for one (``mixing.min_side``); any other is set as
-``mixing.options.NAME``, or ``evaluation.options.TASK.NAME`` where several entries are chosen.
+A section chooses one entry of a registry by name (``mixing.kind``) or several (``evaluation.tasks``, a list). The keyword-only parameters
+of an entry's constructor are its options; their annotations give the types. Some options have a key in the section
+(``mixing.min_side``). Any other is set as ``mixing.options.NAME``, or as ``evaluation.options.TASK.NAME`` where several entries are chosen.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from timix_pl.core.words import as_typed, nearest
 class Chosen(NamedTuple):
     """An entry that a section chooses.
 
-    ``prefix``: what the dotted keys of its options begin with; ``given``: those that are set there.
+    ``prefix``: how the dotted keys of its options begin; ``given``: the options that are set under this prefix.
     """
 
     registry: Registry
@@ -33,7 +33,7 @@ class Chosen(NamedTuple):
 
 
 def chosen_entries(cfg: RootConfig, section: str) -> Iterator[Chosen]:
-    """Every entry that a section chooses. Names that do not exist are passed over."""
+    """Every entry that a section chooses. Unknown names are skipped; ``validate.py`` reports them."""
     options, prefix = value_of(cfg, f"{section}.options"), f"{section}.options."
     for key, option in schema_options().items():
         registry = option.facts.registry
@@ -47,7 +47,7 @@ def chosen_entries(cfg: RootConfig, section: str) -> Iterator[Chosen]:
 
 
 def entry_options(cfg: RootConfig, registry: Registry, name: str) -> dict[str, Any]:
-    """The keyword arguments of a chosen entry. What is not set is left to the constructor's default."""
+    """The keyword arguments for the constructor of a chosen entry. Options that are not set keep the constructor's defaults."""
     section = registry.key.rpartition(".")[0]
     (given,) = [entry.given for entry in chosen_entries(cfg, section) if entry.registry is registry and entry.name == name]
     parameters, values = registry.options(name), value_of(cfg, section)
@@ -64,7 +64,7 @@ def option_keys(cfg: RootConfig, registry: Registry, name: str) -> dict[str, str
 
 
 def modules_of_entries(cfg: RootConfig) -> list[str]:
-    """The modules outside of timix-pl that chosen entries come from."""
+    """The plugin modules that define chosen entries."""
     modules = []
     for key, option in schema_options().items():
         registry, value = option.facts.registry, value_of(cfg, key)
@@ -75,7 +75,7 @@ def modules_of_entries(cfg: RootConfig) -> list[str]:
 
 
 def entry_problems(cfg: RootConfig) -> Iterator[str]:
-    """What is wrong with ``SECTION.options``: names that no chosen entry takes, and values of a wrong type."""
+    """Problems with ``SECTION.options``: names that no chosen entry takes, and values of a wrong type."""
     for key in schema_options():
         section, _, last = key.rpartition(".")
         if last == "options" and value_of(cfg, key):
@@ -98,7 +98,7 @@ def _problems_of_section(cfg: RootConfig, section: str) -> Iterator[str]:
 def _problem(key: str, value: Any, parameter: inspect.Parameter) -> Iterator[str]:
     section, _, name = key.partition(".options.")
     if f"{section}.{name}" in schema_options():
-        yield f"{key}={as_typed(value)}: this option has a key of its own; set {section}.{name}"
+        yield f"{key}={as_typed(value)}: this option has its own key; set {section}.{name}"
         return
     try:
         _typed(parameter, value)
@@ -111,17 +111,17 @@ def _not_taken(given: Mapping[str, Any], prefix: str, taken: Mapping[str, set[st
     names = taken.get(prefix, set())
     for name, value in given.items():
         if name not in names:
-            listed = f"choose from {', '.join(sorted(names))}" if names else "what is chosen has no options; leave it out"
+            listed = f"choose from {', '.join(sorted(names))}" if names else "what is chosen has no options; remove it"
             yield f"{prefix}{name}={as_typed(value)}: there is no such option{nearest(name, names)}; {listed}"
         elif f"{prefix}{name}." in taken and isinstance(value, Mapping):
             yield from _not_taken(value, f"{prefix}{name}.", taken)
 
 
 def _typed(parameter: inspect.Parameter, value: Any) -> Any:
-    """The value as the parameter's annotation says.
+    """The value, converted to the type of the parameter's annotation.
 
     Raises:
-        OmegaConfBaseException: it is of another type.
+        OmegaConfBaseException: the value cannot be converted.
     """
     annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
     holder = dataclasses.make_dataclass("Holder", [("value", annotation, dataclasses.field(default="???"))])

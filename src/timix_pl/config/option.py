@@ -1,4 +1,4 @@
-"""How the schema declares an option: all that is known about it, in one place."""
+"""How the schema declares an option: its default, help text and rules, in one place."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ from timix_pl.core.words import as_typed
 
 
 class Resume(Enum):
-    """Whether a run that goes on may set an option differently.
+    """Whether an option may change when a run is resumed.
 
-    ``free``: it may. ``same_run``: it may only in another ``run_dir``. ``same_model``: never, the stored weights or
-    the stored state of the optimizer depend on it.
+    ``free``: yes. ``same_run``: only in another ``run_dir``. ``same_model``: never, because the stored weights or the stored optimizer
+    state depend on it.
     """
 
     free = auto()
@@ -33,17 +33,17 @@ class Condition(Protocol):
     """When an option is used."""
 
     key: str
-    """The option that decides."""
+    """The option that the condition depends on."""
 
     def holds(self, cfg: Any, option: str) -> bool:
         """Whether the option of that dotted key is used in a configuration."""
 
     def words(self, option: str) -> str:
-        """The values at which it is used, after "choose" in a message."""
+        """The values with which it is used; they follow "choose" in a message."""
 
 
 class When:
-    """Used at some values of another option."""
+    """Used with some values of another option."""
 
     def __init__(self, key: str, *values: Any):
         self.key, self.values = key, values
@@ -56,7 +56,7 @@ class When:
 
 
 class Unless(When):
-    """Not used at some values of another option."""
+    """Not used with some values of another option."""
 
     def holds(self, cfg: Any, option: str) -> bool:
         return not super().holds(cfg, option)
@@ -66,7 +66,7 @@ class Unless(When):
 
 
 class Includes:
-    """Used where the value of another option, a list, has one of some items."""
+    """Used if another option, a list, contains one of some items."""
 
     def __init__(self, key: str, *values: Any):
         self.key, self.values = key, values
@@ -79,7 +79,7 @@ class Includes:
 
 
 class TakenBy:
-    """Used where a chosen entry of a registry has an option of the same name."""
+    """Used if a chosen entry of a registry has an option of the same name."""
 
     def __init__(self, registry: Registry):
         self.registry, self.key = registry, registry.key
@@ -96,7 +96,7 @@ class TakenBy:
 
 
 class Trait(TakenBy):
-    """Used where the chosen entry of a registry has an attribute of some value."""
+    """Used if an attribute of the chosen entry of a registry has some value."""
 
     def __init__(self, registry: Registry, name: str, value: Any):
         super().__init__(registry)
@@ -107,7 +107,7 @@ class Trait(TakenBy):
 
 
 class AnyOf:
-    """Used where one of several conditions holds."""
+    """Used if one of several conditions holds."""
 
     def __init__(self, *conditions: Condition):
         self.conditions, self.key = conditions, conditions[0].key
@@ -121,19 +121,19 @@ class AnyOf:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known about an option. None: as of its section.
+    """What is known about an option or a section. None: inherited from the section around it.
 
     Args:
-        help: what it does.
-        title: of a section, in the documentation.
-        within: the values that it may take.
-        registry: its values are the names of this registry.
-        used: when it has an effect, besides the conditions of its section.
-        resume: whether a run that goes on may change it.
-        of_model: it describes the model; a fine-tuning run takes it from the run that it starts from.
-        in_evaluation: ``timix-evaluate`` takes it.
-        on_card: the model card shows it.
-        frequent: ``--help`` shows it.
+        help: what the option does.
+        title: heading of the section in the documentation.
+        within: the values that the option may take.
+        registry: the option's values are names of this registry.
+        used: conditions under which the option has an effect, in addition to those of its section.
+        resume: whether the option may change when a run is resumed.
+        of_model: the option describes the model; a fine-tuning run copies it from the run that it starts from.
+        in_evaluation: ``timix-evaluate`` takes the option.
+        on_card: the model card shows the option.
+        frequent: ``--help`` shows the option.
     """
 
     help: str = ""
@@ -157,5 +157,5 @@ def option(default: Any, help: str, **facts: Any) -> Any:
 
 
 def section(kind: type, title: str, **facts: Any) -> Any:
-    """A dataclass field for a section; its facts are those of all its options that do not say otherwise."""
+    """A dataclass field for a section. Its facts apply to all its options, unless an option overrides them."""
     return field(default_factory=kind, metadata={"facts": Facts(title=title, **facts)})

@@ -1,4 +1,4 @@
-"""The schema as a flat list: one entry per dotted key. Messages and ``docs/configuration.md`` are written from it."""
+"""The schema as a flat list, one entry per dotted key. Messages and ``docs/configuration.md`` are generated from it."""
 
 import dataclasses
 import types
@@ -17,10 +17,7 @@ TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "tr
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One key that people can set; its facts are complete, with those of its section.
-
-    ``title`` is that of the outermost section.
-    """
+    """One key that users can set. ``facts`` include those of its section; ``title`` is that of the outermost section."""
 
     key: str
     type: Any
@@ -30,24 +27,24 @@ class Option:
 
     @property
     def takes(self) -> str:
-        """What values it takes, in words."""
+        """The values that it takes, in words."""
         if self.facts.registry is not None:
             return ", ".join([*self.facts.registry.own_names(), "or a plugin's"])
         return in_words(self.type)
 
     @property
     def default_text(self) -> str:
-        """The default as one types it."""
+        """The default, as a user would type it."""
         return as_typed(self.default)
 
     def unmet(self, cfg: Any) -> Condition | None:
-        """The first condition under which it is used and that does not hold; None if it is used."""
+        """The first of its conditions that does not hold; None if the option is used."""
         return next((condition for condition in self.facts.used if not condition.holds(cfg, self.key)), None)
 
 
 @cache
 def schema_options() -> dict[str, Option]:
-    """Every option by its dotted key, in the schema's order."""
+    """Every option by its dotted key, in the order of the schema."""
     root = Facts(resume=Resume.same_run, of_model=False, in_evaluation=False, title="The run")
     return {option.key: option for option in _walk(RootConfig, "", root)}
 
@@ -71,7 +68,7 @@ def _joined(own: Facts, around: Facts) -> Facts:
 
 
 def in_words(kind: Any) -> str:
-    """What values a type takes, in words."""
+    """The values of a type, in words."""
     if kind is Any:
         return "a text or a list"
     if isinstance(kind, type) and issubclass(kind, Enum):

@@ -11,30 +11,31 @@ HEAD = """\
 
 Generated from `src/timix_pl/config/schema/` by `python -m timix_pl.config.reference`; do not edit.
 
-Options are typed as `KEY=VALUE`, in any order. What you leave out keeps its default, so a run is described by what differs:
+Type options as `KEY=VALUE`, in any order. An option that you leave out keeps its default, so a command contains only what differs:
 
 ```bash
 timix-train experiment=demo optim.lr=5e-4 mixing.ratio=0.5 run_dir=runs/lower
 ```
 
-`timix-train dry_run=true ...` shows the whole configuration that results, and trains nothing. An unknown key, a wrong type, a value out
-of range and a contradiction are refused, all at once, before anything is touched.
+`timix-train dry_run=true ...` shows the resulting configuration and does not train. Unknown keys, wrong types, values out of range and
+contradictions are reported all at once, before any file or GPU is used.
 
-**Values.** `null` stands for "none". Lists and patterns need quotes, so that the shell leaves them alone; a value with braces, an equals
-sign or a comma needs double quotes inside single ones:
+**Values.** `null` means "none". Quote lists and patterns, so that the shell does not change them. A value with braces, an equals sign or a
+comma needs double quotes inside single quotes:
 
 ```bash
 timix-train experiment=demo 'evaluation.tasks=[retrieval,grounding]' 'data.phrase_template="a photo of a {}"'
 ```
 
-**Sweeps.** With `-m`, comma-separated values are swept over, every combination, one run after another, or with
-`launcher=slurm` as one array; job number N writes to `run_dir/N`:
+**Sweeps.** With `-m`, every combination of comma-separated values is run: one run after another, or with `launcher=slurm` as one job array.
+Job number N writes to `run_dir/N`:
 
 ```bash
 timix-train -m experiment=demo mixing=timix,none seed=0,1
 ```
 
-**Your own files.** A folder of your own YAML files joins the choices below: `mine/experiment/small.yaml`, say, with
+**Your own files.** With `--config-dir`, the YAML files of your own folder are added to the choices below. An example,
+`mine/experiment/small.yaml`:
 
 ```yaml
 # @package _global_
@@ -65,8 +66,8 @@ def _choices() -> str:
     rows = "".join(f"| `{group}=` | {', '.join(f'`{name}`' for name in names)} |\n" for group, names in groups().items())
     return (
         "## Choices\n\nA choice sets several options at once; each is a file `conf/GROUP/NAME.yaml`. "
-        "Options that you type win over it, and an experiment "
-        f"wins over the other choices' files.\n\n| group | names |\n|---|---|\n{rows}"
+        "An experiment overrides the files of the other groups; options on the command line override everything."
+        f"\n\n| group | names |\n|---|---|\n{rows}"
     )
 
 

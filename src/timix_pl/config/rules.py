@@ -1,4 +1,4 @@
-"""The values that an option may take, whatever the other options are."""
+"""Rules for the value of a single option. Rules between options are in ``validate.py``."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``; ``above`` and ``below`` leave the bound itself out."""
+    """Finite numbers from ``low`` to ``high``; ``above`` excludes ``low``, ``below`` excludes ``high``."""
 
     low: float
     high: float = math.inf
@@ -43,7 +43,7 @@ BELOW_ONE = Range(0, 1, below=True)
 
 @dataclass(frozen=True)
 class LowHigh:
-    """Two numbers above 0, the smaller one first, at most ``highest``."""
+    """Two numbers above 0 and at most ``highest``, the smaller one first."""
 
     highest: float = math.inf
 
@@ -55,7 +55,7 @@ class LowHigh:
 
 
 class ColorJitter:
-    """Strengths of brightness, contrast, saturation and hue."""
+    """Strengths of brightness, contrast, saturation and hue; the hue is a share of the colour circle, at most 0.5."""
 
     def __contains__(self, value: Sequence[float]) -> bool:
         return len(value) == 4 and all(0 <= strength < math.inf for strength in value) and value[3] <= 0.5
@@ -65,7 +65,7 @@ class ColorJitter:
 
 
 class TwoSteps:
-    """The first and the last of some steps, counted from 1."""
+    """The first and the last step of a range, counted from 1."""
 
     def __contains__(self, value: Sequence[int]) -> bool:
         return len(value) == 2 and 1 <= value[0] <= value[1]
@@ -76,7 +76,7 @@ class TwoSteps:
 
 @dataclass(frozen=True)
 class Shards:
-    """Where samples lie. ``labelled``: a folder of class folders is allowed too."""
+    """Locations of samples. ``labelled``: a folder with one sub-folder per class is allowed too."""
 
     labelled: bool = False
 
@@ -97,7 +97,7 @@ class Shards:
 
 @dataclass(frozen=True)
 class FileOr:
-    """A .json or .txt file, or one of some names."""
+    """A .json or .txt file, or one of ``names``."""
 
     names: tuple[str, ...]
 
@@ -110,7 +110,7 @@ class FileOr:
 
 @dataclass(frozen=True)
 class Template:
-    """A text with a place for another one."""
+    """A text with one placeholder, ``{}``."""
 
     def __contains__(self, value: str) -> bool:
         return value.count("{}") == 1

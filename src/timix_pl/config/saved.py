@@ -1,4 +1,4 @@
-"""A fine-tuning run takes its model from a pre-training run: the configuration of it here, the weights when the model is built."""
+"""How a fine-tuning run takes the model's configuration from its pre-training run. The weights follow when the model is built."""
 
 from collections.abc import Set
 from pathlib import Path
@@ -16,24 +16,24 @@ from timix_pl.core.words import as_typed
 
 
 def run_dir_of(checkpoint: Path) -> Path:
-    """The run directory that a run directory or one of its checkpoints means."""
+    """The run directory, given a run directory or one of its checkpoints."""
     return checkpoint if checkpoint.is_dir() and checkpoint.suffix != ".ckpt" else checkpoint.parent.parent
 
 
 def pretrained_run_of(cfg: RootConfig) -> str:
-    """What to give in place of a fine-tuned run, for a message."""
+    """What to name instead of a fine-tuned run, for an error message."""
     return "a pre-training run" if cfg.init is None else f"the run that it started from, init={cfg.init}"
 
 
 def adopt_init(cfg: RootConfig, typed: Set[str]) -> list[str]:
-    """Copy what describes the model of ``cfg.init`` into ``cfg``, so that the run can be resumed and evaluated without it.
+    """Copy the options that describe the model of ``cfg.init`` into ``cfg``, so that the run can be resumed and evaluated without ``init``.
 
     Args:
-        typed: keys, and names of choices; one that describes the model must say the same.
+        typed: keys and groups on the command line. An option of the model that is typed must agree with the run of ``init``.
     Returns:
-        What is wrong, one message each.
+        The problems, one message each.
     Raises:
-        ConfigError: a plugin of that run is missing.
+        ConfigError: a plugin of the pre-training run is missing.
     """
     if cfg.init is None or cfg.task == "pretrain":
         return []
@@ -55,10 +55,11 @@ def adopt_init(cfg: RootConfig, typed: Set[str]) -> list[str]:
 
 
 def _saved(cfg: RootConfig) -> RootConfig | str:
-    """The configuration of the run that init names, or why there is none. Where it is gone, a run that started from it knows it too."""
+    """The configuration of the run that ``init`` names, or a message why there is none."""
     assert cfg.init is not None
     path = Path(cfg.init)
     own = read_config(Path(cfg.run_dir) / "config.yaml")
+    # A resumed run has copied the model's options before, so it does not need the folder of init any more.
     if isinstance(own, RootConfig) and own.init == cfg.init and not path.exists():
         own.task = "pretrain"
         return own
@@ -74,7 +75,7 @@ def _saved(cfg: RootConfig) -> RootConfig | str:
 
 
 def read_config(path: Path) -> RootConfig | str:
-    """A run's ``config.yaml``, or why there is none."""
+    """The configuration in a ``config.yaml``, or a message why it cannot be read."""
     if not path.is_file():
         return f"there is no {path}"
     try:
@@ -85,7 +86,7 @@ def read_config(path: Path) -> RootConfig | str:
 
 
 def _contradicted(cfg: RootConfig, saved: RootConfig, typed: Set[str]) -> list[str]:
-    """Keys that were typed, or said by a choice such as ``model=small``, and that differ. A choice says its section's first key."""
+    """Options of the model that the command line sets to other values. ``model=small`` counts as setting ``model``'s first key."""
     chosen: dict[str, str] = {}
     for key in _of_model():
         chosen.setdefault(key.partition(".")[0], key)

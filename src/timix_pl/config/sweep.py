@@ -1,4 +1,4 @@
-"""A sweep's jobs, known and checked before the first one starts."""
+"""The jobs of a sweep, all checked before the first one starts."""
 
 import itertools
 import re
@@ -17,35 +17,36 @@ from timix_pl.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep, or a run alone: the words that were typed, and the checked configuration that they make."""
+    """One run: its overrides (``words``) and the checked configuration that they give."""
 
     words: list[str]
     cfg: RootConfig
 
     def in_run_dir(self) -> list[str]:
-        """The words that start it by itself, in its own folder."""
+        """The overrides that start this run separately, in its own folder."""
         own = {"run_dir": self.cfg.run_dir, "logger.label": self.cfg.logger.label or ""}
         return [*self.words, *(f"{key}={_quoted(value)}" for key, value in own.items() if value)]
 
 
 def words_of_a_rank(words: Sequence[str]) -> list[str]:
-    """The words that make the same run in a process that a launcher has started: with ``launcher.*`` as when there is nothing to start."""
+    """The overrides for a process that a launcher starts. ``launcher.*`` is set to its defaults, so that the process starts no others."""
     return [*words, *(f"{key}={option.default_text}" for key, option in schema_options().items() if key.startswith("launcher."))]
 
 
 def _quoted(text: str) -> str:
-    """As Hydra reads it back: backslashes count before a quote, and OmegaConf's before an interpolation."""
+    """The text in quotes, as an override that Hydra reads back unchanged."""
+    # Backslashes are escapes only before a quote (for Hydra) and before an interpolation (for OmegaConf): only there they are doubled.
     escaped = re.sub(r"(\\*)(\$\{)", r"\1\1\\\2", text)
     return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), escaped) + "'"
 
 
 def sweep_jobs(overrides: Sequence[str]) -> list[Job]:
-    """Every job of a sweep, composed and checked; number N writes to ``run_dir/N``.
+    """Every job of a sweep, composed and checked; job number N writes to ``run_dir/N``.
 
-    Where a job has no use for an option that all are given and others use, it starts without it.
+    An option for all jobs is left out of those where it has no effect, if it has one in at least one other job.
 
     Raises:
-        ConfigError: what is wrong with any of the jobs, each problem once; or jobs of one SLURM array that ask for different things.
+        ConfigError: any job has a problem (each problem is listed once), or jobs of one SLURM array request different resources.
     """
     found = [
         f"{override}: timix-train starts a sweep's jobs by itself; choose launcher=local, torchrun or slurm"
@@ -84,21 +85,21 @@ def _array_problems(cfgs: list[RootConfig]) -> list[str]:
     if all(cfg.launcher.kind is not LauncherKind.slurm for cfg in cfgs) or all(one == asked[0] for one in asked):
         return []
     return [
-        "launcher.kind=slurm: a sweep is one array, whose jobs get the same from SLURM; "
-        "do not sweep over launcher.*, trainer.devices, trainer.num_nodes or trainer.accelerator, but submit these sweeps one by one"
+        "launcher.kind=slurm: a sweep is one job array, and all its jobs get the same resources from SLURM; "
+        "do not sweep over launcher.*, trainer.devices, trainer.num_nodes or trainer.accelerator: submit one sweep for each value"
     ]
 
 
 def jobs(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each job: the product of all comma-separated values, the last one varying fastest.
+    """The overrides of each job: every combination of the comma-separated values, the last override varying fastest.
 
     Raises:
-        ConfigError: an override that cannot be read.
+        ConfigError: an override cannot be parsed.
     """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException:
-        compose(overrides)  # raises with the message
+        compose(overrides)  # raises the ConfigError with the full message
         raise
     values = [
         [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]

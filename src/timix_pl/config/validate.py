@@ -1,7 +1,7 @@
-"""Options that contradict each other, and options without effect. Every message: key, value, rule, way out.
+"""Checks for options that contradict each other or have no effect. Every message names the key, its value, the rule and a way out.
 
-Only what the configuration alone decides is checked here, before a file or a GPU is touched. What depends on the data, the model or the
-machine (whether a folder exists, whether the grid is large enough for the windows) is checked by those who build them.
+These checks need only the configuration and run before any file or GPU is used. Whatever depends on the data, the model or the machine
+(whether a folder exists, whether the patch grid is large enough for the windows) is checked where these are built.
 """
 
 import math
@@ -21,28 +21,30 @@ from timix_pl.core.words import as_typed, nearest
 
 
 def problems(cfg: RootConfig) -> list[str]:
-    """All that is wrong with a composed configuration, one message each; empty when it can be built."""
-    ranks = (cfg.trainer.devices or 1) * cfg.trainer.num_nodes  # as far as known here; a machine may turn out to have more
+    """All problems of a composed configuration, one message each; empty if it can be built."""
+    # With trainer.devices=null the number of GPUs is not known yet; building/devices.py checks the batch sizes again.
+    ranks = (cfg.trainer.devices or 1) * cfg.trainer.num_nodes
     if wrong := [*_wrong_names(cfg, schema_options().values()), *_wrong_values(cfg, schema_options().values())]:
         return wrong + list(_independent_of_values(cfg))
     quick = [*_independent_of_values(cfg), *_mixing(cfg), *batch_problems(cfg, ranks), *_numbers(cfg)]
-    # The others import the chosen entries, and PyTorch with them: seconds that nobody needs to wait for a mistake that is known without.
+    # The rest imports the chosen entries, and with them PyTorch, which takes seconds. A mistake found without it is reported at once.
     return quick or [*entry_problems(cfg), *_strategy(cfg), *_optimizer(cfg)]
 
 
 def evaluation_problems(cfg: RootConfig) -> list[str]:
-    """What is wrong with the options that ``timix-evaluate`` takes."""
+    """All problems of the options that ``timix-evaluate`` takes."""
     options = [option for option in schema_options().values() if option.facts.in_evaluation]
     return [*_wrong_names(cfg, options), *_wrong_values(cfg, options)] or list(entry_problems(cfg))
 
 
 def unused_options(cfg: RootConfig, typed: Set[str], of_files: Callable[[], RootConfig] | None = None) -> list[str]:
-    """Options that were set and that have no effect.
+    """A message for each group of options that were set but have no effect.
 
     Args:
         typed: keys on the command line.
-        of_files: the configuration without what was typed. What a file sets is no mistake where it has an effect there: then something
-            that was typed has switched it off. None: what files set is no mistake.
+        of_files: gives the configuration from the files only, without ``typed``. An option that a file sets is reported only if it has no
+            effect there either; otherwise something on the command line has switched it off on purpose. None: options of files are not
+            reported.
     """
     unused = [option for option in schema_options().values() if value_of(cfg, option.key) != option.default and option.unmet(cfg)]
     if any(option.key not in typed for option in unused):
@@ -62,23 +64,23 @@ def _without_effect(cfg: RootConfig, keys: list[str], decisive: str, words: str)
 
 
 def is_used(cfg: RootConfig, key: str) -> bool:
-    """Whether an option has an effect."""
+    """Whether an option has an effect in this configuration."""
     option = schema_options().get(key)
     return option is None or option.unmet(cfg) is None
 
 
 def said(cfg: RootConfig, *keys: str) -> str:
-    """Keys with their values, as they begin a message."""
+    """The keys with their values, ``KEY=VALUE, KEY=VALUE``, for the start of a message."""
     return ", ".join(f"{key}={as_typed(value_of(cfg, key))}" for key in keys)
 
 
 def mixes(cfg: RootConfig) -> bool:
-    """Whether images are mixed."""
+    """Whether the run mixes images."""
     return cfg.mixing.kind != "none" and cfg.mixing.ratio > 0
 
 
 def is_pretraining(cfg: RootConfig) -> bool:
-    """Whether the run trains the towers from pairs, and not a task on top of them."""
+    """Whether the run pre-trains the towers, rather than fine-tuning them for a task."""
     return cfg.task == "pretrain"
 
 
@@ -93,7 +95,7 @@ def shard_options() -> list[Option]:
 
 
 def _wrong_names(cfg: RootConfig, options: Iterable[Option]) -> Iterator[str]:
-    """Names that are in no registry."""
+    """Names that are not in the option's registry."""
     for option in options:
         registry, value = option.facts.registry, value_of(cfg, option.key)
         if registry is not None:
@@ -102,7 +104,7 @@ def _wrong_names(cfg: RootConfig, options: Iterable[Option]) -> Iterator[str]:
 
 
 def _wrong_values(cfg: RootConfig, options: Iterable[Option]) -> Iterator[str]:
-    """Values that an option may not take, whatever the others are."""
+    """Values that break the option's own rule."""
     for option in options:
         rule, value = option.facts.within, value_of(cfg, option.key)
         if rule is not None and value is not None and value not in rule:
@@ -123,28 +125,28 @@ def _run(cfg: RootConfig) -> Iterator[str]:
     if not cfg.run_dir:
         yield "run_dir=: must name a folder; leave it out for runs/NAME"
     if cfg.resume not in ("auto", "never") and not Path(cfg.resume).exists():
-        yield f"{said(cfg, 'resume')}: must be auto, never, or a checkpoint file or folder; there is none (auto finds the newest)"
+        yield f"{said(cfg, 'resume')}: there is no such checkpoint; name one, or choose auto (the newest in run_dir) or never"
 
 
 def _task(cfg: RootConfig) -> Iterator[str]:
-    """What does not go together with pre-training, and what does not with a task."""
+    """Options that do not fit ``task``."""
     if is_pretraining(cfg):
         if cfg.init is not None:
             yield f"{said(cfg, 'init')}: a task starts from another run, as in task=vqa; to pre-train from weights set model.pretrained"
         return
     if mixes(cfg):
-        yield f"{said(cfg, 'task', 'mixing.kind')}: images are mixed only in pre-training; leave mixing out"
+        yield f"{said(cfg, 'task', 'mixing.kind')}: images are mixed only in pre-training; remove mixing"
     if cfg.data.kind is DataKind.stream:
         yield f"{said(cfg, 'task', 'data.kind')}: a task needs shards that can be indexed; choose data=shards ('timix-data index' indexes)"
     if is_used(cfg, "vqa.kind") and cfg.data.kind is DataKind.scenes:
         yield f"{said(cfg, 'task', 'data.kind')}: the embedded data set has no questions; choose data=shards, or experiment=visual7w"
     if cfg.trainer.strategy is Strategy.fsdp:
-        yield f"{said(cfg, 'task', 'trainer.strategy')}: tasks are learnt with a copy of the model on each device; choose trainer=ddp"
+        yield f"{said(cfg, 'task', 'trainer.strategy')}: fine-tuning does not support fsdp; choose trainer=ddp"
     for head in ("vqa", "captioning"):
         dim, heads = value_of(cfg, f"{head}.dim"), value_of(cfg, f"{head}.heads")
         if is_used(cfg, f"{head}.dim") and heads > 0 and dim % heads:
             keys = said(cfg, f"{head}.dim", f"{head}.heads")
-            yield f"{keys}: the channels are shared out to the heads; e.g. {head}.dim={64 * heads}"
+            yield f"{keys}: the channels must be a multiple of the heads; e.g. {head}.dim={64 * heads}"
 
 
 def _shards(cfg: RootConfig) -> Iterator[str]:
@@ -153,11 +155,11 @@ def _shards(cfg: RootConfig) -> Iterator[str]:
         value = value_of(cfg, key)
         if _runs_commands(value) and not (data.allow_pipe and data.kind is DataKind.stream and key == "data.train_shards"):
             yield (
-                f"{said(cfg, key)}: 'pipe:' runs a shell command, and only data.train_shards of data=stream may; "
-                "set data.allow_pipe=true there if you trust it, or give the URL itself"
+                f"{said(cfg, key)}: 'pipe:' runs a shell command; it is allowed only in data.train_shards, with data=stream and "
+                "data.allow_pipe=true. Set these if you trust the command, or give the URL itself"
             )
         if value is not None and scenes:
-            yield f"{said(cfg, key)}: data=scenes makes its own data; leave it out, or choose data=shards"
+            yield f"{said(cfg, key)}: data=scenes makes its own data; remove the option, or choose data=shards"
     if data.prepare is not None and scenes:
         yield f"{said(cfg, 'data.prepare')}: data=scenes makes its own data; set data.prepare=null, or choose data=shards"
     if data.train_shards is None and not scenes:
@@ -165,8 +167,8 @@ def _shards(cfg: RootConfig) -> Iterator[str]:
     if data.region_shards is None and not scenes and teaches_pta(cfg):
         without = " or ".join(["none", *(name for name in MIXERS.names() if not MIXERS[name].needs_scores)])
         yield (
-            f"data.region_shards is not set, and {said(cfg, 'mixing.kind', 'pta.enabled')} learns from images with boxes: "
-            f"name the folder of the region shards, or choose a mixing that needs none, mixing={without}"
+            f"data.region_shards is not set, but {said(cfg, 'mixing.kind', 'pta.enabled')} trains on images with boxes: "
+            f"name the folder of the region shards, or choose a mixing that needs none: mixing={without}"
         )
 
 
@@ -178,14 +180,14 @@ def _runs_commands(value: Any) -> bool:
 def _architecture(cfg: RootConfig) -> Iterator[str]:
     name, known = cfg.model.architecture, known_architectures()
     if name not in known:
-        yield f"{said(cfg, 'model.architecture')}: unknown{nearest(name, known)}; open_clip.list_models() lists all names"
+        yield f"{said(cfg, 'model.architecture')}: unknown{nearest(name, known)}; open_clip.list_models() lists open_clip's names"
 
 
 def mixing_level(level: str) -> int | None:
     """The block k of ``tokens:k``; None for ``pixels``.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: ``level`` is neither.
     """
     if level == "pixels":
         return None
@@ -205,10 +207,10 @@ def _mixing(cfg: RootConfig) -> Iterator[str]:
     if not mixes(cfg):
         return
     if mixing.compute is Compute.replace and mixing.targets is Targets.self and is_used(cfg, "mixing.targets"):
-        yield "mixing.compute=replace, mixing.targets=self: self needs the clean pass that replace leaves out; set mixing.targets=one_hot"
+        yield "mixing.compute=replace, mixing.targets=self: self needs the clean pass, which replace skips; set mixing.targets=one_hot"
     if level and cfg.model.patch_dropout > 0:
         yield (
-            f"{said(cfg, 'mixing.level', 'model.patch_dropout')}: the tokens that a window takes may have been dropped by then; set "
+            f"{said(cfg, 'mixing.level', 'model.patch_dropout')}: patches of a window may be dropped before they are mixed; set "
             "mixing.level=tokens:0 or pixels, or model.patch_dropout=0"
         )
 
@@ -216,7 +218,7 @@ def _mixing(cfg: RootConfig) -> Iterator[str]:
 def _strategy(cfg: RootConfig) -> Iterator[str]:
     if mixes(cfg) and not cfg.pta.enabled and MIXERS[cfg.mixing.kind].needs_scores:
         yield (
-            f"{said(cfg, 'mixing.kind', 'pta.enabled')}: this strategy needs the PTA head's scores; set pta.enabled=true, or choose "
+            f"{said(cfg, 'mixing.kind', 'pta.enabled')}: this strategy needs the scores of the PTA head; set pta.enabled=true, or choose "
             "another mixing"
         )
 
@@ -227,12 +229,12 @@ def _optimizer(cfg: RootConfig) -> Iterator[str]:
         yield f"{said(cfg, 'optim.kind', 'trainer.strategy')}: this optimizer needs whole weights; choose trainer=ddp, or another optim"
     if optimizer.for_hidden_matrices and not is_pretraining(cfg) and cfg.tune.towers is TunedTowers.frozen:
         yield (
-            f"{said(cfg, 'optim.kind', 'tune.towers')}: this optimizer is for the matrices of the towers' blocks, and they do not learn; "
+            f"{said(cfg, 'optim.kind', 'tune.towers')}: this optimizer is for the weight matrices of the towers' blocks, which are frozen; "
             "choose another optim, or tune.towers=last or all"
         )
     if cfg.optim.ema is not None and cfg.trainer.precision is Precision.bf16_pure:
         yield (
-            f"{said(cfg, 'optim.ema', 'trainer.precision')}: an average in bf16 would stand still, as its steps are smaller than its "
+            f"{said(cfg, 'optim.ema', 'trainer.precision')}: an average in bf16 would not change, because its steps are smaller than the "
             "rounding; choose trainer.precision=bf16_mixed"
         )
 
@@ -245,8 +247,8 @@ def _length(cfg: RootConfig) -> Iterator[str]:
         yield f"{said(cfg, 'trainer.max_steps', 'trainer.max_epochs')}: only one may be set; set the other to null"
     if trainer.max_epochs is not None and cfg.data.kind is DataKind.stream and cfg.data.epoch_samples is None:
         yield (
-            f"{said(cfg, 'trainer.max_epochs')}: data=stream has no epochs; say with data.epoch_samples how many samples are one, or set "
-            "trainer.max_steps, and trainer.max_epochs=null"
+            f"{said(cfg, 'trainer.max_epochs')}: data=stream has no epochs; set data.epoch_samples to the number of samples that count as "
+            "one, or set trainer.max_steps and trainer.max_epochs=null"
         )
 
 
@@ -255,24 +257,25 @@ def _launcher(cfg: RootConfig) -> Iterator[str]:
     if launcher.kind is LauncherKind.slurm:
         if trainer.devices is None:
             keys = said(cfg, "launcher.kind", "trainer.devices")
-            yield f"{keys}: SLURM must know how many processes a node runs; set trainer.devices to its GPUs"
+            yield f"{keys}: SLURM must know the number of processes per node; set trainer.devices to the GPUs per node"
         if launcher.signal_s >= launcher.time_min * 60:
-            yield f"{said(cfg, 'launcher.signal_s', 'launcher.time_min')}: the warning must come after the start; raise the second"
+            yield f"{said(cfg, 'launcher.signal_s', 'launcher.time_min')}: the signal must come after the start; raise launcher.time_min"
         if wrong := [option for option in launcher.sbatch if not option.startswith("--")]:
-            yield f"launcher.sbatch={as_typed(wrong)}: must be long options, as sbatch takes them, e.g. '[--exclusive]'"
+            yield f"launcher.sbatch={as_typed(wrong)}: must be long options of sbatch, e.g. 'launcher.sbatch=[--exclusive]'"
     if launcher.kind is LauncherKind.torchrun:
         if trainer.num_nodes > 1 and not re.fullmatch(r".+:\d+", launcher.rdzv_endpoint or ""):
             yield (
-                f"{said(cfg, 'launcher.rdzv_endpoint', 'trainer.num_nodes')}: the nodes must know where to meet; "
+                f"{said(cfg, 'launcher.rdzv_endpoint', 'trainer.num_nodes')}: the nodes need an address to meet at; "
                 "set launcher.rdzv_endpoint=HOST:PORT of node 0, e.g. node0:29500, on every node"
             )
         if launcher.node_rank >= trainer.num_nodes:
             last = trainer.num_nodes - 1
-            yield f"{said(cfg, 'launcher.node_rank', 'trainer.num_nodes')}: nodes are numbered from 0 to {last}; raise the second"
+            keys = said(cfg, "launcher.node_rank", "trainer.num_nodes")
+            yield f"{keys}: nodes are numbered from 0 to {last}; correct launcher.node_rank, or raise trainer.num_nodes"
 
 
 def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
-    """Batch sizes and group sizes that do not divide among ``ranks`` processes, or leave one too little. What is proposed fits together."""
+    """Batch sizes and group sizes that do not divide evenly among ``ranks`` processes. The proposed values fit together."""
     if teaches_pta(cfg):
         if cfg.pta.batch_size % ranks:
             yield _not_shared(cfg, "pta.batch_size", ranks, ranks)
@@ -306,7 +309,7 @@ def _rounded_up(size: int, divisor: int) -> int:
 
 
 def micro_batch_sizes(per_rank: int, group: int) -> list[int]:
-    """What ``trainer.micro_batch_size`` may be where a rank's batch holds ``per_rank`` pairs in groups of ``group``, the smallest first."""
+    """The allowed values of ``trainer.micro_batch_size`` for ``per_rank`` pairs per rank in groups of ``group``, the smallest first."""
     return [size for size in range(group, per_rank + 1, group) if per_rank % size == 0]
 
 
@@ -320,11 +323,11 @@ def _micro_batch_problems(cfg: RootConfig, per_rank: int, group: int) -> Iterato
 
 
 def _numbers(cfg: RootConfig) -> Iterator[str]:
-    """Numbers that contradict each other; each of them is within its own range."""
+    """Numbers that contradict each other, although each is within its own range."""
     mixing, optim, model = cfg.mixing, cfg.optim, cfg.model
     if mixes(cfg) and round(mixing.ratio * mixing.group_size) < 2:
         yield (
-            f"{said(cfg, 'mixing.ratio', 'mixing.group_size')}: fewer than two rows of a group, so that nothing would be mixed; "
+            f"{said(cfg, 'mixing.ratio', 'mixing.group_size')}: fewer than two rows per group would be mixed, but a row needs a partner; "
             f"set mixing.ratio={2 / mixing.group_size:g} or more, or mixing=none"
         )
     if mixing.min_side > mixing.max_side:
@@ -334,6 +337,6 @@ def _numbers(cfg: RootConfig) -> Iterator[str]:
     if optim.min_lr > optim.lr:
         yield f"{said(cfg, 'optim.min_lr', 'optim.lr')}: the last learning rate must not exceed the peak; lower optim.min_lr"
     if optim.warmup_frac + optim.cooldown_frac > 1 and is_used(cfg, "optim.cooldown_frac"):
-        yield f"{said(cfg, 'optim.warmup_frac', 'optim.cooldown_frac')}: together at most 1; lower one of them"
+        yield f"{said(cfg, 'optim.warmup_frac', 'optim.cooldown_frac')}: their sum must be at most 1; lower one of them"
     if model.init_logit_scale is not None and model.init_logit_scale > model.max_logit_scale:
-        yield f"{said(cfg, 'model.init_logit_scale', 'model.max_logit_scale')}: must not start above its bound; raise the second"
+        yield f"{said(cfg, 'model.init_logit_scale', 'model.max_logit_scale')}: must not start above the bound; raise model.max_logit_scale"

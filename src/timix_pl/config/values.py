@@ -1,4 +1,4 @@
-"""A configuration as plain values, and what a run is called."""
+"""A configuration as plain values, and the name of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,16 @@ from timix_pl.config.schema import RootConfig
 
 
 def run_name(cfg: RootConfig, run_dir: Path | None = None) -> str:
-    """What a run is called wherever it is named: its name, or its folder's (``run_dir``, if moved) where it has the default one."""
+    """The name of a run in reports, exports and loggers: ``cfg.name``, or the folder's name if ``cfg.name`` is the default.
+
+    Args:
+        run_dir: where the run's folder is now, if it was moved.
+    """
     return Path(run_dir or cfg.run_dir).resolve().name if cfg.name == "run" else cfg.name
 
 
 def flat(cfg: RootConfig) -> dict[str, Any]:
-    """The configuration as dotted keys."""
+    """The configuration as a dictionary of dotted keys and plain values."""
 
     def walk(node: Any, prefix: str) -> dict[str, Any]:
         if not isinstance(node, dict) or not node:
@@ -25,5 +29,5 @@ def flat(cfg: RootConfig) -> dict[str, Any]:
 
 
 def plain(cfg: RootConfig) -> dict[str, Any]:
-    """The configuration as nested dictionaries of numbers and texts."""
+    """The configuration as nested dictionaries of plain values."""
     return OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True)  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""The registries of all choices. An entry lives in the package named here, or in a plugin."""
+"""The registries of all choices. An entry is a module of the package named here, or comes from a plugin."""
 
 from timix_pl.core.registry import Registry
 

@@ -1,4 +1,4 @@
-"""Ranks, and exchanges between them that also work with one process."""
+"""Ranks, and collectives that also work with a single process."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from timix_pl.core.timing import Stopwatch
 
 EXCHANGES = Stopwatch()
-"""Times the exchanges of tensors in this file. Those that DDP or FSDP make on their own are not among them."""
+"""Measures the time of the tensor collectives in this file, without those inside DDP and FSDP."""
 
 _ROWS_PER_EXCHANGE = 1 << 16
 
@@ -25,7 +25,7 @@ def rank() -> int:
 
 
 def gather(x: Tensor) -> Tensor:
-    """Rows of all ranks, concatenated in rank order; equal shapes on all ranks. Gradients flow to every rank's rows."""
+    """Concatenate the rows of all ranks in rank order. Shapes must be equal on all ranks; gradients flow to every rank's rows."""
     if world_size() == 1:
         return x
     gathered: Tensor = _Gather.apply(x)
@@ -33,7 +33,7 @@ def gather(x: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """Each rank's loss may use every row, so a row's gradient is the sum of what all ranks ask of it."""
+    """All-gather with gradients. Each rank's loss may use every row, so a row's gradient is the sum over the ranks' losses."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 
 
 def max_over_ranks(x: Tensor) -> Tensor:
-    """The largest of all ranks, element by element, of a detached tensor."""
+    """The elementwise maximum of a detached tensor over all ranks."""
     x = x.detach().clone()
     if world_size() > 1:
         with EXCHANGES.running(x.device):
@@ -70,7 +70,7 @@ def max_over_ranks(x: Tensor) -> Tensor:
 
 
 def logsumexp_over_ranks(x: Tensor) -> Tensor:
-    """Elementwise, of a detached tensor that is finite on one rank at least; -inf adds nothing."""
+    """The elementwise log-sum-exp of a detached tensor over all ranks. Each element must be finite on at least one rank."""
     if world_size() == 1:
         return x
     highest = max_over_ranks(x)
@@ -87,12 +87,13 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def gather_rows(parts: list[Tensor], device: torch.device) -> Tensor:
-    """The rows of all ranks one after the other, on the CPU; each rank gives any number, in parts of N by D.
+    """Concatenate the rows of all ranks on the CPU, in rank order. Ranks may have different numbers of rows.
 
-    It needs memory for the result and little more: ``parts`` is emptied on the way.
+    Needs little more memory than the result, because it empties ``parts`` as it copies.
 
     Args:
-        device: what the process group exchanges tensors on.
+        parts: this rank's rows, as tensors of N x D; emptied.
+        device: the device on which the process group exchanges tensors.
     """
     rows_of_rank = gather_objects(sum(len(part) for part in parts))
     like = next(x for x in gather_objects(parts[0][:0].clone() if parts else None) if x is not None)

@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all; and what people may have meant by a path that is not there."""
+"""Write files and folders atomically, and suggest paths for those that do not exist."""
 
 import difflib
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, renamed to it when the block ends well and removed when it raises."""
+    """Yield a temporary path beside ``path``. It is renamed to ``path`` when the block succeeds, and removed when it raises."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
@@ -24,7 +24,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path``, on disk and in its place when the block ends well, and removed when it raises."""
+    """Yield a temporary folder beside ``path``. It is synced to disk and replaces ``path`` when the block succeeds; it is removed when the
+    block raises."""
     temporary, aside = (path.with_name(f".{path.name}.{secrets.token_hex(8)}.{end}") for end in ("tmp", "old"))
     try:
         temporary.mkdir(parents=True)
@@ -47,19 +48,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def missing_folders(folder: Path) -> list[Path]:
-    """A folder and those above it that do not exist, the innermost first."""
+    """The folder and its parents that do not exist, the innermost first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
-    """Remove the folders that hold nothing, in the order given."""
+    """Remove those of the folders that are empty, in the given order."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
 
 
 def drop_lines_after(path: Path, step: int) -> None:
-    """Leave in a JSON lines file the lines of steps up to ``step``, without what a kill or a power cut spoiled; with none left, no file."""
+    """Keep only the lines of steps up to ``step`` in a JSON lines file. Damaged lines are dropped; an empty file is removed."""
     if not path.exists():
         return
     with atomic_path(path) as temporary:
@@ -78,7 +79,7 @@ def _step_of(line: bytes) -> float:
 
 
 def nearest_path(missing: Path) -> str:
-    """The end of a message about a path that does not exist: how much of it does, and the entry there that looks most like the rest."""
+    """The end of a message about a path that does not exist: its nearest existing folder, or an entry there with a similar name."""
     path = Path(os.path.abspath(missing))
     found = next(parent for parent in path.parents if parent.exists())
     names = os.listdir(found) if found.is_dir() else []

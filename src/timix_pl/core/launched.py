@@ -1,4 +1,4 @@
-"""Who started this process beside others: torchrun or srun."""
+"""Whether torchrun or srun started this process as one of several."""
 
 import os
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Launched:
-    """One of several processes of a run, as the launcher's variables tell it."""
+    """One of several processes of a run, as the launcher's environment variables describe it. ``by``: ``torchrun`` or ``srun``."""
 
     by: str
     rank: int
@@ -16,9 +16,9 @@ class Launched:
 
 
 def launched(variables: Mapping[str, str] = os.environ) -> Launched | None:
-    """How torchrun started this process, or an srun of several tasks; None for a process that was started alone.
+    """How torchrun or srun started this process; None if it was started by itself.
 
-    An srun of one task is a process on its own, which may start others on its machine.
+    An srun with one task counts as started by itself: the process may start others on its machine.
     """
     if "TORCHELASTIC_RUN_ID" in variables:
         num_ranks = int(variables["WORLD_SIZE"])
@@ -30,6 +30,8 @@ def launched(variables: Mapping[str, str] = os.environ) -> Launched | None:
 
 
 def rank_at_start() -> int:
-    """This process's number before it has met the others."""
+    """The rank of this process, before the process group exists."""
     started = launched()
-    return started.rank if started else int(os.environ.get("LOCAL_RANK", 0))  # Lightning's, on one machine
+    return (
+        started.rank if started else int(os.environ.get("LOCAL_RANK", 0))
+    )  # Lightning sets LOCAL_RANK in the processes that it starts on this machine

@@ -1,4 +1,4 @@
-"""What a metric is: its unit, which direction is better, its label, and what its level of chance is."""
+"""The description of a metric: unit, direction, label, and level of chance."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,18 +8,18 @@ from typing import Any
 
 
 class Unit(StrEnum):
-    """What a metric's number is."""
+    """The unit of a metric."""
 
     share = "share"
-    """Of something, between 0 and 1; shown in percent."""
+    """A share between 0 and 1; shown in percent."""
     score = "score"
-    """Of captions, shown times 100, as papers do."""
+    """A captioning score; shown times 100, as in papers."""
     rank = "rank"
-    """From 1."""
+    """A rank, from 1."""
     nats = "nats"
-    """Of a logarithm: the ratio of two such numbers means nothing."""
+    """A logarithm; ratios of two such numbers have no meaning."""
     number = "number"
-    """On a scale of its own."""
+    """Any other number."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Metric:
     """The description of a metric, declared where the metric is computed.
 
     Attributes:
-        unit: what the number is.
-        higher_is_better: None makes no claim: no value is called better than another.
-        label: as people write it, e.g. ``image to text, recall at 1``; empty: the metric's name.
-        chance: what its level of chance is, in a few words, e.g. ``guessing a class``.
-        unit_word: follows a number, e.g. ``dB``.
-        group: under which heading it stands, e.g. ``zero-shot``; evaluators fill it in, with their ``title``.
+        unit: the unit of the number.
+        higher_is_better: None: neither direction is better.
+        label: name for readers, e.g. ``image to text, recall at 1``; empty: the metric's name.
+        chance: what the level of chance means, in a few words, e.g. ``guessing a class``.
+        unit_word: a word after the number, e.g. ``dB``.
+        group: heading in reports, e.g. ``zero-shot``; evaluators set it to their ``title``.
     Raises:
-        ValueError: there is no such unit.
+        ValueError: unknown unit.
     """
 
     unit: Unit = Unit.number
@@ -45,17 +45,16 @@ class Metric:
     group: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "unit", Unit(self.unit))  # files have the word
+        object.__setattr__(self, "unit", Unit(self.unit))  # files store the unit as a string
 
 
 def describe(declared: Mapping[str, Metric], name: str) -> Metric | None:
-    """The description of a metric in a table of them.
+    """Look up the description of a metric.
 
     Args:
-        declared: by name. A name with ``*`` describes all metrics whose names have something in its place, which takes the place of ``{}``
-            in the label.
+        declared: descriptions by name. ``*`` in a name matches any text, which replaces ``{}`` in the label.
     Returns:
-        None where nothing describes it.
+        The description; None if no name matches.
 
     >>> describe({"accuracy/*": Metric(Unit.share, True, "accuracy, {}")}, "accuracy/what_color").label
     'accuracy, what color'
@@ -72,10 +71,10 @@ def descriptions_in(content: Mapping[str, Any], known: Callable[[str], Metric | 
     """The descriptions of the metrics in the content of an ``evaluation.json``.
 
     Args:
-        known: describes a metric by its name, or returns None. It is asked of metrics that the file does not describe: earlier versions
-            wrote no descriptions.
+        known: gives the description of a metric by name, or None. It is used for metrics that the file does not describe, because earlier
+            versions wrote no descriptions.
     Returns:
-        By name; without the metrics that nothing describes.
+        Descriptions by name; metrics without one are left out.
     """
     written = content.get("descriptions", {})
     found = {name: _read(written[name]) if name in written else known(name) for name in content.get("metrics", {})}
@@ -85,5 +84,5 @@ def descriptions_in(content: Mapping[str, Any], known: Callable[[str], Metric | 
 def _read(entry: Any) -> Metric | None:
     try:
         return Metric(**entry)
-    except (TypeError, ValueError):  # of a later version
+    except (TypeError, ValueError):  # written by a later version
         return None

@@ -1,4 +1,4 @@
-"""Modules outside of timix-pl that add entries to its registries."""
+"""Load plugins: modules outside of timix-pl that add entries to its registries."""
 
 import importlib
 import sys
@@ -14,13 +14,11 @@ GROUP = "timix_pl.plugins"
 
 
 def load_plugins(modules: Iterable[str], said: str = "plugins") -> None:
-    """Import modules, which register what they define.
-
-    They are looked for among the installed packages and in the working directory.
+    """Import plugin modules from the installed packages or the working directory. Importing them registers their entries.
 
     Args:
         modules: dotted names.
-        said: who names them, for messages.
+        said: where the modules are named, for messages.
     Raises:
         ConfigError: a module does not exist, or fails to import.
     """
@@ -34,7 +32,7 @@ def load_plugins(modules: Iterable[str], said: str = "plugins") -> None:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise ConfigError([f"{said}: the plugin {module} imports {error.name}, which is not installed"]) from error
             raise ConfigError(
-                [f"{said}: there is no module {module}; install its package, or start from the folder that holds it"]
+                [f"{said}: there is no module {module}; install its package, or start in the folder that contains it"]
             ) from error
         except ConfigError:
             raise

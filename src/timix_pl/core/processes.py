@@ -1,4 +1,4 @@
-"""Processes that must not outlive the one that started them."""
+"""End child processes together with their parent."""
 
 import multiprocessing
 import os
@@ -6,7 +6,7 @@ import threading
 
 
 def end_with_parent() -> None:
-    """From now on, this process of ``multiprocessing`` ends when its parent does, even where that was killed."""
+    """Make this ``multiprocessing`` process end when its parent ends, even if the parent is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,6 +1,6 @@
-"""Random numbers as pure functions of what they are for: no generator state, the same on every rank, machine and version.
+"""Random numbers as pure functions, without generator state. They are the same on every rank, machine and version.
 
-Every function takes ``ids``: integers (or words) that name the draw, such as ``("crop", seed, epoch, sample)``. SplitMix64 (Steele, Lea
+Every function takes ``ids``: integers and words that identify the draw, such as ``("crop", seed, epoch, sample)``. SplitMix64 (Steele, Lea
 and Flood 2014) turns them into bits.
 """
 
@@ -21,7 +21,7 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def seed_of(*ids: int | str) -> int:
-    """A 64-bit seed for the draw that ``ids`` name."""
+    """A 64-bit seed for the draw that ``ids`` identify."""
     state = 0
     for value in ids:
         word = zlib.crc32(value.encode()) if isinstance(value, str) else int(value) & _MASK
@@ -33,7 +33,7 @@ def seed_of(*ids: int | str) -> int:
 
 
 def bits(count: int, *ids: int | str, start: int = 0) -> NDArray[np.uint64]:
-    """``count`` independent 64-bit words, from number ``start`` of the draw's endless sequence."""
+    """``count`` independent 64-bit words: numbers ``start`` to ``start + count - 1`` of the draw's sequence."""
     steps = np.arange(start + 1, start + count + 1, dtype=np.uint64) * np.uint64(_STEP)
     return _mix(np.uint64(seed_of(*ids)) + steps)
 

@@ -1,4 +1,4 @@
-"""One table per choice: which names there are, and what each of them stands for."""
+"""Registries: one table of names per choice."""
 
 import ast
 import importlib
@@ -16,16 +16,16 @@ Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 
 class Registry:
-    """The entries of one choice by name.
+    """The entries of one choice, by name.
 
-    An entry registers itself where it is defined. Each entry of timix-pl has a module of its own, ``PACKAGE.NAME``, which is imported when
-    the entry is asked for: the names are known without importing torch. Plugins register in the same way.
+    An entry registers itself where it is defined. Each entry of timix-pl is in its own module, ``PACKAGE.NAME``, which is imported when the
+    entry is first used, so that names can be listed without importing torch. Plugins register in the same way.
 
     Args:
-        key: the option that chooses, such as ``mixing.kind``.
+        key: the option that makes the choice, such as ``mixing.kind``.
         thing: what an entry is, such as "mixing strategy".
         package: the package whose modules are timix-pl's own entries; None if it has none.
-        none: the value that chooses no entry, if there is one.
+        none: the value that means "no entry", if there is one.
     """
 
     def __init__(self, key: str, thing: str, package: str | None = None, *, none: str | None = None):
@@ -33,10 +33,10 @@ class Registry:
         self._entries: dict[str, Any] = {}
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
-        """A decorator that registers a class or function, and tells it its name as ``choice``.
+        """A decorator that registers a class or function, and stores the name in its attribute ``choice``.
 
         Raises:
-            ConfigError: the name belongs to another entry.
+            ConfigError: another entry has the name.
         """
 
         def add(entry: Entry) -> Entry:
@@ -60,10 +60,10 @@ class Registry:
         return name in self.own_names() or name in self._entries or name in self.names()
 
     def __getitem__(self, name: str) -> Any:
-        """The entry of that name.
+        """The entry with that name.
 
         Raises:
-            ConfigError: there is none; the message lists the nearest names, and all.
+            ConfigError: there is none; the message lists the nearest names, then all.
         """
         if name not in self._entries and name in self.own_names():
             importlib.import_module(f"{self.package}.{name}")
@@ -74,19 +74,20 @@ class Registry:
         return self._entries[name]
 
     def unknown(self, name: str) -> str:
-        """A message about a name that no entry has."""
+        """The message for a name that no entry has."""
         names = [*([self.none] if self.none else []), *self.names()]
         choose = f"choose from {', '.join(names)}, or name" if names else "name"
         problem = f"{self.key}={name}: there is no {self.thing} '{name}'{nearest(name, names)}"
         return f"{problem}; {choose} the plugin that has it with plugins=[MODULE]"
 
     def plugin_of(self, name: str) -> str | None:
-        """The module outside of timix-pl that an entry comes from; None for timix-pl's own entries."""
+        """The plugin module that defines an entry; None for timix-pl's own entries."""
         return None if name in self.own_names() else self[name].__module__
 
     def about(self, name: str) -> str:
-        """What an entry is, in a line. For that, timix-pl's own entries are not imported."""
+        """The first line of an entry's docstring."""
         if name in self.own_names():
+            # Parsed, not imported, because --help would have to wait for torch.
             file = Path(importlib.import_module(str(self.package)).__path__[0]) / f"{name}.py"
             text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
         else:
@@ -94,12 +95,12 @@ class Registry:
         return (text or "").partition("\n")[0].replace("``", "")
 
     def options(self, name: str) -> Mapping[str, inspect.Parameter]:
-        """The options of an entry: the keyword-only parameters of its constructor. What comes before them is given by timix-pl."""
+        """The options of an entry: the keyword-only parameters of its constructor. timix-pl passes the positional ones."""
         parameters = inspect.signature(self[name], eval_str=True).parameters
         return {key: parameter for key, parameter in parameters.items() if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
 
     def own_names(self) -> list[str]:
-        """timix-pl's own."""
+        """The names of timix-pl's own entries."""
         if self.package is None:
             return []
         folder = importlib.import_module(self.package).__path__

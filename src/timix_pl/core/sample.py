@@ -1,9 +1,9 @@
-"""A sample as a shard holds it. Nothing here imports torch, so that the layouts of ``timix-data`` are quick to import."""
+"""A sample as it is stored in a shard. Nothing here imports torch, so that ``timix-data`` starts fast."""
 
 from dataclasses import dataclass, field
 
 MAX_EDGE = 2.0
-"""An annotator's box may reach over the image's edge. A box that reaches farther than this was written in pixels."""
+"""Largest accepted coordinate of a box. Boxes may extend a little beyond the image; one that extends beyond this was written in pixels."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Region:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample as it lies in a shard: the encoded image and everything that its JSON says.
+    """One sample of a shard: the encoded image, and the fields of its JSON.
 
-    ``extra`` holds the JSON's other fields (source, label, what was done to a scene).
+    ``extra`` has the fields that are not listed here, such as the source, the label, or how a caption was changed.
     """
 
     key: str

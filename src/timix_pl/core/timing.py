@@ -1,4 +1,4 @@
-"""How long parts of a step take, on the clock of the device that does the work."""
+"""Measure how long parts of a step take on the device that does the work."""
 
 import time
 from collections import deque
@@ -9,10 +9,10 @@ import torch
 
 
 class Stopwatch:
-    """Seconds between ``start`` and ``stop``, while it is :attr:`on`.
+    """Adds up the seconds between ``start`` and ``stop``, while :attr:`on` is True.
 
-    On a GPU it marks the stream with events and never waits for them: their time is counted when the GPU has passed them. Elsewhere the
-    host's clock counts.
+    On a GPU it records events in the stream and never waits for them; their time is added once the GPU has passed them. On other devices
+    it uses the host's clock.
     """
 
     def __init__(self) -> None:
@@ -22,12 +22,12 @@ class Stopwatch:
         self._passed: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
 
     def start(self, device: torch.device) -> None:
-        """Begin to count; nothing where it is off."""
+        """Start measuring, if :attr:`on` is True."""
         if self.on:
             self._begun = _mark() if device.type == "cuda" else time.perf_counter()
 
     def stop(self) -> None:
-        """Count what has passed since ``start``."""
+        """Add the time since ``start``."""
         if isinstance(self._begun, float):
             self._counted_s += time.perf_counter() - self._begun
         elif self._begun is not None:
@@ -36,13 +36,13 @@ class Stopwatch:
 
     @contextmanager
     def running(self, device: torch.device) -> Iterator[None]:
-        """Count the time of a block."""
+        """Measure the time of a block."""
         self.start(device)
         yield
         self.stop()
 
     def take(self) -> float:
-        """Seconds counted since the last call; what the GPU has yet to do comes with a later one."""
+        """Seconds measured since the last call. Work that the GPU has not finished yet is included in a later call."""
         while self._passed and self._passed[0][1].query():
             begun, ended = self._passed.popleft()
             self._counted_s += begun.elapsed_time(ended) / 1000

@@ -1,4 +1,4 @@
-"""The tensors that travel between the rooms. :mod:`timix_pl.core.sample` has what needs no torch.
+"""The data types that packages exchange. Those that need no torch are in :mod:`timix_pl.core.sample`.
 
 Axis letters: B local batch, G global batch, M mixed images, N region images, R phrases, P patches, T tokens, D embedding, H and W image
 sides.
@@ -19,14 +19,14 @@ from timix_pl.core.metric import Metric
 
 @dataclass(kw_only=True)
 class OnDevice:
-    """A dataclass whose tensors, also those inside of it, move together. The loader and Lightning call these methods."""
+    """A dataclass whose tensors, including nested ones, move together. The loader and Lightning call these methods."""
 
     def to(self, device: torch.device) -> Self:
-        """On a device; nothing waits for the copies."""
+        """A copy on a device; the copies are not waited for."""
         return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Self:
-        """In page-locked memory."""
+        """A copy in page-locked memory."""
         return self._with(Tensor.pin_memory)
 
     def _with(self, move: Callable[[Tensor], Tensor]) -> Self:
@@ -43,19 +43,19 @@ def _moved(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
 
 @dataclass(kw_only=True)
 class Batch(OnDevice):
-    """This rank's samples of one step. Subclasses add what is learnt of them.
+    """This rank's samples of one step. Subclasses add texts and labels.
 
     Args:
-        images: one for each sample.
+        images: one per sample.
         keys: of the samples.
         first: position of row 0 in the global batch.
-        problems: the samples that could not be used, or not whole: stream, shard, key, reason and outcome of each. The outcome is
-            "replaced" (then the position in the stream is told too), "passed over" or "used in part".
-        shards: each sample's file.
+        problems: one entry for each sample that could not be used, or only in part: stream, shard, key, reason and outcome. The outcome is
+            "replaced" (then the entry also has the position in the stream), "passed over" or "used in part".
+        shards: the shard of each sample.
     """
 
     varies: ClassVar[bool] = False
-    """Batches differ in their number of items, so that the allocator of a CPU fragments."""
+    """Whether the number of items differs from batch to batch, which fragments the CPU's memory."""
 
     images: UInt8[Tensor, "B 3 H W"]
     keys: list[str]
@@ -64,7 +64,7 @@ class Batch(OnDevice):
     shards: tuple[str, ...] = ()
 
     def split(self, size: int) -> list[Self]:
-        """The batch in parts of ``size`` samples; the last may be smaller."""
+        """Split the batch into parts of ``size`` samples; the last one may be smaller."""
         return [self._part(slice(start, start + size)) for start in range(0, len(self.images), size)]
 
     def _part(self, rows: slice, **more: Any) -> Self:
@@ -76,17 +76,17 @@ class Batch(OnDevice):
         raise NotImplementedError
 
     def num_items(self) -> dict[str, int]:
-        """How many items each term of the loss has that is a sum over items."""
+        """The number of items of each loss term that is a sum over items."""
         raise NotImplementedError
 
     def counts(self) -> dict[str, int]:
-        """How many of each part the step computes; see :class:`timix_pl.training.step_cost.Workload`."""
+        """The count of each part of the step; see :class:`timix_pl.training.step_cost.Workload`."""
         raise NotImplementedError
 
 
 @dataclass(kw_only=True)
 class RegionBatch(OnDevice):
-    """This rank's region images of one step: images once each, phrases pointing at them."""
+    """This rank's region images of one step, and their phrases. ``image_index`` is the image of each phrase."""
 
     images: UInt8[Tensor, "N 3 H W"]
     tokens: Int[Tensor, "R T"]
@@ -98,7 +98,7 @@ class RegionBatch(OnDevice):
 
 @dataclass(kw_only=True)
 class PairBatch(Batch):
-    """Image-text pairs and, in some steps, region images. A batch that is cut keeps its region images in the last part."""
+    """Image-text pairs and, in some steps, region images. When a batch is split, the last part gets the region images."""
 
     tokens: Int[Tensor, "B T"]
     captions: list[str]
@@ -113,7 +113,7 @@ class PairBatch(Batch):
         return (self.images, self.tokens), {"regions": self.regions}
 
     def num_items(self) -> dict[str, int]:
-        """Patches under each phrase."""
+        """The number of patch labels: phrases times patches."""
         return {} if self.regions is None else {"patch_text": self.regions.patch_labels.numel()}
 
     def counts(self) -> dict[str, int]:
@@ -124,12 +124,12 @@ class PairBatch(Batch):
 
 @dataclass(kw_only=True)
 class ItemBatch(Batch):
-    """Images of a fine-tuning step, and the items (questions, captions) that point at them.
+    """Images of a fine-tuning step, and their items (questions or captions).
 
     Args:
         image_index: the image of each item, ascending.
-        items_per_image: the same as numbers.
-        items: tensors of one row per item.
+        items_per_image: the number of items of each image.
+        items: tensors with one row per item.
         items_of_term: the number of items of each term of the task's loss.
     """
 
@@ -155,7 +155,7 @@ class ItemBatch(Batch):
         return (self,), {}
 
     def num_items(self) -> dict[str, int]:
-        """Those of the whole batch, also in a part of it."""
+        """The numbers of the whole batch, even for a part of it."""
         return self.items_of_term
 
     def counts(self) -> dict[str, int]:
@@ -172,9 +172,9 @@ class Windows(NamedTuple):
 
 
 class MixPlan(NamedTuple):
-    """What to mix: row ``rows[m]`` of the local batch with row ``partners[m]``; ``lam[m]`` is the share that stays its own.
+    """Which rows to mix: ``rows[m]`` of the local batch with ``partners[m]``. ``lam[m]`` is the share that row ``rows[m]`` keeps.
 
-    ``windows`` is None where whole images are blended (Mixup, MixGen).
+    ``windows`` is None if whole images are blended (Mixup, MixGen).
     """
 
     rows: Int[Tensor, " M"]
@@ -185,16 +185,16 @@ class MixPlan(NamedTuple):
 
 @dataclass(kw_only=True)
 class Seen:
-    """What the model has made of some pairs, for the terms that it runs in its forward pass.
+    """A batch of pairs and the features that the model has computed, for the loss terms that run in its forward pass.
 
     Args:
-        encoder: the dual encoder; its towers may be called again.
-        images: pixels as the image tower takes them, before any mixing.
+        encoder: the dual encoder; a term may call its towers again.
+        images: normalised pixels, before any mixing.
         tokens: of the captions.
-        plan: with ``compute=replace``, the rows whose features are those of mixed images; None: there are no such rows.
-        patch_features: after block ``pta.block``, of all patches or of those that patch dropout kept.
+        plan: with ``compute=replace``, the rows with features of mixed images; None: there are no such rows.
+        patch_features: after block ``pta.block``, of all patches, or of those that patch dropout kept.
         image_features, text_features: L2-normalised.
-        pooled_text: the text tower's pooled feature before its projection.
+        pooled_text: the text tower's pooled feature before the projection.
     """
 
     encoder: Any
@@ -207,23 +207,23 @@ class Seen:
     pooled_text: Float[Tensor, "B E"]
 
 
-# FSDP2 casts the tensors that it finds in a module's input.
+# FSDP2 casts the tensors in a module's input; registered, it finds those inside of Seen.
 register_dataclass(Seen)
 
 
 class LossOutput(NamedTuple):
-    """A loss and its named, unweighted terms, all scalars."""
+    """The loss and its named terms before weighting, all scalars."""
 
     loss: Float[Tensor, ""]
     terms: dict[str, Float[Tensor, ""]]
 
 
 class EvaluationResult(NamedTuple):
-    """What an evaluation found; the same on every rank.
+    """The results of an evaluation, the same on every rank.
 
-    ``metrics`` by name (``retrieval/image_to_text/recall_at_1``) and, for the same names where it is known, the level of ``chance``.
-    ``examples``, by the evaluation's name, are shown in the report: what JSON can hold, and images (uint8 tensors, 3 H W) anywhere in it.
-    ``descriptions``, by the names of ``metrics``: a metric without one is shown as a plain number, of which neither direction is better.
+    ``metrics``: values by name, such as ``retrieval/image_to_text/recall_at_1``. ``chance``: the level of chance by the same names, where
+    known. ``examples``: for the report, by the name of the evaluation; JSON values that may contain images (uint8 tensors, 3 H W).
+    ``descriptions``: by the names of ``metrics``. A metric without one is shown as a plain number of which neither direction is better.
     """
 
     metrics: dict[str, float]

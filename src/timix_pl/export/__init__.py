@@ -1,1 +1,1 @@
-"""Trained models for others: the formats, the model card that goes with each, and the model as Python uses it."""
+"""Export of trained models: the formats, the model card, and the Python interface of a trained model."""

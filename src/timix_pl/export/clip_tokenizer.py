@@ -1,4 +1,4 @@
-"""CLIP's tokenizer in the forms of transformers and tokenizers, made from open_clip's."""
+"""Convert open_clip's CLIP tokenizer to the formats of transformers and tokenizers."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ _VOCABULARY_SIZE = 49408
 
 
 def is_clip_tokenizer(tokenizer: Any) -> bool:
-    """Whether it is CLIP's own, with its vocabulary, lower case and truncation."""
+    """Whether ``tokenizer`` is CLIP's own, with its vocabulary, lower case and truncation."""
     return (
         isinstance(tokenizer, open_clip.SimpleTokenizer)
         and tokenizer.vocab_size == _VOCABULARY_SIZE
@@ -23,8 +23,10 @@ def is_clip_tokenizer(tokenizer: Any) -> bool:
 
 
 def clip_tokenizer(tokenizer: open_clip.SimpleTokenizer) -> CLIPTokenizer:
-    """transformers' tokenizer. Texts get the numbers that open_clip gives them, up to the end token; behind it transformers pads with that
-    token again, which changes no feature."""
+    """The same tokenizer for transformers. Token ids equal those of open_clip up to the end token.
+
+    After it, transformers pads with the end token and open_clip with 0. This changes no feature, because attention is causal.
+    """
     merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
     vocabulary = {_SPECIAL.get(token, token): number for token, number in tokenizer.encoder.items()}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=tokenizer.context_length)

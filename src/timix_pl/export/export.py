@@ -1,4 +1,4 @@
-"""Write a model in a format, with its card, whole or not at all."""
+"""Write a model in a format, with its model card; completely or not at all."""
 
 import shutil
 from pathlib import Path
@@ -12,10 +12,10 @@ from timix_pl.export.writing import MARKER, check_out, check_same_features, writ
 
 
 def export(model: TrainedModel, facts: RunFacts, format: str, out: Path) -> None:
-    """Write the folder ``out``. Its features have been compared with the model's when it appears.
+    """Write the folder ``out``. It appears only after its features were compared with the model's.
 
     Raises:
-        ConfigError: ``out`` holds other files, or a package is missing.
+        ConfigError: ``out`` has other files, or a package is missing.
         ModelError: the format cannot express the model.
         OSError: the disk is full, or ``out`` cannot be written to.
     """
@@ -26,5 +26,5 @@ def export(model: TrainedModel, facts: RunFacts, format: str, out: Path) -> None
         card = model_card(facts, written, timix_pl.__version__).replace("FOLDER", out.name if out.is_absolute() else str(out))
         (folder / "README.md").write_text(card, encoding="utf-8")
         for weights in folder.rglob("*.safetensors"):
-            shutil.copymode(folder / "README.md", weights)  # safetensors writes files that their owner alone may read
+            shutil.copymode(folder / "README.md", weights)  # safetensors writes files that only their owner may read
         write_json({"format": format, "timix_pl": timix_pl.__version__, "run": facts.name, "step": facts.step}, folder / MARKER)

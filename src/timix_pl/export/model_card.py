@@ -1,4 +1,4 @@
-"""The model card: what a model was trained on, how good it is, and how it is loaded."""
+"""The model card: how to load a model, what it was trained on, and its results."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from timix_pl.export.writing import Written
 
 
 class Result(NamedTuple):
-    """What an evaluation found: a metric's name, its value and chance as people write them, after which step, and on what data."""
+    """One result of an evaluation: metric, value and level of chance as text, the step of the weights, and the data."""
 
     metric: str
     value: str
@@ -16,7 +16,7 @@ class Result(NamedTuple):
 
 
 class RunFacts(NamedTuple):
-    """What a run tells of its model. ``settings`` are configuration keys and values."""
+    """The facts about a run for the model card. ``settings``: configuration keys and values; ``num_samples``: pairs seen in training."""
 
     name: str
     step: int
@@ -26,11 +26,11 @@ class RunFacts(NamedTuple):
 
 
 def model_card(facts: RunFacts, written: Written, version: str) -> str:
-    """A README.md in Hugging Face's form. The licence is the owner's to choose."""
+    """A README.md in Hugging Face's format. The owner chooses the licence."""
     tags = ["clip", "vision-language", "timix", *(["onnx"] if written.library_name == "onnx" else [])]
     lines = [
         "---",
-        "license: unknown # yours to choose: https://huggingface.co/docs/hub/repositories-licenses",
+        "license: unknown # choose one: https://huggingface.co/docs/hub/repositories-licenses",
         f"library_name: {written.library_name}",
         "pipeline_tag: zero-shot-image-classification",
         "tags:",

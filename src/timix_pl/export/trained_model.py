@@ -1,4 +1,4 @@
-"""A trained model as people use it: images of PIL and words go in."""
+"""A trained model for use in Python, with PIL images and strings as inputs."""
 
 import math
 from collections.abc import Sequence
@@ -21,10 +21,11 @@ Texts = str | Sequence[str] | Int[Tensor, "B T"]
 class TrainedModel:
     """A dual encoder in evaluation mode, with the transform and the tokenizer that it was trained with.
 
-    Images are one of PIL, a list of them, or pixels from :meth:`transform` (uint8, B 3 H W); texts are a string, a list, or tokens (B T).
+    Images are a PIL image, a list of them, or pixels from :meth:`transform` (uint8, B 3 H W). Texts are a string, a list of strings, or
+    tokens (B T).
 
     Args:
-        encoder: goes to ``device``.
+        encoder: the model; it is moved to ``device``.
         open_clip_config: open_clip's ``model_cfg`` of its towers.
     """
 
@@ -47,11 +48,11 @@ class TrainedModel:
 
     @property
     def logit_bias(self) -> float | None:
-        """Added to all logits; None where the loss had none."""
+        """The bias that is added to all logits; None if the model has none."""
         return None if self.encoder.logit_bias is None else self.encoder.logit_bias.item()
 
     def transform(self, image: Image.Image) -> UInt8[Tensor, "3 H W"]:
-        """The pixels that evaluation sees: upright, RGB, shorter side resized by PIL (bicubic), centre crop."""
+        """The pixels as in evaluation: upright, RGB, shorter side resized by PIL (bicubic), centre crop."""
         return centre_crop(upright_rgb(image), self.image_size_px)[0]
 
     @torch.no_grad()
@@ -66,11 +67,11 @@ class TrainedModel:
 
     @torch.no_grad()
     def patch_scores(self, images: Images, texts: Texts) -> Float[Tensor, "B h w"]:
-        """PTA logits on the patch grid, of image i under text i; a single image or text is taken for all.
+        """PTA logits of image i for text i, on the patch grid. A single image is used for all texts, a single text for all images.
 
         Raises:
             ModelError: the model has no PTA head.
-            ShapeError: several images and another number of texts.
+            ShapeError: the numbers of images and texts differ, and neither is 1.
         """
         pixels, tokens = self._pixels(images), self._tokens(texts)
         number = max(len(pixels), len(tokens))

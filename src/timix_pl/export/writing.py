@@ -1,4 +1,4 @@
-"""What all formats share: files that are written whole, and features that are the original's."""
+"""Helpers that all formats share, such as the comparison of features."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,15 +14,15 @@ from timix_pl.core.errors import ConfigError, ModelError
 from timix_pl.export.trained_model import TrainedModel
 
 MARKER = "timix_export.json"
-"""A file of every export: its format, and the version that wrote it."""
+"""A file in every export, with its format and the version that wrote it. Folders with it may be overwritten."""
 TOLERANCE = 1e-5
 
 
 class Written(NamedTuple):
     """An export that was written.
 
-    ``usage`` is Python code that loads it from ``FOLDER``. ``encode_image`` (of uint8 pixels) and ``encode_text`` (of tokens) are those of
-    what was written, as others load it; both give L2-normalised features.
+    ``usage``: Python code that loads it from ``FOLDER``. ``encode_image`` (of uint8 pixels) and ``encode_text`` (of tokens) run the export
+    as its users would load it; both give L2-normalised features.
     """
 
     library_name: str
@@ -33,10 +33,10 @@ class Written(NamedTuple):
 
 
 def check_same_features(model: TrainedModel, written: Written, format: str) -> None:
-    """Compare the features of two images of noise and of two texts.
+    """Compare the features of two noise images and of two texts.
 
     Raises:
-        ModelError: they differ by more than 1e-5.
+        ModelError: features differ by more than 1e-5.
     """
     images = torch.randint(0, 256, (2, 3, *model.image_size_px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     tokens = model.tokenizer(["a photo of a dog", "two small red rings, left of a blue square"])
@@ -55,7 +55,7 @@ def check_same_features(model: TrainedModel, written: Written, format: str) -> N
 
 
 def check_out(out: Path) -> None:
-    """Whether an export may be written to ``out``: nothing there, an empty folder, or an earlier export.
+    """Check that ``out`` does not exist, is an empty folder, or is an earlier export.
 
     Raises:
         ConfigError: other files would be lost.
@@ -67,10 +67,10 @@ def check_out(out: Path) -> None:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """A safetensors file.
+    """Write a safetensors file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     try:
         save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
@@ -79,5 +79,5 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Indented, in UTF-8."""
+    """Write indented JSON in UTF-8."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Launchers: a checked configuration and the words that make it -> processes, here or on a cluster, that run ``timix-train``."""
+"""Launchers: start the processes of checked runs, on this machine or on a cluster."""

@@ -1,4 +1,4 @@
-"""Jobs for SLURM, submitted through submitit, which writes the batch script, the array and the log files."""
+"""Submit jobs to SLURM through submitit, which writes the batch script and names the log files."""
 
 import io
 import os
@@ -22,20 +22,20 @@ UNFINISHED = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "PREEMPTED", "R
 
 
 def submit(jobs: Sequence[Job], folder: Path) -> None:
-    """Submit one job, or a sweep's as one array, and say how to watch them; with ``launcher.wait``, follow them to their ends.
+    """Submit one job, or the jobs of a sweep as one array, and print how to watch them. With ``launcher.wait``, wait until they end.
 
     Args:
-        jobs: they agree in what SLURM is asked for.
-        folder: of the batch script, the logs and submitit's own files; the cluster's nodes see it too.
+        jobs: all request the same resources.
+        folder: for the batch script, the logs and submitit's own files; the cluster's nodes must see it too.
     Raises:
-        ConfigError: submitit is not installed, or there is no SLURM here.
-        RunError: SLURM refused the job; or, with ``launcher.wait``, a job failed.
+        ConfigError: submitit is not installed, or this machine has no SLURM.
+        RunError: SLURM refused the job, or with ``launcher.wait``: a job failed.
     """
     cfg = jobs[0].cfg
     executor = _executor(cfg, folder)
     made, before = missing_folders(folder), set(folder.glob("*"))
     try:
-        with redirect_stderr(io.StringIO()):  # submitit prints there what its error says too
+        with redirect_stderr(io.StringIO()):  # submitit also prints its error there
             if len(jobs) == 1:
                 ids = [executor.submit(become_a_rank, jobs[0].in_run_dir()).job_id]
             else:
@@ -56,12 +56,13 @@ def submit(jobs: Sequence[Job], folder: Path) -> None:
 
 
 def become_a_rank(words: Sequence[str]) -> None:
-    """What each task of a job runs: the command itself takes the place of submitit, whose signal handlers would requeue a second time."""
+    """Replace this process, a task of a SLURM job, by ``timix-train``."""
+    # Inside submitit's process, its signal handlers would requeue the job a second time.
     os.execv(sys.executable, [sys.executable, "-m", "timix_pl.cli.train", *words_of_a_rank(words)])
 
 
 def batch_parameters(cfg: RootConfig) -> dict[str, Any]:
-    """What the batch script asks SLURM for, in submitit's words."""
+    """The resources of the batch script, as submitit's parameters."""
     launcher, trainer = cfg.launcher, cfg.trainer
     return {
         "job_name": cfg.name,
@@ -115,20 +116,20 @@ def _executor(cfg: RootConfig, folder: Path) -> Any:
 
 
 def _follow(job_id: str, num_jobs: int) -> None:
-    """Tell every change of state until all jobs have ended."""
+    """Print every change of state until all jobs have ended."""
     states: dict[str, str] = {}
     while len(states) < num_jobs or any(state in UNFINISHED for state in states.values()):
         time.sleep(POLL_S)
         asked = subprocess.run(["scontrol", "show", "job", "--oneliner", job_id], capture_output=True, text=True)
         if asked.returncode != 0:
-            raise RunError(f"job {job_id} can no longer be followed, but may go on: {asked.stderr.strip()}")
+            raise RunError(f"job {job_id} can no longer be followed, but may still run: {asked.stderr.strip()}")
         for line in asked.stdout.splitlines():
             fields = dict(re.findall(r"(\w+)=(\S+)", line))
             name = f"{job_id}_{fields['ArrayTaskId']}" if "ArrayTaskId" in fields else job_id
             if num_jobs > 1 and not fields["ArrayTaskId"].isdigit():
-                continue  # the jobs of an array that wait together
+                continue  # one line for all jobs of the array that are still pending
             if states.get(name) != fields["JobState"]:
                 states[name] = fields["JobState"]
                 print(f"Job {name}: {states[name]}", flush=True)
     if failed := sorted(name for name, state in states.items() if state != "COMPLETED"):
-        raise RunError(f"{len(failed)} of {num_jobs} jobs did not complete: {', '.join(failed)}; their logs tell why")
+        raise RunError(f"{len(failed)} of {num_jobs} jobs did not complete: {', '.join(failed)}; see their logs")

@@ -1,4 +1,4 @@
-"""A sweep on this machine: each job in fresh processes, one after another."""
+"""A sweep on this machine: one job after another, each in new processes."""
 
 import os
 import signal
@@ -17,11 +17,11 @@ STATUS_OF_CTRL_C = 130
 
 
 def run_in_turn(jobs: Sequence[Job]) -> None:
-    """Run every job; one that fails does not keep the others from running.
+    """Run every job. The sweep continues after a job that fails.
 
     Raises:
-        RunError: jobs failed; their messages were shown when they did.
-        SystemExit: with status 75, or 130 after Ctrl-C: the sweep, or the job that ran, was told to stop.
+        RunError: jobs failed; each printed its own message.
+        SystemExit: a signal stopped the sweep or a job; status 75, or 130 after Ctrl-C.
     """
     failed = []
     with _Relay() as relay:
@@ -31,7 +31,7 @@ def run_in_turn(jobs: Sequence[Job]) -> None:
             if relay.heard:
                 status = STATUS_OF_CTRL_C if relay.heard == signal.SIGINT else STATUS_OF_A_STOPPED_RUN
             if status in (STATUS_OF_CTRL_C, STATUS_OF_A_STOPPED_RUN):
-                print(f"The sweep stops at run {number} of {len(jobs)}; the same command goes on from there", file=sys.stderr)
+                print(f"The sweep stops at run {number} of {len(jobs)}; the same command resumes it", file=sys.stderr)
                 sys.exit(status)
             if status != 0:
                 failed.append(f"run {number} ({job.cfg.run_dir}) with status {status}")
@@ -40,7 +40,7 @@ def run_in_turn(jobs: Sequence[Job]) -> None:
 
 
 class _Relay:
-    """Runs processes in groups of their own, and passes on the signals that it hears, as a terminal would."""
+    """Runs each process in its own process group, and forwards the signals that arrive to it, as a terminal would."""
 
     def __init__(self) -> None:
         self.heard = 0
@@ -58,9 +58,9 @@ class _Relay:
             signal.signal(number, handler)
 
     def run(self, command: list[str]) -> int:
-        """Run a command to its end. Returns its exit status, 128 + n where signal n ended it."""
+        """Run a command until it ends. Returns its exit status, or 128 + n if signal n ended it."""
         self._process = subprocess.Popen(command, process_group=0)
-        if self.heard:  # before there was a process to tell
+        if self.heard:  # a signal that arrived before the process existed
             self._pass_on(self.heard)
         status = self._process.wait()
         return status if status >= 0 else 128 - status

@@ -1,4 +1,4 @@
-"""One node's share of a run, under PyTorch's elastic agent (what ``torchrun`` starts), with our signals and exit statuses."""
+"""Run this node's processes under PyTorch's elastic agent, as ``torchrun`` does, but with our signal handling and exit statuses."""
 
 import logging
 import os
@@ -24,15 +24,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 def run_under_torchrun(cfg: RootConfig, words: Sequence[str]) -> int:
-    """Start this node's ranks, wait for them, and pass on to them the signals that arrive meanwhile.
+    """Start this node's ranks, forward the signals that arrive to them, and wait until they end.
 
-    torchrun itself answers SIGTERM by killing ranks that take more than 30 s, dies of SIGUSR1 without them, and ends with status 1
-    whatever the ranks' was.
+    The command ``torchrun`` cannot do this: on SIGTERM it kills ranks that need more than 30 s, SIGUSR1 ends it but not its ranks, and its
+    exit status is 1 whatever the ranks' status is.
 
     Args:
-        cfg: the configuration that ``words`` make.
+        cfg: the configuration that ``words`` give.
+        words: overrides for the ranks.
     Returns:
-        0, or the status of the rank that failed.
+        0, or the exit status of the rank that failed.
     Raises:
         RunError: the nodes did not find each other.
     """
@@ -50,12 +51,14 @@ def run_under_torchrun(cfg: RootConfig, words: Sequence[str]) -> int:
         monitor_interval=0.5,
         signals_to_handle="SIGQUIT",  # the others are ours
     )
-    logging.disable(logging.ERROR)  # the ranks tell what is wrong
+    logging.disable(logging.ERROR)  # the ranks print their own errors
     with _signals_passed_on():
         try:
             elastic_launch(config, sys.executable)("-m", "timix_pl.cli.train", *words_of_a_rank(words))
         except ChildFailedError as error:
-            status = max(failure.exitcode for failure in error.failures.values())  # negative: ended by the agent, after another failed
+            status = max(
+                failure.exitcode for failure in error.failures.values()
+            )  # negative: ended by the agent because another rank failed
             return status if status >= 0 else 128 - status
         except (DistError, RendezvousError) as error:
             raise RunError(f"launcher.rdzv_endpoint={as_typed(cfg.launcher.rdzv_endpoint)}: the nodes did not meet: {error}") from error

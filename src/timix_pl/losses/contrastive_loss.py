@@ -1,4 +1,4 @@
-"""What every contrastive loss is."""
+"""Base class of contrastive losses."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -15,9 +15,9 @@ class ContrastiveLoss(ABC):
     choice: ClassVar[str]
     """The name that it is registered under."""
     init_logit_scale: ClassVar[float] = 1 / 0.07
-    """Inverse temperature at the start, unless the configuration says another."""
+    """Initial inverse temperature, unless ``model.init_logit_scale`` is set."""
     init_logit_bias: ClassVar[float | None] = None
-    """What is added to all logits at the start; None: nothing, and the model has no such parameter."""
+    """Initial bias of the logits; None: the model has no bias parameter."""
 
     @abstractmethod
     def __call__(
@@ -33,4 +33,7 @@ class ContrastiveLoss(ABC):
         all_ranks: bool = True,
         tile_rows: int | None = None,
     ) -> Float[Tensor, ""]:
-        """This rank's loss; its average over ranks is the full batch's. See :func:`timix_pl.losses.contrastive.info_nce.info_nce`."""
+        """This rank's loss; its average over ranks is the loss of the full batch.
+
+        For the arguments see :func:`timix_pl.losses.contrastive.info_nce.info_nce`.
+        """

@@ -1,4 +1,4 @@
-"""Which captions each image contains, and how much of each."""
+"""Which captions belong to each (mixed) image, with which share."""
 
 from typing import NamedTuple
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 class Pairs(NamedTuple):
-    """The matrix W, images by captions, row by row: ``lam`` at the caption ``own`` and 1 - ``lam`` at the caption ``partner``.
+    """The matrix W, images by captions. Each row is ``lam`` at the caption ``own``, 1 - ``lam`` at the caption ``partner``, else 0.
 
-    Captions are counted within the rank's own batch, where all partners are too.
+    ``own`` and ``partner`` are positions in the rank's own batch, which contains all partners.
     """
 
     own: Int[Tensor, " N"]
@@ -19,16 +19,16 @@ class Pairs(NamedTuple):
 
     @classmethod
     def clean(cls, images: Float[Tensor, "N D"]) -> "Pairs":
-        """Each image is wholly its own."""
+        """The pairs of clean images: each image has only its own caption."""
         own = torch.arange(len(images), device=images.device)
         return cls(own, own, images.new_ones(len(images)))
 
     def parts(self) -> tuple[tuple[Int[Tensor, " N"], Float[Tensor, " N"]], ...]:
-        """W as two sparse matrices: a caption for each image, and its share."""
+        """W as the sum of two sparse matrices, each given by one caption per image and its share."""
         return (self.own, self.lam), (self.partner, 1 - self.lam)
 
     def mass(self, num_captions: int, first: int) -> Float[Tensor, " G"]:
-        """Sums of W's columns, this rank's captions being those from ``first`` on."""
+        """The sum of each column of W. This rank's captions are those from position ``first``."""
         mass = self.lam.new_zeros(num_captions)
         for caption, share in self.parts():
             mass.index_add_(0, caption + first, share)

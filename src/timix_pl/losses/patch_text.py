@@ -1,4 +1,4 @@
-"""What teaches the PTA head: which patches a phrase describes."""
+"""The loss of the PTA head, which predicts the patches that a phrase describes."""
 
 import torch.nn.functional as F
 from jaxtyping import Float

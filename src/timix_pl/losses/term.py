@@ -1,4 +1,4 @@
-"""Further terms of the loss, added to the contrastive one."""
+"""Base classes of further loss terms, which are added to the contrastive loss."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -10,20 +10,20 @@ from timix_pl.core.types import Batch, Seen
 
 
 class LossTerm(nn.Module, ABC):
-    """A term of the loss, in a sum with the contrastive loss. It may have parameters, which are trained and kept in checkpoints.
+    """A loss term that is added to the contrastive loss. It may have parameters, which are trained and stored in checkpoints.
 
     A subclass is either a :class:`ChunkTerm` or a :class:`BatchTerm`. Keyword-only parameters of its constructor are options of the
     configuration.
 
     Args:
         encoder: the dual encoder, to read sizes from. It must not become a submodule.
-        weight: of the term in the sum.
+        weight: factor on the term in the total loss.
     """
 
     choice: ClassVar[str]
     """The name that it is registered under."""
     reads_batch: ClassVar[bool]
-    """It compares the pairs of the global batch. Otherwise it sees them chunk by chunk."""
+    """Whether the term needs all pairs of the rank's batch at once. Otherwise it gets them chunk by chunk."""
 
     def __init__(self, encoder: Any, *, weight: float = 1.0):
         super().__init__()
@@ -31,7 +31,7 @@ class LossTerm(nn.Module, ABC):
 
 
 class ChunkTerm(LossTerm):
-    """A term whose items are judged one by one, such as the words of a caption. A batch that is cut is seen chunk by chunk."""
+    """A term that is a mean over independent items, such as the words of captions. If the batch is split, it gets one chunk at a time."""
 
     reads_batch = False
 
@@ -41,7 +41,7 @@ class ChunkTerm(LossTerm):
 
     @abstractmethod
     def num_items(self, batch: Batch) -> int | Float[Tensor, ""]:
-        """How many items a batch has. The term's value is the sum divided by the number of items of the global batch."""
+        """The number of items of a batch. The term's value is the sum over items divided by the number of items of the global batch."""
 
 
 class BatchTerm(LossTerm):
@@ -51,7 +51,7 @@ class BatchTerm(LossTerm):
 
     @abstractmethod
     def forward(self, seen: Seen) -> Float[Tensor, "B ..."]:
-        """What :meth:`loss` needs of each pair besides the features."""
+        """What :meth:`loss` needs for each pair besides the features."""
 
     @abstractmethod
     def loss(
@@ -63,10 +63,10 @@ class BatchTerm(LossTerm):
         *,
         first: int,
     ) -> Float[Tensor, ""]:
-        """This rank's loss; its average over ranks is the full batch's.
+        """This rank's loss; its average over ranks is the loss of the full batch.
 
         Args:
-            rows: what :meth:`forward` returned, of all pairs of this rank.
+            rows: the results of :meth:`forward` for all pairs of this rank.
             image_features, text_features: of the same pairs, L2-normalised, in fp32.
             logit_scale: inverse temperature.
             first: position of row 0 in the global batch.

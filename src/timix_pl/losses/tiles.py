@@ -1,17 +1,19 @@
-"""Contrastive losses tile by tile: memory for the features' gradients and a few tiles of logits, never for all logits.
+"""Contrastive losses computed tile by tile. They need memory for a few tiles of logits and the features' gradients, never for all logits.
 
-With logits L = scale * x @ y.T + bias, each loss is a convex potential of L less the mean of L under targets T, which are constants:
+With logits L = scale * x @ y.T + bias, each loss is a convex potential of L minus the sum of L under targets T, which are constants:
 
-    loss = potential(L) - sum(T * L), and its derivative in L is W = potential'(L) - T
+    loss = potential(L) - sum(T * L), with the derivative G = potential'(L) - T with respect to L
 
-InfoNCE's potential is a weighted sum of the logsumexps of rows and columns, and its derivative a sum of softmaxes: the cross-entropy of the
-softmaxes with T. The sigmoid loss's is a weighted sum of softplus, with sigmoids for derivatives: the binary cross-entropy with T.
+InfoNCE: the potential is a weighted sum of the logsumexps of rows and columns; its derivative is a sum of softmaxes. The loss is the
+cross-entropy of the softmaxes with T. Sigmoid loss: the potential is a weighted sum of softplus; its derivative is a sigmoid. The loss is
+the binary cross-entropy with T.
 
-T is W @ D: W says which captions an image contains, in which shares, and D (captions by captions) what an image of one caption alone is to
-be matched with: that caption, or what the clean pass says, which is made of softmaxes or sigmoids again, column block by column block.
+The targets are T = W @ D. W (images by captions) has the share of each caption in each image. D (captions by captions) has the targets of
+an image with a single caption: that caption (:class:`OneHots`), or the softmaxes or sigmoids of the clean pass (:class:`SelfTargets`),
+which are computed one block of columns at a time.
 
-One sweep over the tiles makes L and W, and adds up W @ y and W.T @ x, the gradients of the features; backward only scales them. Softmaxes
-need the logsumexps of whole rows and columns first, which cost a sweep of their own.
+One sweep over the tiles computes L and G, and adds up G @ y and G.T @ x, the gradients of the features. The backward pass only scales them.
+Softmaxes need the logsumexps of whole rows and columns, which a first sweep computes.
 """
 
 import math
@@ -30,25 +32,25 @@ TILE_BYTES = {"cpu": 1 << 20, "cuda": 64 << 20}
 
 
 class Density(Protocol):
-    """Something positive for each logit, weighted by row and column."""
+    """A positive function of each logit, its row and its column."""
 
     def tile(self, logits: Float[Tensor, "r c"], rows: slice, columns: slice) -> Float[Tensor, "r c"]:
-        """Its values on a tile of the logits, as a new tensor."""
+        """The values on a tile of the logits, as a new tensor."""
         ...
 
 
 class Potential(Density, Protocol):
-    """The derivative of a potential, and the potential itself."""
+    """A potential; as a :class:`Density` it is its derivative."""
 
     def value(self, logits: Float[Tensor, "r c"]) -> Tensor | float:
-        """What a tile adds to the potential."""
+        """The part of the potential that a tile contributes."""
         ...
 
 
 class Softmaxes(NamedTuple):
-    """exp(L - rows) + exp(L - columns + shift), the softmaxes over rows and over columns.
+    """exp(L - rows) + exp(L - columns + shift): the weighted softmaxes of rows and of columns.
 
-    ``rows`` and ``columns`` are logsumexps less the logarithms of the weights; infinite where a weight is 0.
+    ``rows`` and ``columns`` are logsumexps minus the logarithms of the weights; infinite where a weight is 0.
     """
 
     rows: Float[Tensor, " N"]
@@ -63,7 +65,7 @@ class Softmaxes(NamedTuple):
         return by_column.exp_().add_((logits - self.rows[rows, None]).exp_())
 
     def value(self, logits: Float[Tensor, "r c"]) -> float:
-        """Nothing: the potential is a sum of logsumexps, which are known before the sweep."""
+        """0, because the potential is a sum of logsumexps, which the caller knows before the sweep."""
         return 0.0
 
 
@@ -82,21 +84,21 @@ class Sigmoids(NamedTuple):
 
 
 class OneHots(NamedTuple):
-    """D with weights on its diagonal, one for each caption; this rank's are those from ``first`` on."""
+    """A diagonal D, with a weight for each caption. This rank's captions are those from position ``first``."""
 
     weights: Float[Tensor, " K"]
     first: int
 
 
 class SelfTargets(NamedTuple):
-    """D with the density of the logits of the clean images ``x``."""
+    """D is the density of the logits of the clean images ``x``."""
 
     x: Float[Tensor, "B D"]
     density: Density
 
 
 class Terms(NamedTuple):
-    """What makes a loss of logits: its potential, and W and D of its targets."""
+    """The definition of a loss: its potential, and W (``pairs``) and D (``targets``) of its targets."""
 
     potential: Potential
     pairs: Pairs
@@ -104,14 +106,15 @@ class Terms(NamedTuple):
 
 
 class Logsumexps(NamedTuple):
-    """Of the logits' rows and columns."""
+    """The logsumexps of the rows and columns of the logits."""
 
     rows: Float[Tensor, " N"]
     columns: Float[Tensor, " K"]
 
 
 def automatic_tile_rows(device: torch.device) -> int:
-    """Rows and columns of a tile of 1 MiB, for a CPU core's cache, or of 64 MiB, to keep a GPU busy. Four or so exist at a time."""
+    """Side of a square tile of fp32 logits: 1 MiB on a CPU, 64 MiB on other devices. About four tiles exist at a time."""
+    # 1 MiB fits into the cache of a CPU core; a GPU needs larger tiles to be busy.
     return math.isqrt(TILE_BYTES["cpu" if device.type == "cpu" else "cuda"] // torch.float32.itemsize)
 
 
@@ -124,7 +127,7 @@ def logsumexps(
     log_weights: Float[Tensor, " N"] | None = None,
     tile_rows: int | None = None,
 ) -> Logsumexps:
-    """Of scale * x @ y.T, without gradient. ``log_weights`` of the rows count in the columns' logsumexps alone."""
+    """The logsumexps of scale * x @ y.T, without gradient. ``log_weights`` of the rows are added only for the columns' logsumexps."""
     tile_rows = tile_rows or automatic_tile_rows(x.device)
     over_columns, over_rows = x.new_full((len(x),), -math.inf), x.new_full((len(y),), -math.inf)
     for rows in _blocks(len(x), tile_rows):
@@ -147,10 +150,10 @@ def tiled_loss(
     *,
     tile_rows: int | None = None,
 ) -> Float[Tensor, ""]:
-    """The loss of the logits scale * x @ y.T + bias, with gradients to all four; ``terms`` are constants to them.
+    """The loss of the logits scale * x @ y.T + bias, with gradients for x, y, scale and bias. ``terms`` are treated as constants.
 
     Args:
-        tile_rows: rows and columns of a tile; None: :func:`automatic_tile_rows`.
+        tile_rows: side of a square tile; None: :func:`automatic_tile_rows`.
     """
     loss: Tensor = _TiledLoss.apply(x, y, scale, bias, terms, tile_rows or automatic_tile_rows(x.device))
     return loss
@@ -166,14 +169,15 @@ class _TiledLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *factors: Tensor) -> tuple[Tensor | None, ...]:
-        """In place, for the memory's sake: autograd refuses a second time."""
+        """Scale the gradients that the forward pass has computed."""
+        # In place, to save memory. A second backward pass through the same graph raises an error.
         return *(None if gradient is None else gradient.mul_(factors[0]) for gradient in ctx.saved_tensors), None, None
 
 
 def _sweep(
     x: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None, terms: Terms, tile_rows: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """The loss and its derivatives in x, y, scale and bias."""
+    """The loss and its derivatives with respect to x, y, scale and bias."""
     loss, dx, dy, dscale = x.new_zeros(()), torch.zeros_like(x), torch.zeros_like(y), torch.zeros_like(scale)
     dbias = None if bias is None else torch.zeros_like(bias)
     potential, pairs, targets = terms

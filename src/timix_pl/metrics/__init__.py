@@ -1,1 +1,1 @@
-"""Pure functions from tensors to figures; nothing here knows a model or a data set."""
+"""Metrics as pure functions of tensors. Nothing here depends on a model or a data set."""

@@ -1,4 +1,4 @@
-"""BLEU: how many of a text's runs of words its references have too."""
+"""BLEU: the share of a text's n-grams that its references contain too."""
 
 import math
 from collections import Counter
@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from timix_pl.metrics.ngrams import Ngram, Tokens, count_ngrams
 
 _SMALL, _TINY = 1e-9, 1e-15
-"""What pycocoevalcap adds to denominators and numerators, so that nothing is divided by zero."""
+"""Constants that pycocoevalcap adds to denominators and numerators, to avoid division by zero."""
 
 
 def bleu(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]], max_n: int = 4) -> list[float]:
     """BLEU-1 to BLEU-``max_n`` of the whole set, 0 to 1.
 
-    Counts of n-grams, clipped to those of the reference that has most, are summed over the set; so are lengths, of the references the one
-    closest to the hypothesis (the shorter of two). BLEU-n is the geometric mean of the precisions to n, times the brevity penalty.
+    The count of an n-gram is clipped to its largest count in one reference. Counts are summed over the set. So are lengths; of the
+    references, the length closest to the hypothesis counts (the shorter of two). BLEU-n is the geometric mean of the precisions up to n,
+    times the brevity penalty.
 
     Args:
-        hypotheses: one per image, maybe empty; ``references``: one or more each.
-    Source: Papineni et al. 2002; the constants are those of pycocoevalcap, whose values it gives (and 0 where no word is right).
+        hypotheses: one per image; it may be empty.
+        references: one or more per image.
+    Source: Papineni et al. 2002. The constants and the values are those of pycocoevalcap, except 0 if no word is right.
     """
     num_right, num_said = [0] * max_n, [0] * max_n
     hypothesis_length = reference_length = 0

@@ -32,7 +32,7 @@ def _extent(occupied: Bool[Tensor, "R n"]) -> tuple[Float[Tensor, " R"], Float[T
 
 
 def box_iou(first: Float[Tensor, "... 4"], second: Float[Tensor, "... 4"]) -> Float[Tensor, "..."]:
-    """Intersection over union of the boxes of the one with those of the other, 0 to 1; the leading axes broadcast."""
+    """Intersection over union of two tensors of boxes, 0 to 1; the leading axes broadcast."""
     intersection = _area(torch.maximum(first[..., :2], second[..., :2]), torch.minimum(first[..., 2:], second[..., 2:]))
     union = _area(first[..., :2], first[..., 2:]) + _area(second[..., :2], second[..., 2:]) - intersection
     return intersection / union
@@ -43,7 +43,7 @@ def _area(top_left: Float[Tensor, "... 2"], bottom_right: Float[Tensor, "... 2"]
 
 
 def all_boxes(grid: tuple[int, int]) -> Float[Tensor, "A 4"]:
-    """Every box that whole patches make up, as xyxy_norm in fp64; A = h (h + 1) / 2 * w (w + 1) / 2."""
+    """Every box made of whole patches, as xyxy_norm in fp64; A = h (h + 1) / 2 * w (w + 1) / 2."""
     rows, columns = (torch.combinations(torch.arange(side + 1)).double() / side for side in grid)
     y, x = rows.repeat_interleave(len(columns), dim=0), columns.repeat(len(rows), 1)
     return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)

@@ -1,4 +1,4 @@
-"""Captions to words, as the COCO caption evaluation does it, without its Java tool."""
+"""Split captions into words like the COCO caption evaluation, without its Java tool."""
 
 import re
 
@@ -19,10 +19,11 @@ _WORD = re.compile(
 
 
 def caption_tokens(caption: str) -> list[str]:
-    """The words of a caption in lower case, without punctuation; endings like 's and n't are words of their own.
+    """The words of a caption in lower case, without punctuation; endings like 's and n't are separate words.
 
-    It follows the Penn Treebank tokenizer of CoreNLP 3.4.1 and the list of punctuation that pycocoevalcap removes. Abbreviations other than
-    of single letters (u.s.) lose their point, and brackets are removed, where the Java tool keeps "mr." and "-lrb-".
+    Follows the Penn Treebank tokenizer of CoreNLP 3.4.1 and the list of punctuation that pycocoevalcap removes. Two differences: this
+    function removes the period of abbreviations except those of single letters (u.s.), where the Java tool keeps "mr."; and it removes
+    brackets, where the Java tool keeps "-lrb-".
 
     >>> caption_tokens("The dog's T-shirt isn't red, is it?")
     ['the', 'dog', "'s", 't-shirt', 'is', "n't", 'red', 'is', 'it']

@@ -1,4 +1,4 @@
-"""Generated captions against any number of references per image."""
+"""Compare generated captions with any number of references per image."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -13,7 +13,8 @@ def captioning_metrics(hypotheses: Sequence[Tokens], references: Sequence[Sequen
     """BLEU-1 to 4 and ROUGE-L (0 to 1) and CIDEr-D (0 to 10) of the set, and the CIDEr-D of each hypothesis.
 
     Args:
-        hypotheses: one per image, maybe empty; ``references``: one or more each.
+        hypotheses: one per image; it may be empty.
+        references: one or more per image.
     """
     cider_d_of_each = cider_d(hypotheses, references)
     metrics = {f"bleu_{n}": value for n, value in enumerate(bleu(hypotheses, references), 1)}
@@ -23,5 +24,5 @@ def captioning_metrics(hypotheses: Sequence[Tokens], references: Sequence[Sequen
 
 
 def captioning_chance(references: Sequence[Sequence[Tokens]]) -> dict[str, float]:
-    """What the best caption for all images gives, under the names of ``captioning_metrics``: see ``consensus_caption``."""
+    """The metrics if every image gets the same caption, that of ``consensus_caption``; names as in ``captioning_metrics``."""
     return captioning_metrics([consensus_caption(references)] * len(references), references)[0]

@@ -1,4 +1,4 @@
-"""How well patch-text alignment's scores hold on images without boxes: what blanking a window costs, and whose caption scores higher."""
+"""Quality of patch-text alignment scores on images without boxes: the deletion test, and own against other captions."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,15 +9,15 @@ from timix_pl.metrics.ranking import roc_auc
 def carry_over_metrics(
     drop_best: Float[Tensor, " N"], drop_least: Float[Tensor, " N"], own_scores: Float[Tensor, " N"], other_scores: Float[Tensor, " N"]
 ) -> dict[str, float]:
-    """The deletion test and the ROC AUC of own against other captions.
+    """The deletion test, and the ROC AUC of own against other captions.
 
     Args:
-        drop_best: by how much the cosine of image and caption drops when the window that the caption describes best is blanked.
-        drop_least: likewise, of the window that it describes least.
-        own_scores: mean patch score of each image under its own caption.
-        other_scores: likewise, under another image's.
-    Source: after Petsiuk et al. 2018, "RISE: Randomized input sampling for explanation of black-box models", the deletion metric; there
-    pixels go one after the other, here one window goes.
+        drop_best: the drop of the cosine of image and caption when the window that the caption describes best is blanked.
+        drop_least: the same, for the window that the caption describes least.
+        own_scores: mean patch score of each image with its own caption.
+        other_scores: the same, with the caption of another image.
+    Source: after the deletion metric of Petsiuk et al. 2018, "RISE: Randomized input sampling for explanation of black-box models". They
+        delete pixels one after another; here one window is blanked.
     """
     return {
         "best_over_least": (drop_best > drop_least).double().mean().item(),
@@ -28,7 +28,7 @@ def carry_over_metrics(
 
 
 def carry_over_chance(drop_random: Float[Tensor, " N"]) -> dict[str, float]:
-    """What windows chosen without looking give, under the names of ``carry_over_metrics``.
+    """The metrics of randomly chosen windows; names as in ``carry_over_metrics``.
 
     Args:
         drop_random: the drop of a random window of the same size.

@@ -1,4 +1,4 @@
-"""CIDEr: how much a caption says of what its references agree on, and the captions of other images do not say."""
+"""CIDEr: how similar a caption is to its references in the n-grams that are rare in the captions of other images."""
 
 import math
 from collections import Counter, defaultdict
@@ -17,7 +17,7 @@ class _Weighted(NamedTuple):
 
 
 class _TfIdf:
-    """Weights of n-grams: their count, times the logarithm of how rare they are among the images' references."""
+    """Weights of n-grams: count times log(number of images / number of images with the n-gram in a reference)."""
 
     def __init__(self, references: Sequence[Sequence[Tokens]], max_n: int):
         self._max_n = max_n
@@ -35,15 +35,17 @@ class _TfIdf:
 
 
 def cider_d(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]], max_n: int = 4, sigma: float = 6.0) -> list[float]:
-    """CIDEr-D of each hypothesis, 0 to 10: what pycocoevalcap's ``Cider`` computes, and what papers call CIDEr and give times 100.
+    """CIDEr-D of each hypothesis, 0 to 10, as computed by pycocoevalcap's ``Cider``. Papers call it CIDEr and report it times 100.
 
-    The cosine between tf-idf vectors of n-grams, averaged over n and over the references. How rare an n-gram is counts in images that have
-    it in a reference: values belong to one set of images, and are all 0 where it is one image. CIDEr-D differs from CIDEr in that a weight
-    counts at most as in the reference, and a difference in length is punished. As in pycocoevalcap, words are not stemmed.
+    It is the cosine of tf-idf vectors of n-grams, averaged over n and over the references. Document frequencies come from the references of
+    the given images, so values of different sets cannot be compared, and a set of one image gives 0. CIDEr-D differs from CIDEr in two
+    ways: a weight is clipped to the reference's, and a difference in length is penalised. As in pycocoevalcap, words are not stemmed.
 
     Args:
-        hypotheses: one per image, maybe empty; ``references``: one or more each.
-        sigma: the difference in words that multiplies the cosine by exp(-1/2).
+        hypotheses: one per image; it may be empty.
+        references: one or more per image.
+        max_n: length of the longest n-grams.
+        sigma: the difference in length, in words, that multiplies the cosine by exp(-1/2).
     Source: Vedantam, Zitnick and Parikh 2015, "CIDEr", section 4 and appendix A.
     """
     weigh = _TfIdf(references, max_n)
@@ -53,7 +55,7 @@ def cider_d(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
             sum(min(weight, own[ngram]) * own[ngram] for ngram, weight in weights.items() if ngram in own) / (norm * own_norm or 1.0)
             for weights, own, norm, own_norm in zip(said.weights, meant.weights, said.norms, meant.norms, strict=True)
         ]
-        difference = max(len(hypothesis), 1) - max(len(reference), 1)  # pycocoevalcap counts bigrams
+        difference = max(len(hypothesis), 1) - max(len(reference), 1)  # numbers of bigrams, as in pycocoevalcap
         return sum(cosines) / max_n * math.exp(-(difference**2) / (2 * sigma**2))
 
     scores = []
@@ -65,9 +67,9 @@ def cider_d(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
 
 
 def consensus_caption(references: Sequence[Sequence[Tokens]], max_n: int = 4) -> Tokens:
-    """The reference that, said of every image, has the highest mean CIDEr; the first of several.
+    """The reference that has the highest mean CIDEr if it is the caption of every image; the first of equal ones.
 
-    That is the undamped CIDEr of the paper's equation 3: being linear, it is the product with one mean vector.
+    Uses CIDEr of the paper's equation 3, without the changes of CIDEr-D. It is linear, so the mean is the product with one mean vector.
 
     Args:
         references: one or more per image.

@@ -1,4 +1,4 @@
-"""InfoNCE of each pair of a batch, and the bounds on mutual information that it gives."""
+"""InfoNCE of each pair of a batch, from which bounds on the mutual information follow."""
 
 import torch
 from jaxtyping import Float, Int
@@ -24,11 +24,13 @@ def mixed_losses(
     partner: Int[Tensor, " K"],
     lam: Float[Tensor, " K"],
 ) -> Float[Tensor, " K"]:
-    """Each mixed image's cross-entropy among the K captions with the targets lam and 1 - lam, in nats; computed in fp64.
+    """Each mixed image's cross-entropy over the K captions with the targets lam and 1 - lam, in nats; computed in fp64.
 
     Args:
+        mixed_features: L2-normalised, as ``text_features`` are.
+        logit_scale: inverse temperature, already exponentiated.
         own, partner: rows of ``text_features``.
-        lam: the share of each image that is still its own.
+        lam: the share of the image that belongs to its own caption.
     """
     logits = logit_scale * mixed_features.double() @ text_features.double().T
     rows = torch.arange(len(logits))
@@ -36,6 +38,6 @@ def mixed_losses(
 
 
 def binary_entropy(lam: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
-    """Of the shares lam and 1 - lam, in nats, in fp64: the least that :func:`mixed_losses` can be."""
+    """The entropy of lam and 1 - lam, in nats, in fp64: the minimum of :func:`mixed_losses`."""
     lam = lam.double()
     return -torch.xlogy(lam, lam) - torch.xlogy(1 - lam, 1 - lam)

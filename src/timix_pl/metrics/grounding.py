@@ -1,7 +1,8 @@
-"""How well heat maps on the patch grid point to the boxes of their phrases.
+"""How well heat maps on the patch grid match the boxes of their phrases.
 
-R phrases, each with a heat map of h by w patches (P = h * w) and one box (xyxy_norm) or more; N boxes in all, ``phrase_of_box`` says whose.
-Where a phrase has several boxes ("person"), each is right. Patches without a score (NaN) count against the model.
+There are R phrases, each with a heat map of h by w patches (P = h * w) and one or more boxes (xyxy_norm). There are N boxes in total;
+``phrase_of_box`` is the phrase of each. If a phrase has several boxes ("person"), any of them is right. Patches without a score (NaN) count
+as wrong.
 """
 
 import torch
@@ -20,15 +21,15 @@ def grounding_metrics(
     phrase_of_box: Int[Tensor, " N"],
     patch_labels: Float[Tensor, "R P"],
 ) -> dict[str, float]:
-    """Pointing, localisation, patch precision, recall and average precision, and how far the probabilities are calibrated, each 0 to 1.
+    """Pointing, localisation, patch precision, recall and average precision, and calibration of the probabilities; each 0 to 1.
 
-    ``pointing_centre`` is what the image's centre point reaches in place of the best patch, whatever the heat maps. Precision and recall
-    are those of the patches of probability 0.5 or more, over all patches of all phrases together; so are the average precision, the
-    calibration error and the Brier score. A precision of no patch at all is 0, and so is the recall of none.
+    ``pointing_centre`` is the pointing accuracy of the image's centre, a baseline that does not use the heat maps. Precision and recall are
+    those of the patches with a probability of 0.5 or more. They, the average precision, the calibration error and the Brier score are
+    computed over all patches of all phrases together. Precision is 0 if no patch is predicted; recall is 0 if no patch is positive.
 
     Args:
         logits: relevance of each patch for the phrase.
-        patch_labels: 1 where the patch belongs to the phrase, else 0; row by row.
+        patch_labels: 1 where the patch belongs to the phrase, else 0; patches row by row.
     """
     positive = patch_labels.flatten() > 0.5
     predicted = logits.flatten() >= 0
@@ -53,12 +54,12 @@ def grounding_chance(
     phrase_of_box: Int[Tensor, " N"],
     patch_labels: Float[Tensor, "R P"],
 ) -> dict[str, float]:
-    """What blind answers give, under the names and with the arguments of ``grounding_metrics``.
+    """The metrics of predictions that do not depend on the image; names and arguments as in ``grounding_metrics``.
 
-    Pointing, both: a patch drawn at random. Localisation: the one box of whole patches that, given for every phrase, hits most. Patch
-    precision and average precision: the share of positive patches. Patch recall: the share of patches predicted positive (as many, drawn at
-    random). Brier score: the share of positive patches as the probability of each. The calibration error has no such level: that answer has
-    none.
+    Both pointing metrics: a random patch. Localisation: the one box of whole patches that hits the most phrases. Patch precision and
+    average precision: the share of positive patches. Patch recall: the share of patches that are predicted positive (as many random
+    patches). Brier score: every patch has the share of positive patches as its probability. The calibration error has no level of chance,
+    because for these probabilities it is 0.
     """
     num_phrases, num_rows, num_columns = logits.shape
     inside = _any_box(centres_inside(boxes_xyxy_norm, (num_rows, num_columns)), phrase_of_box, num_phrases)
@@ -78,9 +79,9 @@ def grounding_chance(
 def pointing_hits(
     scores: Float[Tensor, "R h w"], boxes_xyxy_norm: Float[Tensor, "N 4"], phrase_of_box: Int[Tensor, " N"]
 ) -> Bool[Tensor, " R"]:
-    """Whether the centre of the best patch lies in a box of the phrase; of equally good patches all must.
+    """Whether the centre of the best patch lies in a box of the phrase. If several patches are equally good, all must.
 
-    Source: Zhang et al. 2016, "Top-down neural attention by excitation backprop", the pointing game; theirs allows 15 pixels of tolerance.
+    Source: the pointing game of Zhang et al. 2016, "Top-down neural attention by excitation backprop", without its tolerance of 15 pixels.
     """
     num_phrases, num_rows, num_columns = scores.shape
     is_best = ~(scores < scores.amax(dim=(1, 2), keepdim=True))
@@ -98,12 +99,12 @@ def localisation_hits(
 
 
 def peak_regions(probabilities: Float[Tensor, "R h w"], threshold: float = 0.5) -> Bool[Tensor, "R h w"]:
-    """The patches connected to the best one, up, down, left and right, through patches that reach ``threshold`` times its probability.
+    """The 4-connected region of patches around the best one whose probability is at least ``threshold`` times that of the best.
 
-    Of several best patches the first, row by row, is taken. The region holds at least that patch.
+    Of equally good best patches, the first one in row order counts. The region contains at least that patch.
 
-    Source: after Zhou et al. 2016, "Learning deep features for discriminative localization", section 3.2; there the largest region above a
-    fifth of the peak.
+    Source: after Zhou et al. 2016, "Learning deep features for discriminative localization", section 3.2, which takes the largest region
+        above 20% of the peak.
     """
     num_columns = probabilities.shape[2]
     peak = probabilities.flatten(1).argmax(dim=1)
@@ -124,9 +125,9 @@ def _with_neighbours(region: Bool[Tensor, "R h w"]) -> Bool[Tensor, "R h w"]:
 
 
 def average_precision(scores: Float[Tensor, " n"], is_positive: Bool[Tensor, " n"]) -> float:
-    """Area under the precision-recall curve as a sum of steps, one step per distinct score; 0 where nothing is positive.
+    """Area under the precision-recall curve, as a sum over distinct scores; 0 if nothing is positive.
 
-    A positive whose score is NaN comes last, a negative first.
+    NaN counts as wrong: a positive with it is ranked last, a negative first.
 
     Source: the definition of scikit-learn's ``average_precision_score``.
     """
@@ -143,13 +144,13 @@ def average_precision(scores: Float[Tensor, " n"], is_positive: Bool[Tensor, " n
 
 
 def calibration_error(probabilities: Float[Tensor, " n"], is_positive: Bool[Tensor, " n"], num_bins: int = 15) -> float:
-    """Expected calibration error: how far the share of positives is from the mean probability, in bins of equal width, each counting by its
-    size.
+    """Expected calibration error: the distance between share of positives and mean probability per bin, weighted by the size of the bin.
 
-    Probabilities are those of being positive. Bins are open below and closed above; the first one holds 0 too.
-
-    Source: Guo et al. 2017, "On calibration of modern neural networks", equations 2, 3 and 5, there for the probability of the predicted
-    class.
+    Args:
+        probabilities: of being positive.
+        num_bins: bins of equal width. A bin excludes its lower edge and includes its upper one; the first one also includes 0.
+    Source: Guo et al. 2017, "On calibration of modern neural networks", equations 2, 3 and 5, which use the probability of the predicted
+        class.
     """
     probabilities = probabilities.double()
     edges = torch.arange(1, num_bins, device=probabilities.device).double() / num_bins
@@ -167,7 +168,7 @@ def _any_box(hits: Bool[Tensor, "N ..."], phrase_of_box: Int[Tensor, " N"], num_
 def _best_fixed_box(
     boxes_xyxy_norm: Float[Tensor, "N 4"], phrase_of_box: Int[Tensor, " N"], num_phrases: int, grid: tuple[int, int]
 ) -> float:
-    """The largest share of the phrases that one box of whole patches hits."""
+    """The largest share of phrases that a single box of whole patches hits."""
     boxes = boxes_xyxy_norm.double()[:, None]
     return max(
         _any_box(box_iou(guesses, boxes) >= MIN_IOU, phrase_of_box, num_phrases).double().mean(dim=0).max().item()

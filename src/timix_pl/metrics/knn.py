@@ -16,14 +16,14 @@ def knn_votes(
     temperature: float = 0.07,
     max_scores: int = 2**24,
 ) -> Float[Tensor, "N C"]:
-    """Votes for each row and class: the sum of exp(cosine / temperature) over those of the row's k nearest training rows in the class.
+    """Votes for each row and class: the sum of exp(cosine / temperature) over the row's k nearest training rows that are in the class.
 
     Args:
         features, train_features: L2-normalised.
-        k: all training rows vote where there are fewer.
-        max_scores: cosines are computed in chunks of whole rows of at most this many, and of one row at least.
+        k: number of nearest rows; if there are fewer training rows, all vote.
+        max_scores: largest number of cosines computed at once, to limit memory. At least one row of ``features`` is computed at once.
     Source: Wu et al. 2018, "Unsupervised feature learning via non-parametric instance discrimination", section 3.4; k as in DINO (Caron et
-    al. 2021).
+        al. 2021).
     """
     k = min(k, len(train_features))
     votes = []

@@ -25,18 +25,18 @@ def fit_linear(
     max_iter: int = 1000,
     max_logits: int = 2**26,
 ) -> LinearClassifier:
-    """Multinomial logistic regression by L-BFGS on all rows at a time, on the features' device.
+    """Multinomial logistic regression by full-batch L-BFGS, on the device of the features.
 
-    It minimises ``inverse_penalty`` * the sum of the cross-entropies + |weight|^2 / 2, with the bias free: scikit-learn's
+    Minimises ``inverse_penalty`` * the sum of the cross-entropies + |weight|^2 / 2, without a penalty on the bias, like scikit-learn's
     ``LogisticRegression`` with ``C=inverse_penalty``.
 
     Args:
-        max_logits: they and their gradient are computed in chunks of whole rows of at most this many, and of one row at least.
+        max_logits: largest number of logits computed at once, to limit memory. At least one row is computed at once.
     """
     num_rows, dim = features.shape
     weight = features.new_zeros(num_classes, dim, requires_grad=True)
     bias = features.new_zeros(num_classes, requires_grad=True)
-    centre = features.mean(dim=0)  # the free bias takes it up, and the problem is better conditioned
+    centre = features.mean(dim=0)  # centring conditions the problem better; the bias absorbs it
     rows_per_chunk = max(1, max_logits // num_classes)
 
     def loss_and_gradient() -> Tensor:
@@ -60,12 +60,12 @@ def fit_linear(
 
 
 def search_inverse_penalty(accuracies: Callable[[list[float]], list[float]]) -> float:
-    """The value with the best accuracy, the smallest of equal ones.
+    """The inverse penalty with the best accuracy; the smallest of equal ones.
 
-    1e-6, 1e-4, ... 1e6 are tried, then two values twice as close around the best, and so on to eight steps a decade.
+    Tries 1e-6, 1e-4, ... 1e6, then the two values around the best at half the distance, and so on, down to an eighth of a decade.
 
     Args:
-        accuracies: of several values.
+        accuracies: gives the accuracy for each of several inverse penalties.
     Source: Radford et al. 2021, appendix A.3.
     """
     found: dict[float, float] = {}

@@ -1,4 +1,4 @@
-"""Runs of words."""
+"""N-grams of words."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,6 +8,6 @@ Ngram = tuple[str, ...]
 
 
 def count_ngrams(tokens: Tokens, max_n: int) -> Counter[Ngram]:
-    """How often each run of 1 to ``max_n`` words occurs."""
+    """The number of occurrences of each n-gram of 1 to ``max_n`` words."""
     words = tuple(tokens)
     return Counter(words[i : i + n] for n in range(1, max_n + 1) for i in range(len(words) - n + 1))

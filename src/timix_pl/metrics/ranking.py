@@ -1,4 +1,4 @@
-"""Ranks of right answers among scored candidates, without ever holding all scores at once."""
+"""Ranks of positives among scored candidates, without storing all scores at once."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TIE = 1e-6
-"""Cosines no further apart are ties: those of equal rows differ by some 1e-8 with the place of the rows in the matrix."""
+"""Cosines that differ by at most this are ties. Those of equal rows may differ by about 1e-8, depending on their place in the matrix."""
 
 
 def positive_ranks(
@@ -19,22 +19,22 @@ def positive_ranks(
     candidate_labels: Int[Tensor, " C"],
     max_scores: int = 2**24,
 ) -> Int[Tensor, " Q"]:
-    """For each query the rank, from 1, of its best positive: of the candidates with its label the one with the highest dot product.
+    """The rank, from 1, of each query's best positive: the candidate with the query's label and the highest dot product.
 
-    Ties are broken against the model: a negative that scores the same as the best positive, up to ``TIE``, ranks before it, and so does one
-    whose score is NaN. A query without a positive gets rank C + 1.
+    Ties are broken against the model: a negative whose score equals that of the best positive, up to ``TIE``, or is NaN ranks before it. A
+    query without a positive gets rank C + 1.
 
     Args:
         query_features, candidate_features: L2-normalised.
-        max_scores: scores are computed in chunks of whole rows of at most this many (64 MiB in fp32; a few such arrays exist at a time),
-            and of one row at least.
+        max_scores: largest number of scores computed at once, to limit memory (by default 64 MiB in fp32, for each of a few arrays). At
+            least one query is computed at once.
     """
     chunks = _scores_in_chunks(query_features, candidate_features, query_labels, candidate_labels, max_scores)
     return torch.cat([1 + count_before_best_positive(scores, is_positive, TIE) for scores, is_positive in chunks])
 
 
 class Ranking(NamedTuple):
-    """Of each query the rank of its best positive, from 1, and the average precision of its first k candidates."""
+    """For each query, the rank of its best positive, from 1, and the average precision of its first k candidates."""
 
     best_rank: Int[Tensor, " Q"]
     average_precision: Float[Tensor, " Q"]
@@ -60,7 +60,7 @@ def rank_positives(
 def _scores_in_chunks(
     query_features: Tensor, candidate_features: Tensor, query_labels: Tensor, candidate_labels: Tensor, max_scores: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Scores of a chunk of the queries, and which of them are positives'."""
+    """For each chunk of the queries: the scores, and which of them belong to positives."""
     rows_per_chunk = max(1, max_scores // max(1, len(candidate_features)))
     for queries, labels in zip(query_features.split(rows_per_chunk), query_labels.split(rows_per_chunk), strict=True):
         yield queries @ candidate_features.T, labels[:, None] == candidate_labels
@@ -78,15 +78,15 @@ def class_ranks(scores: Float[Tensor, "N C"], labels: Int[Tensor, " N"]) -> Int[
 
 
 def average_precision_at_k(scores: Float[Tensor, "Q C"], is_positive: Bool[Tensor, "Q C"], k: int, tie: float = 0.0) -> Float[Tensor, " Q"]:
-    """Of each row the mean of the precisions at its positives' ranks; a positive behind rank k counts as 0. In fp64.
+    """The average precision of the first k candidates of each row, in fp64.
 
-    AP@k = 1 / min(c, k) * sum over i = 1..k of [candidate i is positive] * (positives among the first i) / i, with c positives; so an order
-    that puts them first gets 1. With one positive it is the reciprocal rank; with k = c it is the R-precision's companion mAP@R. A row
-    without a positive gets 0. Ties, of scores up to ``tie`` apart, are broken against the model, as in ``positive_ranks``; a positive whose
-    score is NaN counts as 0.
+    AP@k = 1 / min(c, k) * sum over i = 1..k of [candidate i is positive] * (positives among the first i) / i, with c positives. An order
+    with all positives first gets 1. With one positive, AP@k is the reciprocal rank (0 after rank k); with k = c it is the AP of mAP@R. A
+    row without a positive gets 0. Scores that differ by at most ``tie`` are ties and are broken against the model, as in
+    ``positive_ranks``; a positive whose score is NaN counts as 0.
 
-    Source: Manning, Raghavan and Schütze 2008, "Introduction to information retrieval", section 8.4; cut at k as mAP@R is at R (Musgrave et
-    al. 2020; for captions Chun et al. 2022, "ECCV Caption").
+    Source: Manning, Raghavan and Schütze 2008, "Introduction to information retrieval", section 8.4; truncated at k like mAP@R at R
+        (Musgrave et al. 2020; for captions Chun et al. 2022, "ECCV Caption").
     """
     num_positives = is_positive.sum(dim=1)
     num_kept = min(k, scores.shape[1])
@@ -105,11 +105,11 @@ def top_k_share(ranks: Int[Tensor, " Q"], k: int) -> float:
 
 
 def roc_auc(positive_scores: Float[Tensor, " n"], negative_scores: Float[Tensor, " m"]) -> float:
-    """Area under the ROC curve: the share of pairs of a positive and a negative of which the positive scores higher; ties count half.
+    """Area under the ROC curve: the share of (positive, negative) pairs in which the positive scores higher; ties count half.
 
-    A positive whose score is NaN is below all, a negative above all.
+    NaN counts as wrong: a positive with it is below all negatives, a negative above all positives.
 
-    Source: the Mann-Whitney statistic (Hanley and McNeil 1982), which scikit-learn's ``roc_auc_score`` equals.
+    Source: the Mann-Whitney statistic (Hanley and McNeil 1982); equal to scikit-learn's ``roc_auc_score``.
     """
     positives = positive_scores.double().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
     negatives = negative_scores.double().nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf).sort().values

@@ -24,12 +24,12 @@ def retrieval_metrics(image_to_text: Ranking, text_to_image: Ranking) -> dict[st
 
 
 def retrieval_chance(captions_per_image: Sequence[int]) -> dict[str, float]:
-    """What a random order of the candidates gives, under the names of ``retrieval_metrics``, computed exactly.
+    """The exact metrics of a random order of the candidates; names as in ``retrieval_metrics``.
 
     Recalls, mAP and the mean rank are expectations; the median rank is the median of a random query's rank.
 
     Args:
-        captions_per_image: how many captions each image has, at least 1 each.
+        captions_per_image: number of captions of each image, at least 1.
     """
     num_images, num_captions = len(captions_per_image), sum(captions_per_image)
     return _both_directions(_rank_chance(num_captions, Counter(captions_per_image)), _rank_chance(num_images, Counter({1: num_captions})))
@@ -66,7 +66,8 @@ def _rank_chance(num_candidates: int, queries_by_num_positives: Counter[int]) ->
 def _chance_of_average_precision(num_candidates: int, num_positives: int) -> float:
     """Expected average precision at ``MAP_AT`` of a random order.
 
-    Candidate i is positive with probability c / M, and then each of the i - 1 before it with probability (c - 1) / (M - 1).
+    With c positives among M candidates, candidate i is positive with probability c / M; then each of the i - 1 before it is positive with
+    probability (c - 1) / (M - 1).
     """
     share_of_others = (num_positives - 1) / max(num_candidates - 1, 1)
     precisions = sum((1 + (i - 1) * share_of_others) / i for i in range(1, min(MAP_AT, num_candidates) + 1))

@@ -1,4 +1,4 @@
-"""ROUGE-L: how much of a text and its reference is the same words in the same order."""
+"""ROUGE-L: the longest common subsequence of a text and its reference."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ from timix_pl.metrics.ngrams import Tokens
 def rouge_l(hypothesis: Tokens, references: Sequence[Tokens], beta: float = 1.2) -> float:
     """F-measure of the longest common subsequence, 0 to 1; precision and recall are each those of the best reference.
 
-    An empty hypothesis scores 0.
-
     Args:
-        references: one or more; ``beta``: weight of recall over precision.
-    Source: Lin 2004, with the beta and the maxima of pycocoevalcap, whose values it gives.
+        hypothesis: it may be empty; then the score is 0.
+        references: one or more.
+        beta: weight of recall relative to precision.
+    Source: Lin 2004, with the beta and the maxima of pycocoevalcap; the values equal those of pycocoevalcap.
     """
     common = [_longest_common_subsequence(hypothesis, reference) for reference in references]
     if not any(common):

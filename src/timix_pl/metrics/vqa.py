@@ -1,4 +1,4 @@
-"""Visual question answering: what counts as the same answer, and how right an answer is."""
+"""Accuracy of visual question answering, and the normalisation of answers."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -21,15 +21,15 @@ _CONTRACTED = (
 )
 _CONTRACTIONS = {
     word[: at.start()] + word[at.end() :]: word for word in _CONTRACTED.split() for at in re.finditer("'", word)
-}  # one apostrophe forgotten
+}  # each contraction with one apostrophe missing -> the contraction
 _NUM_TO_AGREE = 3
 
 
 def normalise_answer(text: str) -> str:
-    """The form in which answers are compared: lower case, without punctuation and articles, number words as digits, apostrophes restored.
+    """Normalise an answer for comparison: lower case, no punctuation, no articles, digits for number words, apostrophes restored.
 
-    A mark of punctuation with a space beside it, or in a text with a number like 1,000, goes; another becomes a space. A full stop stays
-    only before a digit.
+    A punctuation mark is removed if a space stands beside one of its occurrences, or if the text has a number like 1,000; otherwise it
+    becomes a space. A full stop is kept only before a digit.
 
     Source: Antol et al. 2015, section 3, and the rules of visualqa.org/evaluation.
 
@@ -48,10 +48,10 @@ def normalise_answer(text: str) -> str:
 
 
 def answer_accuracy(given: str, answers: Sequence[str]) -> float:
-    """How right an answer is: the mean over the answers of people, each left out in turn, of min(1, matches among the others / 3).
+    """VQA accuracy of an answer: min(1, matches / 3), averaged over the human answers, each of which is left out in turn.
 
-    With a single answer: 1 where it is the same, else 0. Answers are compared in the form of :func:`normalise_answer`; the published
-    script leaves them as they are where all people gave the same one.
+    With a single human answer: 1 if it matches, else 0. Answers are compared after :func:`normalise_answer`; the published script does not
+    normalise them if all people gave the same answer.
 
     Raises:
         ValueError: there are no answers.
@@ -70,7 +70,7 @@ def answer_accuracy(given: str, answers: Sequence[str]) -> float:
 
 
 def soft_targets(answers: Iterable[str]) -> dict[str, float]:
-    """What each answer, in its compared form, is worth as a target: min(1, times given / 3); of a single answer 1.
+    """The target value of each normalised answer: min(1, times given / 3); 1 for a single answer.
 
     Source: Teney et al. 2018, section 3.6.
     """
@@ -80,13 +80,13 @@ def soft_targets(answers: Iterable[str]) -> dict[str, float]:
 
 
 def choice_accuracy(scores: Sequence[float], right: int) -> float:
-    """1 where the right choice has the highest score alone, a share of 1 where others have the same, else 0."""
+    """1 if the right choice has the highest score, 1 / n if n choices share it, else 0."""
     best = max(scores)
     return 1.0 / list(scores).count(best) if scores[right] == best else 0.0
 
 
 def mean_by_type(values: Sequence[float], types: Sequence[str | None]) -> dict[str, float]:
-    """``accuracy`` over all, and ``accuracy/TYPE`` over those of each type, by name."""
+    """The mean of all values as ``accuracy``, and the mean of each type as ``accuracy/TYPE``. Values of type None have no type."""
     means = {"accuracy": float(np.mean(values))}
     for kind in sorted({kind for kind in types if kind is not None}):
         means[f"accuracy/{kind}"] = float(np.mean([value for value, of in zip(values, types, strict=True) if of == kind]))

@@ -1,4 +1,4 @@
-"""Zero-shot classification: an image belongs to the class whose description it resembles most."""
+"""Zero-shot classification: the predicted class is the one whose text feature is most similar to the image feature."""
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ ZERO_SHOT_METRICS = {
     "top_5": Metric(Unit.share, higher_is_better=True, label="top 5", chance="guessing five classes"),
     "mean_per_class": Metric(Unit.share, higher_is_better=True, label="mean per class", chance="guessing a class"),
 }
-"""What ``zero_shot_metrics`` returns, for all who classify."""
+"""Descriptions of the metrics of ``zero_shot_metrics``, for all evaluations that classify."""
 
 
 def average_templates(text_features: Float[Tensor, "C K D"]) -> Float[Tensor, "C D"]:
@@ -46,7 +46,7 @@ def zero_shot_metrics(ranks: Int[Tensor, " N"], labels: Int[Tensor, " N"]) -> di
 def predicted_classes(
     image_features: Float[Tensor, "N D"], class_features: Float[Tensor, "C D"], labels: Int[Tensor, " N"]
 ) -> Int[Tensor, " N"]:
-    """Each image's class, the one of the highest cosine; where the true one ties with another, the other, as in ``positive_ranks``.
+    """Each image's predicted class, the one with the highest cosine. A tie with the true class counts as wrong, as in ``positive_ranks``.
 
     Args:
         labels: the true classes.
@@ -58,12 +58,12 @@ def predicted_classes(
 
 
 def confusion_matrix(labels: Int[Tensor, " N"], predicted: Int[Tensor, " N"], num_classes: int) -> Int[Tensor, "C C"]:
-    """How many images of class i (row) were taken for class j (column)."""
+    """The number of images of class i (row) that were predicted as class j (column)."""
     return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def most_confused(confusion: Int[Tensor, "C C"], limit: int) -> Int[Tensor, " c"]:
-    """At most ``limit`` classes, in their order: those with most mistakes, given and received; of equal ones those with more images."""
+    """At most ``limit`` classes, in ascending order: those with the most errors (as true or predicted class); ties: with more images."""
     num_images, num_right = confusion.sum(dim=1), confusion.diagonal()
     num_mistakes = num_images + confusion.sum(dim=0) - 2 * num_right
     worst_first = (num_mistakes * (num_images.sum() + 1) + num_images).argsort(descending=True, stable=True)
@@ -71,5 +71,5 @@ def most_confused(confusion: Int[Tensor, "C C"], limit: int) -> Int[Tensor, " c"
 
 
 def zero_shot_chance(num_classes: int) -> dict[str, float]:
-    """What guessing gives, under the names of ``zero_shot_metrics``."""
+    """The metrics of random guesses; names as in ``zero_shot_metrics``."""
     return {"top_1": 1 / num_classes, "top_5": min(5 / num_classes, 1.0), "mean_per_class": 1 / num_classes}

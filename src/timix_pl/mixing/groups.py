@@ -1,4 +1,4 @@
-"""Who is mixed with whom."""
+"""Which rows are mixed, and with which partners."""
 
 import torch
 from jaxtyping import Int
@@ -9,7 +9,7 @@ from timix_pl.core.randomness import permutation
 
 
 def num_mixed_rows(group_size: int, ratio: float) -> int:
-    """Rows of each group that are mixed: round(ratio * group_size), or none where a row would be its own partner."""
+    """Rows of each group that are mixed: round(ratio * group_size), or 0 if that is 1, because a row must not be its own partner."""
     count = round(ratio * group_size)
     return count if count >= 2 else 0
 
@@ -17,10 +17,11 @@ def num_mixed_rows(group_size: int, ratio: float) -> int:
 def mixed_rows(
     batch_size: int, group_size: int, ratio: float, *, seed: int, step: int, first: int
 ) -> tuple[Int[Tensor, " M"], Int[Tensor, " M"]]:
-    """The rows to be mixed in this step and the partner of each, both as rows of the local batch.
+    """The rows to mix in this step and the partner of each, both as rows of the local batch.
 
-    The global batch is cut by position into groups; in each, the first rows of an order drawn from (seed, step, group) are mixed, and the
-    partner of a row is the next one in that order, cyclically. Partners are thus mixed rows too, and the same at any world size.
+    The global batch is split by position into groups. In each group, a random order is drawn from (seed, step, group), and its first rows
+    are mixed. The partner of a row is the next one in that order, cyclically. So partners are mixed rows too, and the same at any world
+    size.
 
     Args:
         batch_size: rows of the local batch.

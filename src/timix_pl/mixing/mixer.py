@@ -1,4 +1,4 @@
-"""What every mixing strategy is."""
+"""Base class of mixing strategies."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from timix_pl.core.types import MixPlan, Windows
 
 @dataclass(frozen=True, kw_only=True)
 class MixRows:
-    """The rows that one step mixes, and what its random draws depend on.
+    """The rows that one step mixes, and the inputs of its random draws.
 
     Args:
-        rows: rows of the local batch to be mixed, on the CPU.
-        partners: the row that each is mixed with, on the CPU.
+        rows: rows of the local batch to mix, on the CPU.
+        partners: the partner of each row, on the CPU.
         seed: the run's seed.
-        step: optimizer steps done.
+        step: number of optimizer steps done.
         first: position of local row 0 in the global batch.
-        device: where the images are, and where the plan goes.
+        device: device of the images and of the plan.
     """
 
     rows: Int[Tensor, " M"]
@@ -34,17 +34,17 @@ class MixRows:
 
     @property
     def positions(self) -> Int[Tensor, " M"]:
-        """Positions of the rows in the global batch. What is drawn by them is the same at any number of ranks."""
+        """Positions of the rows in the global batch. Draws that depend on them are the same for any number of ranks."""
         return self.first + self.rows
 
     def plan(self, lam: Float[Tensor, " M"], windows: Windows | None = None) -> MixPlan:
-        """The plan that mixes these rows. Nothing here waits for the device."""
+        """The plan that mixes these rows. The copies to the device are not waited for."""
         rows, partners, lam = (x.to(self.device, non_blocking=True) for x in (self.rows, self.partners, lam))
         return MixPlan(rows, partners, lam, windows)
 
 
 class Mixer(ABC):
-    """A mixing strategy: it plans a step, and applies the plan to images.
+    """A mixing strategy: plans how a step mixes images, and applies the plan.
 
     A subclass states its traits as class attributes. Keyword-only parameters of its constructor are options of the configuration.
 
@@ -72,7 +72,7 @@ class Mixer(ABC):
 
     @abstractmethod
     def apply(self, images: Float[Tensor, "B c H W"], plan: MixPlan) -> Float[Tensor, "M c H W"]:
-        """The mixed images. ``images`` is not written to. An image may also be a grid of tokens, one pixel for each patch."""
+        """The mixed images. ``images`` is not modified. It may also be a grid of tokens, with one pixel per patch."""
 
     def join(self, captions: Sequence[str], rows: Int[Tensor, " M"], partners: Int[Tensor, " M"]) -> list[str]:
         """The captions of the mixed images, if the strategy ``joins_captions``: each row's caption, then its partner's."""

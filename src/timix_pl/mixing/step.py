@@ -1,4 +1,4 @@
-"""One step's mixing, decided before the model runs."""
+"""The mixing of one step, as an argument of the model's forward pass."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,10 @@ class MixStep:
 
     Args:
         mixer: the strategy.
-        compute: ``extra``, mixed images on top of the clean ones, or ``replace``, in place of them.
+        compute: ``extra``: mixed images in addition to the clean ones; ``replace``: instead of them.
         chosen: which rows are mixed.
         joined_tokens: tokens of the joined captions, if the strategy joins them.
-        planned: a plan made before, for the same rows: it is used again, and nothing is scored.
+        planned: an earlier plan for the same rows, to use again without scores.
     """
 
     mixer: Mixer
@@ -30,12 +30,12 @@ class MixStep:
 
     @property
     def rows(self) -> Int[Tensor, " M"]:
-        """Rows of the local batch to be mixed, on the CPU."""
+        """Rows of the local batch to mix, on the CPU."""
         return self.chosen.rows
 
     @property
     def needs_scores(self) -> bool:
-        """Whether :meth:`plan` looks at scores."""
+        """Whether :meth:`plan` uses scores."""
         return self.planned is None and self.mixer.needs_scores
 
     def plan(self, scores: Float[Tensor, "B P"] | None = None) -> MixPlan:
@@ -43,13 +43,13 @@ class MixStep:
         return self.mixer.plan(self.chosen, scores) if self.planned is None else self.planned
 
     def apply(self, images: Float[Tensor, "B c H W"], plan: MixPlan) -> Float[Tensor, "M c H W"]:
-        """The mixed images; ``images`` is not written to."""
+        """The mixed images; ``images`` is not modified."""
         return self.mixer.apply(images, plan)
 
     def apply_tokens(self, tokens: Float[Tensor, "B L C"], plan: MixPlan, grid: tuple[int, int]) -> Float[Tensor, "M L C"]:
-        """The same on tokens of an image tower: the patches are an image of one pixel each, with C channels.
+        """Mix the tokens of an image tower: patch tokens are treated as an image with one pixel per patch and C channels.
 
-        A window leaves the tokens before the patches (the class token, if there is one) as they are; a blend takes them along.
+        Tokens before the patches (such as the class token) stay the row's own with windows, and are blended with blends.
 
         Args:
             grid: rows and columns of the patch grid.

@@ -1,4 +1,4 @@
-"""Square, patch-aligned windows: their side, their sums, and pasting one over another."""
+"""Square, patch-aligned windows: choose their side, sum scores over them, and paste one over another."""
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ def side_range(grid: tuple[int, int], min_side: float, max_side: float) -> tuple
     """Smallest and largest side in patches: floor(share * g), at least 1, where g is the grid's shorter side.
 
     Raises:
-        ShapeError: the grid is too small for a window that leaves something of the image.
+        ShapeError: the grid is too small for a window that does not cover the whole image.
     """
     shorter = min(grid)
     low, high = max(int(min_side * shorter), 1), int(max_side * shorter)
@@ -37,7 +37,7 @@ def window_sums(scores: Float[Tensor, "M h w"], side: int) -> Float[Tensor, "M h
 
 
 def corners(flat_index: Int[Tensor, " M"], num_columns: int) -> Int[Tensor, "M 2"]:
-    """Row and column of flat positions on a grid."""
+    """Convert flat positions on a grid to row and column."""
     return torch.stack((flat_index // num_columns, flat_index % num_columns), 1)
 
 
@@ -50,7 +50,7 @@ def _pixels(corner: Int[Tensor, "M 2"], side: int, patch: tuple[int, int]) -> tu
 def paste(
     images: Float[Tensor, "B c H W"], rows: Int[Tensor, " M"], partners: Int[Tensor, " M"], windows: Windows, grid: tuple[int, int]
 ) -> Float[Tensor, "M c H W"]:
-    """Copies of ``images[rows]`` whose target windows hold the source windows of ``images[partners]``; ``images`` is not written to."""
+    """Copies of ``images[rows]`` with the source windows of ``images[partners]`` in their target windows. ``images`` is not modified."""
     patch = images.shape[2] // grid[0], images.shape[3] // grid[1]
     ty, tx = _pixels(windows.target, windows.side, patch)
     sy, sx = _pixels(windows.source, windows.side, patch)

@@ -1,4 +1,4 @@
-"""A transformers decoder that writes captions, looking at an image's patches."""
+"""A language model of transformers that writes captions and attends to an image's patches."""
 
 import inspect
 import logging
@@ -25,17 +25,17 @@ from timix_pl.core.errors import ModelError
 from timix_pl.models.caption_tokenizers import CaptionTokenizer, ClipBpe, HubTokenizer
 
 _MAX_REASON = 400
-"""Characters of another library's message that are passed on."""
+"""Longest part, in characters, of another library's message that is shown."""
 
 
 class CaptionDecoder(nn.Module):
-    """Patch features, projected, as the encoder states that a causal language model of transformers attends to.
+    """A causal language model of transformers whose cross-attention reads projected patch features.
 
     Args:
-        decoder: a model for causal language modelling with cross-attention.
-        tokenizer: what its tokens mean.
+        decoder: a causal language model with cross-attention.
+        tokenizer: of the decoder.
         patch_dim: channels of the patch features.
-        max_length: most tokens of a caption, the mark at its end included.
+        max_length: largest number of tokens of a caption, including the end token.
         name: of the decoder, for messages.
     Raises:
         ModelError: the decoder cannot attend to an image, has fewer positions than ``max_length``, or fewer tokens than the tokenizer.
@@ -50,13 +50,14 @@ class CaptionDecoder(nn.Module):
     def forward(
         self, patch_features: Float[Tensor, "B P C"], image_index: Int[Tensor, " N"], tokens: Int[Tensor, "N T"], asked: Bool[Tensor, "N T"]
     ) -> Float[Tensor, "K V"]:
-        """Logits, in fp32, of the token that follows each of the K tokens that are asked for; the vocabulary is scored at these alone.
+        """Logits, in fp32, of the token after each of the K tokens where ``asked`` is True.
 
         Args:
-            image_index: the image that each caption is of.
+            image_index: the image of each caption.
         """
         states = self.project(patch_features)[image_index]
         scores = self.decoder.get_output_embeddings()
+        # The hook drops padding before the largest layer, which scores the whole vocabulary.
         hook = scores.register_forward_pre_hook(lambda module, inputs: (inputs[0][asked],))
         try:
             return self.decoder(input_ids=tokens, encoder_hidden_states=states, use_cache=False).logits.float()
@@ -67,7 +68,7 @@ class CaptionDecoder(nn.Module):
         """A caption for each image.
 
         Args:
-            options: of transformers' ``GenerationConfig``: ``num_beams``, ``length_penalty``, ``no_repeat_ngram_size``, ...
+            options: options of transformers' ``GenerationConfig``, such as ``num_beams``, ``length_penalty`` and ``no_repeat_ngram_size``.
         """
         start, end = self.tokenizer.start_id, self.tokenizer.end_id
         states = self.project(patch_features)
@@ -87,7 +88,7 @@ class CaptionDecoder(nn.Module):
 def small_decoder(
     patch_dim: int, *, vocab_size: int, dim: int, layers: int, heads: int, dropout: float, max_length: int, device: str = "cpu"
 ) -> CaptionDecoder:
-    """A GPT-2 of any size with random weights, over CLIP's byte pair encoding.
+    """A GPT-2 of any size with random weights and CLIP's byte pair encoding.
 
     Args:
         vocab_size: see :class:`timix_pl.models.caption_tokenizers.ClipBpe`.
@@ -112,13 +113,13 @@ def small_decoder(
 
 
 def pretrained_decoder(patch_dim: int, name: str, *, max_length: int, device: str = "cpu") -> CaptionDecoder:
-    """A language model with its weights and tokenizer; where it has no cross-attention yet, that starts from random weights.
+    """A pretrained language model with its tokenizer. If it has no cross-attention, that is added with random weights.
 
     Args:
-        name: of the Hugging Face hub, or a folder.
-        device: ``meta`` takes its configuration alone.
+        name: on the Hugging Face hub, or a folder.
+        device: ``meta`` loads only the configuration.
     Raises:
-        ModelError: it cannot be loaded, or cannot attend to an image.
+        ModelError: the model cannot be loaded, or cannot attend to an image.
     """
     try:
         with _quiet():
@@ -152,7 +153,7 @@ def _check(decoder: Any, tokenizer: CaptionTokenizer, max_length: int, name: str
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """transformers warns that the weights of the cross-attention are new; that is what was asked for."""
+    """Silence transformers, which warns that the weights of the cross-attention are new. That is intended here."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""Captions to a decoder's tokens, and back."""
+"""Convert captions to a decoder's tokens and back."""
 
 import re
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from torch import Tensor
 from timix_pl.core.errors import ModelError
 
 NUM_BYTES = 512
-"""Tokens of CLIP's vocabulary that are a byte, inside of a word or at its end; the merges of two tokens follow."""
+"""The first tokens of CLIP's vocabulary: each byte, inside a word or at its end. The merges follow."""
 
 MIN_VOCAB_SIZE, MAX_VOCAB_SIZE = NUM_BYTES + 2, 49408
 
 
 class CaptionTokenizer(Protocol):
-    """Captions to numbers below ``vocab_size`` and back; ``start_id`` and ``end_id`` are not in a caption."""
+    """Converts captions to token ids below ``vocab_size`` and back. ``encode`` does not add ``start_id`` and ``end_id``."""
 
     vocab_size: int
     start_id: int
@@ -30,20 +30,20 @@ class CaptionTokenizer(Protocol):
 
 
 class ClipBpe:
-    """CLIP's byte pair encoding with its first merges alone: any text can be said, in a few more tokens than with all.
+    """CLIP's byte pair encoding with only its first merges. It can encode any text, with a few more tokens than the full vocabulary.
 
-    CLIP's words are in lower case, and it does not know where spaces were; they are left out again where captions seldom have them: inside
-    of numbers, around hyphens, before punctuation.
+    CLIP's encoding converts to lower case and loses where spaces were. ``decode`` removes spaces where captions rarely have them: inside
+    numbers, around hyphens, before punctuation.
 
     Args:
-        vocab_size: from 514, bytes without any merge, to 49408, all merges.
+        vocab_size: from 514 (bytes, no merges) to 49408 (all merges).
     """
 
     def __init__(self, vocab_size: int):
         self.vocab_size, self.start_id, self.end_id = vocab_size, vocab_size - 2, vocab_size - 1
         self._bpe = SimpleTokenizer()
         self._bpe.bpe_ranks = {merge: rank for merge, rank in self._bpe.bpe_ranks.items() if rank < vocab_size - MIN_VOCAB_SIZE}
-        self._bpe.cache.clear()  # it maps CLIP's own marks to tokens; in a caption they are text
+        self._bpe.cache.clear()  # it maps the text of CLIP's special tokens to these tokens; in a caption it is ordinary text
 
     def encode(self, caption: str) -> list[int]:
         return self._bpe.encode(caption)
@@ -54,12 +54,13 @@ class ClipBpe:
 
 
 class HubTokenizer:
-    """The tokenizer of a decoder of transformers.
+    """The tokenizer of a pretrained decoder.
 
     Args:
-        tokenizer: of transformers; ``name``: of the decoder, for messages.
+        tokenizer: a tokenizer of transformers.
+        name: of the decoder, for messages.
     Raises:
-        ModelError: it has no tokens for the start and the end of a text.
+        ModelError: the tokenizer has no tokens for the start and the end of a text.
     """
 
     def __init__(self, tokenizer: Any, name: str):
@@ -80,16 +81,16 @@ class HubTokenizer:
 
 
 class CaptionsToTokens:
-    """Captions to a batch of tokens, each between its marks and cut after ``max_length`` tokens behind the first mark.
+    """Converts captions to a batch of tokens: the start token, then at most ``max_length`` tokens of the caption and its end token.
 
-    A caption that was cut has no mark at its end, so that nobody learns to stop there.
+    A truncated caption has no end token, so that the decoder does not learn to stop there.
     """
 
     def __init__(self, tokenizer: CaptionTokenizer, max_length: int):
         self.tokenizer, self.max_length = tokenizer, max_length
 
     def __call__(self, captions: Sequence[str]) -> tuple[Int[Tensor, "N T"], Int[Tensor, " N"]]:
-        """Tokens, filled up with end marks, and how many of each row are the caption's with its marks."""
+        """The tokens, padded with end tokens, and the length of each row without padding."""
         start, end = self.tokenizer.start_id, self.tokenizer.end_id
         rows = [torch.tensor([start, *self.tokenizer.encode(caption), end][: self.max_length + 1]) for caption in captions]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end), torch.tensor([len(row) for row in rows])

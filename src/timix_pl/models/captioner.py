@@ -1,4 +1,4 @@
-"""A dual encoder's image tower and a decoder that writes captions."""
+"""Captioning model: a dual encoder's image tower and a caption decoder."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from timix_pl.models.fine_tuned import FineTuned
 
 
 class Captioner(FineTuned):
-    """Learns captions word by word, each word from the image and the words before it.
+    """Predicts each token of a caption from the image and the tokens before it.
 
     Args:
-        encoder: the towers; the image tower alone is read.
+        encoder: the towers; only the image tower is used.
         decoder: the head.
         label_smoothing: share of each target that is spread over the vocabulary.
-        generation: how captions are searched, see :meth:`timix_pl.models.caption_decoder.CaptionDecoder.generate`.
+        generation: options of :meth:`timix_pl.models.caption_decoder.CaptionDecoder.generate`.
         options: see :class:`timix_pl.models.fine_tuned.FineTuned`.
     """
 
@@ -33,9 +33,9 @@ class Captioner(FineTuned):
         self.label_smoothing, self.generation = label_smoothing, generation
 
     def sums(self, batch: ItemBatch) -> dict[str, Float[Tensor, ""]]:
-        """Cross-entropy of the captions' tokens, in nats, summed over all tokens behind the first mark.
+        """Cross-entropy of the captions' tokens, in nats, summed over all tokens after the start token.
 
-        ``items`` holds ``tokens`` and ``length`` of :class:`timix_pl.models.caption_tokenizers.CaptionsToTokens`.
+        ``batch.items`` has ``tokens`` and ``length`` of :class:`timix_pl.models.caption_tokenizers.CaptionsToTokens`.
         """
         tokens, length = batch.items["tokens"], batch.items["length"]
         said = torch.arange(1, tokens.shape[1], device=length.device) < length[:, None]
@@ -43,10 +43,10 @@ class Captioner(FineTuned):
         return {"caption": F.cross_entropy(logits, tokens[:, 1:][said], label_smoothing=self.label_smoothing, reduction="sum")}
 
     def caption(self, images: UInt8[Tensor, "B 3 H W"]) -> list[str]:
-        """A caption for each image, found by beam search. In training mode dropout would disturb it."""
+        """A caption for each image, found by beam search. Call it in evaluation mode, without dropout."""
         return self.head.generate(self.patch_features(images), **self.generation)
 
     def checkpoint_gradients(self) -> None:
-        """Also in the decoder."""
+        """See :meth:`DualEncoder.checkpoint_gradients`; applies to the decoder too."""
         super().checkpoint_gradients()
         self.head.decoder.gradient_checkpointing_enable({"use_reentrant": False})

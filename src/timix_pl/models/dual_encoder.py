@@ -21,7 +21,7 @@ from timix_pl.models.text_tower import TextTower
 
 
 class Mixing(Protocol):
-    """What the model asks of a step's mixing; :class:`timix_pl.mixing.step.MixStep` offers it."""
+    """The mixing of one step, as the model needs it. Implemented by :class:`timix_pl.mixing.step.MixStep`."""
 
     compute: str
     rows: Tensor
@@ -38,23 +38,24 @@ class Mixing(Protocol):
 
 
 class DualEncoder(nn.Module):
-    """Image and text towers with a shared embedding space, and patch scores where there is a PTA head.
+    """Image and text towers with a shared embedding space, and optionally a PTA head for patch scores.
 
     Args:
-        image: the image tower; ``text``: the text tower.
-        tokenizer: captions to tokens (B T).
+        image: the image tower.
+        text: the text tower.
+        tokenizer: converts captions to tokens (B T).
         image_size_px: height and width of the images.
         mean, std: per-channel statistics of pixels scaled to 0..1.
         pta: the head, or None.
-        pta_grad: ``full``, gradients of the PTA loss reach both towers; ``trunk``, the image tower up to the block; ``head``, the head
-            alone.
-        init_logit_scale: inverse temperature at the start; ``max_logit_scale``: its upper bound.
-        init_logit_bias: added to all logits, for the sigmoid loss; None: there is none.
-        mixing_level: mixed images start from tokens after this block of the image tower, where 0 means the patch embeddings; None: from
-            pixels.
+        pta_grad: where gradients of the PTA loss go. ``full``: the head and both towers; ``trunk``: the head and the image tower up to the
+            PTA block; ``head``: only the head.
+        init_logit_scale: initial inverse temperature.
+        max_logit_scale: upper bound of the inverse temperature.
+        init_logit_bias: initial bias of the logits, for the sigmoid loss; None: no bias.
+        mixing_level: mix the tokens after this block of the image tower (0: the patch embeddings); None: mix pixels.
         patch_dropout: share of the patches that a training step drops; see :class:`timix_pl.models.patch_dropout.PatchDropout`.
     Raises:
-        ModelError: the image tower can do no mixing of tokens or patch dropout, or has no such block.
+        ModelError: the image tower does not support mixing of tokens or patch dropout, or has no block ``mixing_level``.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class DualEncoder(nn.Module):
         self.max_logit_scale = max_logit_scale
         self.logit_scale = nn.Parameter(torch.full((1,), math.log(init_logit_scale)))
         self.logit_bias = nn.Parameter(torch.full((1,), init_logit_bias)) if init_logit_bias is not None else None
-        self.statistics = torch.tensor((mean, std)).view(2, 1, 3, 1, 1) * 255  # no buffer: .to(torch.bfloat16) would round it
+        self.statistics = torch.tensor((mean, std)).view(2, 1, 3, 1, 1) * 255  # not a buffer, because .to(torch.bfloat16) would round it
         self.weights_like: Tensor
         self.register_buffer("weights_like", torch.empty(0), persistent=False)
 
@@ -107,14 +108,15 @@ class DualEncoder(nn.Module):
         """Build from an open_clip architecture.
 
         Args:
-            architecture: any name of ``open_clip.list_models()``, or ``timix-tiny``.
+            architecture: any name of ``open_clip.list_models()``, ``timix-tiny`` or ``timix-small``.
             pretrained: an open_clip tag or the path of a weights file.
-            text_model: a Hugging Face text tower in place of the architecture's own: hub name or local folder.
-            text_pretrained: load that tower's weights.
-            image_size_px, context_length: None takes the architecture's.
+            text_model: a Hugging Face text tower instead of the architecture's own: hub name or local folder.
+            text_pretrained: load the weights of that tower.
+            image_size_px, context_length: None: the architecture's.
             pta_block: block of the image tower, counted from 1, after which patch features are taken.
-            pta_hidden_dim: None takes the image tower's width.
-            load_weights: false takes of ``pretrained`` and ``text_model`` all but the weights, which are then random.
+            pta_hidden_dim: None: the image tower's width.
+            with_pta: build a PTA head.
+            load_weights: False: use ``pretrained`` and ``text_model`` only for the configuration; the weights are random.
             device: ``meta`` builds without memory or weights.
             options: see the class.
         Raises:
@@ -145,7 +147,7 @@ class DualEncoder(nn.Module):
         return encoder.to(device)
 
     def add_terms(self, terms: Mapping[str, nn.Module]) -> None:
-        """Let the forward pass run further terms of the loss, whose parameters belong to the model from here on.
+        """Add further loss terms to the forward pass. Their parameters become parameters of the model.
 
         Args:
             terms: by name; see :class:`timix_pl.losses.term.LossTerm`.
@@ -153,39 +155,40 @@ class DualEncoder(nn.Module):
         self.terms = nn.ModuleDict(terms).to(self.weights_like.device)
 
     def parts(self) -> dict[str, nn.Module]:
-        """What the model is made of, by name: the towers and the heads."""
+        """The towers and the heads, by name."""
         return {"image": self.image, "text": self.text} | self.heads()
 
     def heads(self) -> dict[str, nn.Module]:
-        """What a step may leave untouched: the PTA head, if there is one, and further terms of the loss."""
+        """Parts that a step may not use: the PTA head, if there is one, and further loss terms."""
         return ({"pta": self.pta} if self.pta is not None else {}) | dict(self.terms.items())
 
     def blocks(self) -> list[nn.Module]:
-        """The repeated transformer blocks of both towers: what checkpointing, compilation and sharding apply to, one by one."""
+        """The transformer blocks of both towers. Checkpointing, compilation and sharding apply to each of them."""
         return self.image.blocks() + self.text.blocks()
 
     def checkpoint_gradients(self) -> None:
-        """From now on, recompute each block in the backward pass in place of keeping its activations.
+        """From now on, recompute each block in the backward pass instead of storing its activations.
 
         Raises:
-            ModelError: a tower offers no way to do so.
+            ModelError: a tower does not support this.
         """
         self.image.checkpoint_gradients()
         self.text.checkpoint_gradients()
 
     def compile_blocks(self, backend: str = "inductor") -> None:
-        """Compile each block in place at its first call. Names of parameters stay; call it before sharding.
+        """Compile each block in place at its first call. Parameter names do not change. Call it before sharding.
 
-        Blocks of the same kind share what is compiled. Sizes that were seen to vary (mixed rows, region images, phrases) are compiled once
-        more, for any size.
+        Blocks of the same kind share compiled code. For sizes that vary (mixed rows, region images, phrases), a second version for any size
+        is compiled.
         """
-        # Both towers count against one limit, 8 unless told: with and without gradient, in evaluation, of fixed and of any size.
+        # The default limit of 8 versions is shared by both towers, which need more: with and without gradients, in training and evaluation,
+        # for fixed and for any sizes.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         for block in self.blocks():
             block.compile(backend=backend)
 
     def normalise(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """Pixels 0..255 to what the image tower expects: computed in fp32, then in the weights' type."""
+        """Normalise pixels (0 to 255) for the image tower. Computed in fp32, then cast to the type of the weights."""
         mean, std = self.statistics.to(images.device, non_blocking=True)
         return ((images - mean) / std).to(self.weights_like.dtype)
 
@@ -218,14 +221,14 @@ class DualEncoder(nn.Module):
         dropout: PatchDropout | None = None,
         with_sums: bool = True,
     ) -> Encoded:
-        """Everything that one training step needs of the towers, in one call of the root module (as FSDP wants it).
+        """Compute everything that one training step needs from the towers. It is one call of the root module, because FSDP requires that.
 
         Args:
             mix: this step's mixing; None: only clean images.
-            regions: phrases on region images, for the PTA loss.
-            dropout: this step's patch dropout, of clean and mixed images; nothing is dropped in evaluation mode, from region images, or
-                in a pass that only scores.
-            with_sums: also run the terms of the loss that are sums over items. An accumulated step runs them in its second pass.
+            regions: region images and phrases, for the PTA loss.
+            dropout: this step's patch dropout for clean and mixed images. Nothing is dropped in evaluation mode, from region images, or in
+                a pass that only computes scores.
+            with_sums: also run the loss terms that are sums over items. An accumulated step runs them only in its second pass.
         """
         x, level = self.normalise(images), self.mixing_level
         pixels, keep = x, self._keep(len(x), dropout, "clean")
@@ -291,7 +294,7 @@ class DualEncoder(nn.Module):
         return mix.apply(x, plan) if self.mixing_level is None else mix.apply_tokens(x, plan, self.patch_grid)
 
     def _keep(self, num_rows: int, dropout: PatchDropout | None, kind: str, rows: Tensor | None = None) -> Int[Tensor, "B K"] | None:
-        """Patches that go through the blocks; of the rows on the CPU, or of all."""
+        """The patches that go through the blocks, for ``rows`` (on the CPU) or all rows; None: all patches."""
         if dropout is None or not self.training:
             return None
         keep, device = dropout.keep(num_rows, math.prod(self.patch_grid), kind), self.weights_like.device
@@ -302,7 +305,7 @@ class DualEncoder(nn.Module):
     def _scores(
         self, patch_features: Float[Tensor, "B K C"], pooled_text: Float[Tensor, "B E"], keep: Int[Tensor, "B K"] | None = None
     ) -> Float[Tensor, "B P"]:
-        """Scores on the whole grid; a dropped patch has the mean of its image, so that z-normalised it is 0."""
+        """Scores on the whole grid. A dropped patch gets the mean score of its image, which z-normalisation maps to 0."""
         if self.pta is None:
             raise ModelError(
                 "this mixing strategy needs patch scores, and the model has no PTA head; build it with `with_pta=True`, "
@@ -315,17 +318,19 @@ class DualEncoder(nn.Module):
     def _scores_of_rows(
         self, x: Float[Tensor, "B ..."], patch_features: Float[Tensor, "B P C"] | None, pooled_text: Float[Tensor, "B E"], mix: Mixing
     ) -> Float[Tensor, "B P"] | None:
-        """Scores of the rows to be mixed; the others are zero and not looked at.
+        """Scores of the rows to mix. Other rows are 0 and are not used.
 
         Args:
             x: images, or tokens after block ``mixing_level``.
-            patch_features: where that block lies behind the PTA block; else the rows run on to it, and stop there.
+            patch_features: given if ``mixing_level`` is at or after the PTA block; otherwise the rows are run up to the PTA block.
         """
         if not mix.needs_scores:
             return None
         rows = mix.rows.to(x.device, non_blocking=True)
         if patch_features is None:
-            with torch.random.fork_rng([x.device] if x.is_cuda else []):  # an accumulation's second pass draws the same without scoring
+            with torch.random.fork_rng(
+                [x.device] if x.is_cuda else []
+            ):  # an accumulated step's second pass has no scoring, but must draw the same dropout
                 features = self.image(x[rows], start=self.mixing_level, stop=self.image.block).patch_features
         else:
             features = patch_features[rows]
@@ -346,7 +351,11 @@ class DualEncoder(nn.Module):
 
 
 def _check_walk(image: ImageTower, mixing_level: int | None, patch_dropout: float) -> None:
-    """Whether the image tower can do what is asked of it, before anything runs."""
+    """Check that the image tower supports the mixing level and patch dropout.
+
+    Raises:
+        ModelError: it does not.
+    """
     asked = []
     if mixing_level is not None:
         asked.append(f"`mixing_level={mixing_level}`")

@@ -1,4 +1,4 @@
-"""What one forward pass of a training step gives."""
+"""The output of one forward pass of a training step."""
 
 from dataclasses import dataclass, field
 
@@ -11,22 +11,22 @@ from timix_pl.core.types import MixPlan
 
 @dataclass(kw_only=True)
 class Encoded:
-    """What one forward pass of a training step gives. Features are L2-normalised; None: there are none.
+    """The output of one forward pass of a training step. Features are L2-normalised; None: not computed.
 
     Args:
-        image_features: of the clean images, or with ``compute=replace`` of the one set of clean and mixed images.
+        image_features: of the clean images; with ``compute=replace`` of the one set of clean and mixed images.
         text_features: of the captions.
         mixed_image_features: of the mixed images, with ``compute=extra``.
-        mixed_text_features: of captions that were joined along with the images, with ``compute=extra``.
-        joined: captions were joined, so that each mixed image has a text of its own: in ``mixed_text_features``, or with
-            ``compute=replace`` in ``text_features``.
+        mixed_text_features: of the joined captions, with ``compute=extra``.
+        joined: captions were joined, so each mixed image has its own text: in ``mixed_text_features``, or with ``compute=replace`` in
+            ``text_features``.
         plan: how images were mixed.
         region_logits: PTA logits of region images.
         logit_scale: inverse temperature.
         logit_bias: added to all logits.
-        sums: of each term of the loss that is a sum over items, its sum over those seen here.
-        term_rows: what further terms of the loss keep of each row, by the term's name.
-        touched: the heads that took part.
+        sums: for each loss term that is a sum over items, the sum over the items of this pass.
+        term_rows: for each :class:`timix_pl.losses.term.BatchTerm`, the result of its forward pass.
+        touched: names of the heads that were used.
     """
 
     image_features: Float[Tensor, "B D"] | None = None
@@ -43,5 +43,5 @@ class Encoded:
     touched: frozenset[str] = frozenset()
 
 
-# FSDP2 looks for the tensors of a module's output.
+# FSDP2 needs to find the tensors in a module's output; registered, it finds those inside of Encoded.
 register_dataclass(Encoded)

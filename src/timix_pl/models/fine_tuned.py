@@ -1,4 +1,4 @@
-"""A pre-trained dual encoder as the towers of a model that learns a task."""
+"""Base class of models that fine-tune a pre-trained dual encoder for a task."""
 
 from collections.abc import Sequence
 
@@ -13,20 +13,20 @@ from timix_pl.models.encoded import Encoded
 
 
 class FineTuned(nn.Module):
-    """Base of the models of all tasks: the encoder, frozen or tuned, and a head that reads its patch and token features.
+    """An encoder, frozen or trained, and a head that reads its patch and token features.
 
-    A subclass's :meth:`sums` gives the terms of its loss, each summed over the batch's items, in fp32.
+    A subclass implements :meth:`sums`: the terms of its loss, each summed over the batch's items, in fp32.
 
     Args:
-        encoder: the towers; their parameters are frozen or tuned from here on.
-        head: what is new.
-        reads: ``image``, ``text`` or both: the towers whose features the head takes.
-        towers: ``frozen``, ``last`` or ``all``: what is tuned of those that are read.
-        last_blocks: with ``last``, how many of the last blocks of each tower.
-        block: block of the image tower, counted from 1, after which patch features are taken; None: the last one, or in towers that are
-            no plain vision transformers the encoder's PTA block.
+        encoder: the towers. Their parameters are frozen or made trainable in place.
+        head: the new part.
+        reads: the towers whose features the head reads: ``image``, ``text`` or both.
+        towers: which parts of these towers are trained: ``frozen`` (none), ``last`` (the last blocks) or ``all``.
+        last_blocks: with ``last``, the number of blocks of each tower.
+        block: block of the image tower, counted from 1, after which patch features are taken. None: the last one; for towers that are not
+            plain vision transformers, the encoder's PTA block.
     Raises:
-        ModelError: the image tower has no such block, or a tower not so many blocks of which the last could be tuned.
+        ModelError: the image tower has no such block, or a tower has fewer than ``last_blocks`` blocks.
     """
 
     patch_dropout = 0.0
@@ -54,7 +54,8 @@ class FineTuned(nn.Module):
         self.train()
 
     def forward(self, batch: ItemBatch) -> Encoded:
-        """The terms of the loss, as :attr:`Encoded.sums`. No head counts as touched: a batch may lack what a part of the head is for."""
+        """The terms of the loss, as :attr:`Encoded.sums`."""
+        # No head is marked as touched, because a batch may lack the items that a part of the head is for.
         return Encoded(sums=self.sums(batch))
 
     def sums(self, batch: ItemBatch) -> dict[str, Float[Tensor, ""]]:
@@ -70,11 +71,11 @@ class FineTuned(nn.Module):
         return tokens[:, image.walk.num_prefix :]
 
     def token_features(self, tokens: Int[Tensor, "N T"]) -> tuple[Float[Tensor, "N T E"], Bool[Tensor, "N T"]]:
-        """Features of each token out of the text tower, and which of them are padding."""
+        """The text tower's feature of each token, and which tokens are padding."""
         return self.encoder.text(tokens, each_token=True)
 
     def train(self, mode: bool = True) -> "FineTuned":
-        """What is frozen stays in evaluation mode."""
+        """Set the mode of the head and of the trained parts. Frozen parts stay in evaluation mode."""
         super().train(mode)
         self.encoder.eval()
         for part in self._tuned:
@@ -82,15 +83,15 @@ class FineTuned(nn.Module):
         return self
 
     def parts(self) -> dict[str, nn.Module]:
-        """What the model is made of, by name."""
+        """The towers and the heads, by name."""
         return self.encoder.parts() | self.heads()
 
     def heads(self) -> dict[str, nn.Module]:
-        """What a step may leave untouched."""
+        """Parts that a step may not use."""
         return {"head": self.head}
 
     def blocks(self) -> list[nn.Module]:
-        """The repeated transformer blocks of both towers."""
+        """The transformer blocks of both towers."""
         return self.encoder.blocks()
 
     def checkpoint_gradients(self) -> None:
@@ -107,7 +108,7 @@ class FineTuned(nn.Module):
         return self.encoder.pta
 
     def encode_image(self, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """See :meth:`DualEncoder.encode_image`; what is tuned has changed it."""
+        """See :meth:`DualEncoder.encode_image`. Fine-tuning changes the features."""
         return self.encoder.encode_image(images)
 
     def encode_text(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B D"]:
@@ -141,7 +142,8 @@ class FineTuned(nn.Module):
         return parts
 
     def _freeze_what_is_not_read(self) -> None:
-        """Parameters of tuned parts that no feature depends on, such as projections: DDP waits for each one that may have a gradient."""
+        """Freeze parameters of trained parts that the head's features do not depend on, such as projections."""
+        # DDP waits for the gradient of every trainable parameter.
         tuned = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
         if not tuned:
             return
@@ -159,7 +161,7 @@ class FineTuned(nn.Module):
 
 
 AnyModel = DualEncoder | FineTuned
-"""What a run trains."""
+"""The models that a run can train."""
 
 
 def token_dim(encoder: DualEncoder) -> int:

@@ -1,4 +1,4 @@
-"""Answering questions about images: question tokens that attend to patches."""
+"""Visual question answering: a transformer whose question tokens attend to patches."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,13 +14,14 @@ from timix_pl.models.fine_tuned import FineTuned, token_dim
 
 
 class Fusion(nn.Module):
-    """A transformer whose tokens attend to one another and to patches; its first token, which is learnt, becomes the readout.
+    """A transformer whose tokens attend to one another and to patches. The output at its first, learnt token is the readout.
 
     Args:
         text_dim, patch_dim: channels of token and patch features.
-        dim: channels inside; ``layers``, ``heads``: of the transformer.
-        num_answers: of the open answers; 0: none are given.
-        chooses: it scores choices.
+        dim: channels of the transformer.
+        layers, heads, dropout: of the transformer.
+        num_answers: number of open answers; 0: no open answers.
+        chooses: whether the head scores choices.
     """
 
     def __init__(
@@ -45,8 +46,8 @@ class Fusion(nn.Module):
         """The readout of each row.
 
         Args:
-            texts: the question, and a choice where there is one: features of each token, and which of them are padding.
-            patches: of the images; None: the text alone is read.
+            texts: the question and, if choices are scored, a choice; each as features of its tokens, and which tokens are padding.
+            patches: patch features of the images; None: only the text is read.
             image_index: the image of each row.
         """
         parts = [self.text_input(features) + self.segments[number] for number, (features, _) in enumerate(texts)]
@@ -58,13 +59,13 @@ class Fusion(nn.Module):
 
 
 class VqaModel(FineTuned):
-    """Scores choices, knows open answers, or both.
+    """Answers questions: scores given choices, gives open answers, or both.
 
     Args:
         encoder: the towers.
-        answers: the open answers that it knows, in the form in which they are compared; none: it gives none.
-        chooses: it scores choices.
-        use_image: False: a text-only answerer, which shows how far one comes without looking.
+        answers: the open answers that the model can give, normalised; empty: no open answers.
+        chooses: whether the model scores choices.
+        use_image: False: a baseline that reads only the text.
         dim, layers, heads, dropout: of the fusion.
         tuning: see :class:`timix_pl.models.fine_tuned.FineTuned`.
     """
@@ -91,7 +92,7 @@ class VqaModel(FineTuned):
         self.answers = list(answers)
 
     def sums(self, batch: ItemBatch) -> dict[str, Float[Tensor, ""]]:
-        """Cross entropy, in nats: of the right choice among the choices; of the known answers, in shares of what each is worth."""
+        """Cross-entropy, in nats, summed over questions: of the right choice, and of the open answers with soft targets."""
         patches, question = self.look(batch.images), self.token_features(batch.items["question"])
         sums = {}
         if self.head.choice is not None:
@@ -104,7 +105,7 @@ class VqaModel(FineTuned):
         return sums
 
     def look(self, images: Tensor) -> Float[Tensor, "B P C"] | None:
-        """Patch features, or None where the model reads the text alone."""
+        """Patch features, or None if the model reads only the text."""
         return self.patch_features(images) if "image" in self.reads else None
 
     def answer_logits(
@@ -126,7 +127,7 @@ class VqaModel(FineTuned):
         num_choices: Int[Tensor, " N"],
         image_index: Int[Tensor, " N"],
     ) -> Float[Tensor, "N C"]:
-        """A score for each choice, each with its question on its own; -inf for what is no choice, but 0 for all of a question without any.
+        """A score for each choice; choices do not see each other. Padding gets -inf; a question without choices has finite scores.
 
         Args:
             question: from :meth:`token_features`.

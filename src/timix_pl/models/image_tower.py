@@ -1,4 +1,4 @@
-"""Image towers of open_clip and timm behind one plain module."""
+"""One interface to image towers of open_clip and timm."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -14,10 +14,10 @@ from timix_pl.core.errors import ModelError
 
 
 class ImageOutput(NamedTuple):
-    """What a pass through the image tower gives; None for what it did not come by.
+    """The output of a pass through the image tower; None for features that the pass did not reach.
 
-    ``image_features`` are not L2-normalised. ``patch_features`` are the patches' tokens after the tower's PTA block, K = P or the patches
-    kept. ``tokens`` are those after the block asked for, the class token first; after block 0 there is none yet.
+    ``image_features`` are not L2-normalised. ``patch_features`` are the patch tokens after the PTA block; K is P, or the number of patches
+    kept. ``tokens`` are those after the requested block, with the class token first; after block 0 there is no class token yet.
     """
 
     image_features: Float[Tensor, "B D"] | None
@@ -28,8 +28,8 @@ class ImageOutput(NamedTuple):
 class ImageTower(nn.Module):
     """An open_clip image tower and its patch features after block ``block`` (counted from 1).
 
-    Plain vision transformers (open_clip's own, and timm's ``VisionTransformer``) are walked block by block, which all arguments of
-    :meth:`forward` but ``stop=block`` need. Other towers run through open_clip's ``forward_intermediates``.
+    Plain vision transformers (open_clip's own, and timm's ``VisionTransformer``) are run block by block; only they support all arguments of
+    :meth:`forward`. Other towers run open_clip's ``forward_intermediates`` and support only ``stop=block``.
 
     Raises:
         ModelError: the tower has no such block, or no interface to intermediate features.
@@ -58,14 +58,14 @@ class ImageTower(nn.Module):
     ) -> ImageOutput:
         """Run the whole tower, or a part of it.
 
-        Block numbers count from 1; after block 0 there are the patch embeddings, without class token and positions yet.
+        Blocks are counted from 1. Block 0 means the patch embeddings, before class token and positions are added.
 
         Args:
             x: images (B 3 H W), normalised; with ``start``, tokens (B L C).
-            start: the block that the tokens come from.
-            stop: the last block to run; None runs all of them and the head.
-            tokens_after: the block whose tokens are wanted.
-            keep: the patches that go through the blocks, ascending; the others are dropped once they have their positions.
+            start: the block after which the tokens ``x`` were taken.
+            stop: the last block to run; None: run all blocks and the head.
+            tokens_after: return the tokens after this block.
+            keep: the patches that go through the blocks, ascending. The others are dropped after position embeddings were added.
         """
         if self.walk is None:
             assert start is None and stop in (None, self.block) and tokens_after is None and keep is None
@@ -88,14 +88,14 @@ class ImageTower(nn.Module):
         return ImageOutput(self.walk.head(x) if stop is None else None, patch_features, tokens)
 
     def blocks(self) -> list[nn.Module]:
-        """The repeated transformer blocks; none where the tower is of another make."""
+        """The transformer blocks; empty for towers of an unknown structure."""
         return list(self.walk.blocks if self.walk is not None else getattr(getattr(self.tower, "trunk", None), "blocks", ()))
 
     def checkpoint_gradients(self) -> None:
-        """From now on, recompute each block in the backward pass in place of keeping its activations.
+        """From now on, recompute each block in the backward pass instead of storing its activations.
 
         Raises:
-            ModelError: the tower offers no way to do so.
+            ModelError: the tower does not support this.
         """
         self.checkpointing = True
         if self.walk is None:
@@ -143,7 +143,7 @@ class ImageTower(nn.Module):
         return (rows, columns), channels
 
     def _why_not(self, images: Float[Tensor, "1 3 H W"]) -> str:
-        """Why there are no patch features after ``block``."""
+        """The error message if there are no patch features after ``block``."""
         name = type(self.tower).__name__
         try:
             with torch.no_grad():
@@ -159,12 +159,12 @@ class ImageTower(nn.Module):
 
 
 def _by(size_px: Sequence[int]) -> str:
-    """A side, or height x width where they differ."""
+    """One side if the image is square, else height x width."""
     return " x ".join(map(str, dict.fromkeys(size_px)))
 
 
 def _patch_px(tower: Any, block: int) -> tuple[int, int] | None:
-    """Height and width of a patch after the block, where the tower tells: open_clip's transformers and timm's models do."""
+    """Height and width of a patch after the block; None if unknown. open_clip's transformers and timm's models provide it."""
     if hasattr(tower, "patch_size"):
         return tower.patch_size
     stages = getattr(getattr(tower, "trunk", None), "feature_info", None)
@@ -172,23 +172,23 @@ def _patch_px(tower: Any, block: int) -> tuple[int, int] | None:
 
 
 class Walk(Protocol):
-    """A vision transformer taken apart. Every part is run inside the image tower's own forward, as FSDP wants it."""
+    """The parts of a vision transformer. They must be run inside the image tower's forward pass, because FSDP requires that."""
 
     blocks: Sequence[nn.Module]
     num_prefix: int
 
     def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B P C"]:
-        """Patch embeddings, each of its own pixels alone."""
+        """Compute patch embeddings, each from its own pixels only."""
 
     def place(self, patches: Float[Tensor, "B P C"]) -> Float[Tensor, "B L C"]:
-        """Class token, position embeddings, norm."""
+        """Add the class token and position embeddings, and normalise."""
 
     def head(self, tokens: Float[Tensor, "B L C"]) -> Float[Tensor, "B D"]:
-        """Norm, pooling, projection."""
+        """Normalise, pool and project."""
 
 
 class OpenClipWalk:
-    """open_clip's own vision transformer, with any of its pools."""
+    """open_clip's own vision transformer, with any of its pooling types."""
 
     def __init__(self, tower: open_clip.transformer.VisionTransformer):
         self.tower: Any = tower
@@ -226,7 +226,7 @@ class TimmWalk:
 
 
 def walk_of(tower: nn.Module, patch_grid: tuple[int, int]) -> Walk | None:
-    """How to walk the tower; None for one that is no plain vision transformer."""
+    """The parts of the tower; None if it is not a plain vision transformer."""
     if isinstance(tower, open_clip.transformer.VisionTransformer):
         return OpenClipWalk(tower)
     return TimmWalk(tower, patch_grid) if isinstance(getattr(tower, "trunk", None), timm.models.VisionTransformer) else None

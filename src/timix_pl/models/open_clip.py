@@ -1,4 +1,4 @@
-"""open_clip's models and tokenizers, and the configuration that builds them again."""
+"""Create open_clip's models and tokenizers, and the configuration to rebuild them."""
 
 import difflib
 import logging
@@ -17,7 +17,7 @@ from timix_pl.core.errors import ModelError
 open_clip.add_model_config(architectures.FOLDER)
 
 _MAX_REASON = 400
-"""Characters of another library's message that are passed on."""
+"""Longest part, in characters, of another library's message that is shown."""
 
 
 def open_clip_config(
@@ -28,7 +28,7 @@ def open_clip_config(
     image_size_px: int | None = None,
     context_length: int | None = None,
 ) -> dict[str, Any]:
-    """open_clip's ``model_cfg`` of what :func:`create_open_clip` builds.
+    """open_clip's ``model_cfg`` of the model that :func:`create_open_clip` builds.
 
     Raises:
         ModelError: unknown architecture, with the nearest names.
@@ -104,7 +104,7 @@ def create_open_clip(
             tokenizer = open_clip.get_tokenizer(architecture, context_length=context_length)
     except Exception as error:  # open_clip, transformers and torch raise many kinds, assertions among them
         reason = " ".join(f"{error or type(error).__name__}".split())[:_MAX_REASON]
-        if isinstance(error, pickle.UnpicklingError):  # its message advises to load what may run code
+        if isinstance(error, pickle.UnpicklingError):  # its message recommends an unsafe way of loading, which may run code
             reason = "the weights are no file of PyTorch's tensors or safetensors"
         raise ModelError(
             f"`architecture={architecture}`{f', `pretrained={pretrained}`' if pretrained else ''}"
@@ -115,7 +115,7 @@ def create_open_clip(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """open_clip warns on the root logger that a model without pretrained weights has none; that is what was asked for."""
+    """Silence open_clip, which warns on the root logger that the model has no pretrained weights. That is intended here."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

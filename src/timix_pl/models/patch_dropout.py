@@ -1,4 +1,4 @@
-"""Patch dropout: while training, the image tower sees a random share of the patches (Li et al. 2023, FLIP)."""
+"""Patch dropout: in training, the image tower sees only a random share of the patches (FLIP, Li et al. 2023)."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from timix_pl.core.randomness import bits
 
 
 def num_kept_patches(num_patches: int, share: float) -> int:
-    """Patches that are left when ``share`` of them is dropped: at least one."""
+    """The number of patches that are kept when ``share`` of them is dropped; at least 1."""
     return max(1, round((1 - share) * num_patches))
 
 
@@ -20,9 +20,9 @@ class PatchDropout:
     """One step's patch dropout, a pure function of (seed, step, position in the global batch).
 
     Args:
-        share: of the patches that is dropped, 0 to less than 1.
+        share: share of the patches that is dropped, from 0 to less than 1.
         seed: the run's seed.
-        step: optimizer steps done.
+        step: number of optimizer steps done.
         first: position of local row 0 in the global batch.
     """
 
@@ -32,10 +32,10 @@ class PatchDropout:
     first: int
 
     def keep(self, num_rows: int, num_patches: int, kind: str) -> Int[Tensor, "B K"]:
-        """The patches that each row keeps, ascending, on the CPU: the same number in every row.
+        """The patches that each row keeps, in ascending order, on the CPU. Every row keeps the same number.
 
         Args:
-            kind: names the draw; clean and mixed images of a step have their own.
+            kind: identifies the draw: "clean" or "mixed", which are drawn independently.
         """
         num_kept = num_kept_patches(num_patches, self.share)
         draws = bits(num_rows * num_patches, "patch_dropout", kind, self.seed, self.step, start=self.first * num_patches)

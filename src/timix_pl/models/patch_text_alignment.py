@@ -1,4 +1,4 @@
-"""The patch-text alignment (PTA) head: how well does a text describe each patch?"""
+"""The patch-text alignment (PTA) head, which scores how well a text describes each patch."""
 
 import torch
 from jaxtyping import Float, Int
@@ -8,10 +8,9 @@ from torch import Tensor, nn
 class PatchTextAlignment(nn.Module):
     """One logit per patch from patch features and a text.
 
-    LayerNorm, Linear, GELU; half of the channels stay local, half are averaged over the patches; both are joined with the text, and an MLP
-    gives
-    the logit. The MLP's first layer is applied to the three parts on their own and summed, which is the same as joining them first but
-    computes the local part once per image and the rest once per text.
+    Patch features go through LayerNorm, Linear and GELU. Half of the channels stay local, half are averaged over the patches. Both are
+    concatenated with the text feature, and an MLP gives the logit. The MLP's first layer is applied to the parts separately, and the
+    results are added. This equals applying it to the concatenation, but computes the local part once per image and the rest once per text.
 
     Args:
         patch_dim: channels of the patch features.
@@ -30,7 +29,7 @@ class PatchTextAlignment(nn.Module):
     def forward(
         self, patch_features: Float[Tensor, "N P C"], text: Float[Tensor, "R E"], image_index: Int[Tensor, " R"] | None = None
     ) -> Float[Tensor, "R P"]:
-        """Logits of every patch of image ``image_index[r]`` under text r; None pairs image r with text r."""
+        """Logits of every patch of image ``image_index[r]`` for text r. None: image r belongs to text r."""
         local, pooled = self.input(patch_features).tensor_split((self.local.in_features,), dim=2)
         local, pooled = self.local(local), pooled.mean(1)
         if image_index is not None:

@@ -1,4 +1,4 @@
-"""Text towers of open_clip and Hugging Face behind one plain module."""
+"""One interface to text towers of open_clip and Hugging Face."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class TextTower(nn.Module):
-    """A text tower of open_clip or Hugging Face whose projection is kept apart, so that the pooled feature before it can be read."""
+    """A text tower of open_clip or Hugging Face with a separate projection, so that the pooled feature before it can be read."""
 
     def __init__(self, tower: Any):
         super().__init__()
@@ -21,11 +21,11 @@ class TextTower(nn.Module):
         self.projection = projection if projection is not None else nn.Identity()
 
     def forward(self, tokens: Int[Tensor, "B T"], *, each_token: bool = False) -> Any:
-        """Text features (B D, not normalised) and the pooled feature before projection (B E).
+        """Text features (B D, not normalised) and the pooled feature before the projection (B E).
 
         Args:
-            each_token: give instead the features of each token (B T E) and which of them are padding (B T, bool); columns of padding alone
-                may have been left out at the end.
+            each_token: return the features of each token (B T E) and which tokens are padding (B T, bool) instead. Columns at the end that
+                are all padding may be missing.
         """
         if each_token:
             return self._each_token(tokens)
@@ -34,8 +34,8 @@ class TextTower(nn.Module):
         return features, pooled
 
     def _each_token(self, tokens: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:
-        """A tower that pools a class token leaves it out, so that T is one less."""
-        own = isinstance(self.tower, open_clip.transformer.TextTransformer)  # its mask is of its context length
+        """Features of each token. If the tower pools a class token, T is one less."""
+        own = isinstance(self.tower, open_clip.transformer.TextTransformer)  # its attention mask needs its full context length
         pad_id = self.tower.pad_id if own else self.tower.config.pad_token_id
         whole = F.pad(tokens, (0, self.tower.context_length - tokens.shape[1]), value=pad_id) if own else tokens
         self.tower.output_tokens = True
@@ -43,11 +43,13 @@ class TextTower(nn.Module):
             features = self.tower(whole)[1][:, : tokens.shape[1]]
         finally:
             self.tower.output_tokens = False
-        follows = (tokens != pad_id).flip(1).cummax(1).values.flip(1)  # a token that is no padding; CLIP's "!" is its padding too
+        follows = (
+            (tokens != pad_id).flip(1).cummax(1).values.flip(1)
+        )  # a token that is not padding follows; "!" has the same id as CLIP's padding, so ids cannot decide
         return features, ~follows[:, -features.shape[1] :]
 
     def blocks(self) -> list[nn.Module]:
-        """The repeated transformer blocks; none where a Hugging Face tower keeps them where no one looks."""
+        """The transformer blocks; empty for Hugging Face towers of an unknown structure."""
         transformer = self.tower.transformer
         for layers in ("resblocks", "layer", "block", "layers"):  # of open_clip; of encoders like BERT, T5, and others
             found = getattr(transformer, layers, None) or getattr(getattr(transformer, "encoder", None), layers, None)

@@ -11,12 +11,14 @@ from torch.distributed.tensor import DTensor
 
 
 class WeightAverage(nn.Module):
-    """After each step, ``average = decay * average + (1 - decay) * weights``, of all weights that are trained; at first it is the weights.
+    """Keeps ``average = decay * average + (1 - decay) * weights`` of all trained weights, updated after each step.
 
-    A sharded model has a sharded average. torch's ``AveragedModel`` cannot copy a sharded model, and waits for the device in each step.
+    It starts with the weights themselves. A sharded model has a sharded average. torch's ``AveragedModel`` cannot copy a sharded model, and
+    waits for the device in each step.
 
     Args:
-        model: lies where it stays.
+        model: already on its device, and sharded if it will be.
+        decay: between 0 and 1.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -32,14 +34,14 @@ class WeightAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, model: nn.Module, is_taken: Bool[Tensor, ""]) -> None:
-        """Take in the weights after a step; where it was left out, on the device, the average stays as it is."""
+        """Update the average after a step. If the step was skipped (``is_taken``, on the device, is False), the average does not change."""
         averages, weights = self._pairs(model)
         share = ((1 - self.decay) * is_taken).to(averages[0].device)
         torch._foreach_lerp_(averages, weights, [share] * len(averages))
 
     @contextmanager
     def in_place(self, model: nn.Module) -> Iterator[None]:
-        """Inside, the model has the averaged weights. Enter it before the weights of a sharded model are gathered."""
+        """Inside this context, the model has the averaged weights. Enter it before the weights of a sharded model are gathered."""
         self._swap(model)
         try:
             yield
@@ -54,7 +56,7 @@ class WeightAverage(nn.Module):
             average.copy_(kept)
 
     def _pairs(self, model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-        """Averages and weights, on this rank."""
+        """The averages and the weights, this rank's parts."""
         named = dict(model.named_parameters())
         pairs = [(average, named[_name(key)]) for key, average in self.weights.items()]
         averages, weights = ([_local(pair[side]) for pair in pairs] for side in (0, 1))
@@ -62,17 +64,17 @@ class WeightAverage(nn.Module):
 
 
 def averaged_weights(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The averages among the entries of a state by the names of the weights; empty if there are none.
+    """The averaged weights in a state dict, by the names of the weights; empty if there are none.
 
     Args:
-        prefix: what the names of a :class:`WeightAverage` begin with.
+        prefix: the prefix of the :class:`WeightAverage` in the state dict.
     """
     prefix = f"{prefix}weights."
     return {_name(key.removeprefix(prefix)): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _key(name: str) -> str:
-    """Names of parameters may not hold dots."""
+    """The key of a weight in the ``ParameterDict``, whose keys must not contain dots."""
     return name.replace(".", "/")
 
 

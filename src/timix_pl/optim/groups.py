@@ -1,4 +1,4 @@
-"""Which parameters decay, how fast each learns, and which are the matrices of hidden layers."""
+"""Parameter groups: weight decay, learning rates, and the matrices of hidden layers."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -9,25 +9,25 @@ from torch import Tensor, nn
 from timix_pl.core.errors import ModelError
 
 TOWERS = ("image", "text")
-"""The parts of a model that have blocks."""
+"""The parts of a model with transformer blocks."""
 
 _NO_DECAY = ("positional_embedding", "class_embedding", "pos_embed", "cls_token")
 
 _BEFORE_THE_BLOCKS = re.compile(r"^(?!.*attn_pool).*(emb|conv1|ln_pre|norm_pre|cls_token|reg_token|shared|wte|wpe)")
-"""Names, outside of the blocks, of what comes before them in the towers of open_clip, timm and transformers."""
+"""Matches names of parameters that come before the blocks, in the towers of open_clip, timm and transformers."""
 
 
 def parameter_groups(
     model: nn.Module, weight_decay: float, *, lr_scales: Mapping[Tensor, float] | None = None, hidden: Collection[Tensor] = ()
 ) -> list[dict[str, Any]]:
-    """Trainable parameters in groups: matrices decay; gains, biases, class token, position embeddings and logit scale do not.
+    """Trainable parameters in groups. Matrices decay; gains, biases, class token, position embeddings and logit scale do not.
 
     Args:
-        lr_scales: what multiplies the learning rate of a parameter, from :func:`lr_scales`; 1 where nothing is said.
-        hidden: parameters that get groups of their own, from :func:`hidden_matrices`.
+        lr_scales: factors on the learning rate, from :func:`lr_scales`; 1 for parameters without one.
+        hidden: parameters that get separate groups, from :func:`hidden_matrices`.
     Returns:
-        Groups with ``weight_decay``, the fastest first, of each rate those that decay first; with ``lr_scale`` where any is not 1; with
-        ``hidden=True`` where that holds.
+        Groups with ``weight_decay``, sorted by falling learning rate; for each rate, groups that decay come first. Groups have ``lr_scale``
+        if any factor is not 1, and those of ``hidden`` have ``hidden=True``.
     """
     scales = lr_scales or {}
     members: dict[tuple[float, bool, bool], list[Tensor]] = {}
@@ -45,15 +45,15 @@ def parameter_groups(
 
 
 def lr_scales(parts: Mapping[str, nn.Module], *, image: float, text: float, head: float, layer_decay: float) -> dict[Tensor, float]:
-    """What multiplies the learning rate of each parameter.
+    """The factor on the learning rate of each parameter.
 
     Args:
-        parts: the model's parts by name; what is no tower is a head.
-        image, text, head: of the towers and of all heads.
-        layer_decay: in a tower, each block learns at this times the rate of the next one, and the embeddings at this times that of the
-            first. What follows the blocks learns at the tower's rate (Clark et al. 2020; Bao et al. 2022).
+        parts: the model's parts by name; every part that is not a tower is a head.
+        image, text, head: factors of the towers and of all heads.
+        layer_decay: in a tower, the rate of a block is this factor times that of the next block, and the rate of the embeddings is this
+            factor times that of the first block. Layers after the blocks have the tower's rate (Clark et al. 2020; Bao et al. 2022).
     Raises:
-        ModelError: a tower that learns has no blocks that could be counted, and ``layer_decay`` is below 1.
+        ModelError: ``layer_decay`` is below 1, and a trained tower has no blocks that can be counted.
     """
     scales: dict[Tensor, float] = {}
     of_towers = {"image": image, "text": text}
@@ -70,13 +70,13 @@ def lr_scales(parts: Mapping[str, nn.Module], *, image: float, text: float, head
 
 
 def hidden_matrices(parts: Mapping[str, nn.Module], optimizer: str) -> set[Tensor]:
-    """The matrices inside the towers' blocks. Tables of position biases are none.
+    """The weight matrices inside the towers' blocks, without tables of position biases.
 
     Args:
         parts: the model's parts by name.
-        optimizer: the optimizer that asks, for the message.
+        optimizer: the name of the optimizer that needs them, for the error message.
     Raises:
-        ModelError: a tower that learns has no blocks that could be counted.
+        ModelError: a trained tower has no blocks that can be counted.
     """
     return {
         parameter

@@ -1,4 +1,4 @@
-"""What every optimizer is to a run."""
+"""Base class of optimizers that a run can choose."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class OptimizerChoice(ABC):
-    """Builds an optimizer, and states what the rest of timix-pl must know of it.
+    """Builds an optimizer, and declares the traits that the rest of timix-pl needs to know.
 
     Keyword-only parameters of the constructor are options of the configuration.
     """
@@ -18,17 +18,17 @@ class OptimizerChoice(ABC):
     """The name that it is registered under."""
 
     masks_updates: ClassVar[bool] = False
-    """The optimizer leaves out an update on the device where its ``found_inf`` is 1, so that the host need not wait for the flag."""
+    """The optimizer skips an update on the device if its ``found_inf`` is 1, so that the host need not wait for that flag."""
 
     shards: ClassVar[bool] = True
     """The optimizer works on sharded parameters (``trainer=fsdp``)."""
 
     for_hidden_matrices: ClassVar[bool] = False
-    """The optimizer treats the matrices of hidden layers in another way: they come in groups of their own, with ``hidden=True``."""
+    """The optimizer treats the matrices of hidden layers differently. They come in separate groups, with ``hidden=True``."""
 
     @abstractmethod
     def build(self, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
-        """The optimizer. It must leave a parameter without gradient, and its state, as they are.
+        """Build the optimizer. It must not change a parameter without a gradient, nor its state.
 
         Args:
             groups: parameter groups, each with its ``weight_decay``.
@@ -37,18 +37,18 @@ class OptimizerChoice(ABC):
 
     @abstractmethod
     def state(self, parameter: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What the optimizer keeps of a parameter: names, shapes, types and places. The values are those before the first step.
+        """The optimizer's state for a parameter before the first step: names, shapes, types, devices and initial values.
 
-        A sharded parameter (``DTensor``) has a sharded state. The state that a run starts with and ``dry_run`` are made from it.
+        A sharded parameter (``DTensor``) has a sharded state. A run starts with this state, and ``dry_run`` counts its memory.
 
         Args:
-            group: the parameter group that it is in.
+            group: the parameter group of the parameter.
         """
 
     def start(self, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
-        """The optimizer with the state of each parameter, which optimizers of PyTorch only make in their first step.
+        """The optimizer with the state of each parameter. PyTorch's optimizers would create the state only in their first step.
 
-        A checkpoint thus has the same tensors after any step, and can be read into what is there.
+        So a checkpoint has the same tensors after any step, and can be loaded into existing ones.
         """
         optimizer = self.build(groups, lr)
         for group in optimizer.param_groups:

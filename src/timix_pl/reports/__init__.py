@@ -1,1 +1,1 @@
-"""A run directory as people read it: one self-contained HTML page, a comparison of several runs, a table for the terminal."""
+"""Reports for readers: a self-contained HTML page per run, a comparison of several runs, and a table for the terminal."""

@@ -1,4 +1,4 @@
-"""Line charts as geometry; ``templates/chart.svg`` draws them, so that colours follow the page's light or dark scheme."""
+"""Lay out line charts. ``templates/chart.svg`` draws them, so that colours follow the page's light or dark scheme."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from timix_pl.reports.history import Points
 
 
 class Area(NamedTuple):
-    """Size of a chart and, inside it, where curves may be; in units of the drawing."""
+    """The size of a chart and the area of its curves, in units of the drawing."""
 
     width: int = 420
     height: int = 210
@@ -27,7 +27,7 @@ _DOTS_UP_TO = 30
 
 @dataclass(frozen=True)
 class Tick:
-    """``at``: its place along the axis, in units of the drawing."""
+    """A tick of an axis. ``at``: its position along the axis, in units of the drawing."""
 
     at: float
     text: str
@@ -35,7 +35,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: the points of its line, of the band from lowest to highest value where points were averaged, and its chance level."""
+    """One curve: its line, the band from lowest to highest value if points were averaged, and its level of chance."""
 
     label: str
     last: str
@@ -66,9 +66,9 @@ def line_chart(
     """Lay out curves over steps.
 
     Args:
-        curves: at least one, by label, each with at least one point; longer ones than 200 points are averaged in equal pieces.
+        curves: at least one, by label, each with at least one point. Curves of more than 200 points are averaged in equal pieces.
         last_step: right end of the axis, which begins at 0.
-        chance: dotted level by label of the curve that it belongs to.
+        chance: level of chance, drawn as a dotted line, by the label of its curve.
         unit: of the values; shares are shown in percent, scores times 100.
     """
     chance = chance or {}
@@ -105,7 +105,7 @@ def line_chart(
 
 
 def _value_range(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest value to show; from zero where values are equal, or where that wastes less than half of the height."""
+    """The lowest and highest value to show. Begins at 0 if all values are equal, or if that wastes less than half of the height."""
     low, high = min(values), max(values)
     if high - low <= 1e-9 * abs(high):
         return min(low, 0.0), max(high, 0.0) or 1.0
@@ -113,7 +113,7 @@ def _value_range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three to six round numbers that reach over ``low`` to ``high``."""
+    """Three to six round numbers that cover ``low`` to ``high``."""
     span = high - low or abs(high) or 1.0
     power = 10 ** math.floor(math.log10(span / 4))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= span / 4 * 0.999)
@@ -121,7 +121,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _pieces(points: Points) -> list[Points]:
-    """The points, cut into at most ``_MAX_POINTS`` pieces of one length."""
+    """The points, split into at most ``_MAX_POINTS`` pieces of equal length."""
     length = math.ceil(len(points) / _MAX_POINTS)
     return [points[start : start + length] for start in range(0, len(points), length)]
 
@@ -141,7 +141,7 @@ def _path(points: Iterable[tuple[float, float]]) -> str:
 
 
 def _short(value: float, unit: Unit = Unit.number) -> str:
-    """A number of few characters: 12k, 0.25, 5e-4, 63%."""
+    """A number in few characters: 12k, 0.25, 5e-4, 63%."""
     if unit in (Unit.share, Unit.score):
         return f"{value * 100:.3g}{'%' if unit is Unit.share else ''}"
     if abs(value) >= 10_000:

@@ -1,4 +1,4 @@
-"""Which columns of ``metrics.csv`` are drawn together, and under which title."""
+"""Group the columns of ``metrics.csv`` into charts with titles."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -13,8 +13,8 @@ from timix_pl.reports.run import Run
 class _Spec:
     """Columns of one unit that share a chart.
 
-    A chart of a single column takes ``title`` and ``note`` from the column's description, where they are empty. ``ceiling``: a column whose
-    newest value, which no curve can exceed, is told in the note.
+    If ``title`` and ``note`` are empty, a chart of a single column takes them from the column's description. ``ceiling``: a column whose
+    newest value is an upper bound of all curves; the note shows it.
     """
 
     title: str
@@ -48,7 +48,7 @@ _LEARNING = (
         ceiling=f"{_MI}ceiling_mixed",
     ),
     _Spec("Mutual information, gap", ("mutual_information/gap*",), "training pairs above held-out pairs, nats"),
-    _Spec("Noise: misaligned pairs told apart", ("noise/*/roc_auc", "noise/*/average_precision")),
+    _Spec("Noise: separation of misaligned pairs", ("noise/*/roc_auc", "noise/*/average_precision")),
     _Spec(
         "Noise: loss of training pairs",
         ("noise/train/loss_*aligned",),
@@ -82,7 +82,7 @@ _NOT_DRAWN |= {f"{_MI}ceiling", f"{_MI}ceiling_mixed", "vqa/open/reachable"}
 
 
 def charts(run: Run) -> tuple[list[Chart], list[Chart]]:
-    """The charts of a run: what it learned, and how it ran. A column that no chart knows gets one of its own."""
+    """The charts of a run: of its metrics, and of its speed and memory. Columns that are in no group get their own chart."""
     rest = [name for name in run.history if name not in _NOT_DRAWN and not any(_matches(spec, name) for spec in _LEARNING + _RUNNING)]
     learning = tuple(_alone(name) for name in rest if not _is_of_training(name))
     running = tuple(_alone(name) for name in rest if _is_of_training(name))
@@ -136,7 +136,7 @@ def _note(run: Run, spec: _Spec, columns: dict[str, Metric]) -> str:
 
 
 def _labels(columns: dict[str, Metric]) -> list[str]:
-    """What tells the curves apart: the parts of their labels that not all share; a single one needs no name."""
+    """Short labels: only the parts that differ between the curves; empty for a single curve."""
     if len(columns) == 1:
         return ["latest"]
     parts = [label(name, metric).split(", ") for name, metric in columns.items()]

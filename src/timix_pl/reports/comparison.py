@@ -1,4 +1,4 @@
-"""Several runs beside each other: the settings that differ, the final figures."""
+"""Compare several runs: the settings that differ, and the final results."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from timix_pl.reports.run import Run, read_run, undescribed
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a cell per run, empty where the run has no such value; ``best`` marks the best of them."""
+    """One row of a table, with a cell per run; empty if the run has no such value. ``best`` marks the best ones."""
 
     label: str
     cells: list[str]
@@ -21,12 +21,12 @@ class Row:
 
 
 def write_comparison(run_dirs: Sequence[Path], path: Path, known: Callable[[str], Metric | None] = undescribed) -> Path:
-    """Write a page with the configuration keys that differ between runs and their final figures.
+    """Write a page with the configuration keys that differ between runs, and their final results.
 
     Args:
-        known: as for ``read_run``.
+        known: see ``read_run``.
     Raises:
-        RunError: one of ``run_dirs`` does not exist or holds no run.
+        RunError: one of ``run_dirs`` does not exist or is not a run directory.
     """
     runs = [read_run(run_dir, known) for run_dir in run_dirs]
     names = [run.name for run in runs]
@@ -38,7 +38,7 @@ def write_comparison(run_dirs: Sequence[Path], path: Path, known: Callable[[str]
 
 
 def differing_settings(runs: Sequence[Run]) -> list[Row]:
-    """Configuration keys, dotted, that do not have the same value in all runs; name and folder of a run are no settings."""
+    """Dotted configuration keys with different values in the runs, without the name and the folder of a run."""
     flat = [_flatten(run.config) for run in runs]
     keys = dict.fromkeys(key for config in flat for key in config if key not in ("name", "run_dir"))
     values = {key: [str(config.get(key, "")) for config in flat] for key in keys}
@@ -46,7 +46,7 @@ def differing_settings(runs: Sequence[Run]) -> list[Row]:
 
 
 def final_figures(runs: Sequence[Run]) -> list[Row]:
-    """A row per metric that any run has; its best values are marked where the runs differ and a direction is better."""
+    """A row for each metric that any run has. The best values are marked if the runs differ and one direction is better."""
     by_run = [{figure.name: figure for figure in run.figures} for run in runs]
     rows = []
     for name in dict.fromkeys(name for figures in by_run for name in figures):

@@ -1,4 +1,4 @@
-"""Examples that evaluations left: queries and what they found, confusions, questions with answers, captions."""
+"""Examples from evaluations: queries with their results, confusion matrices, questions with answers, and captions."""
 
 import json
 from collections import Counter
@@ -13,13 +13,13 @@ from timix_pl.reports.pictures import Picture, thumbnail
 
 MAX_SHOWN = 24
 NUMBERS_UP_TO = 12
-"""Classes whose matrix has room for numbers."""
+"""Largest number of classes for which the confusion matrix shows numbers."""
 MAX_CONFUSIONS = 12
 
 
 @dataclass(frozen=True)
 class Found:
-    """An image or a caption, and whether it is a right answer."""
+    """An image or a caption that a query found, and whether it is right."""
 
     picture: Picture | None
     text: str
@@ -28,7 +28,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Query:
-    """A caption with the images that it found, or an image with captions; ``answer``: a right one, where none of them is."""
+    """A caption with the images that it found, or an image with captions. ``answer``: a right one, if none of those found is right."""
 
     query: Found
     rank: int
@@ -38,7 +38,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Cell:
-    """Of the images of one class, the share that was given another or the same; ``percent`` is empty where it is 0."""
+    """The share of the images of a true class that got a predicted class; ``percent`` is empty if it is 0."""
 
     share: float
     percent: str
@@ -47,7 +47,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Rows are true classes, columns given ones; ``frequent``: the largest errors."""
+    """A confusion matrix: rows are true classes, columns predicted ones. ``frequent``: the most frequent errors."""
 
     classes: list[str]
     cells: list[list[Cell]]
@@ -57,7 +57,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several answers, with the share that the model gives it."""
+    """One of the choices, with the model's probability of it."""
 
     text: str
     share: str
@@ -66,10 +66,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Answered:
-    """A question about an image, ``right`` or wrong by its choices, or else by the open answer.
+    """A question about an image. ``right`` is decided by its choices, or else by the open answer.
 
-    ``choices``: the chosen one first; none where it was not asked so. ``given``: the open answer, None where it gave none,
-    with its accuracy and what people said.
+    ``choices``: the chosen one first; empty if the question has none. ``given``: the open answer with its accuracy and the human answers;
+    None if there is no open answer.
     """
 
     picture: Picture
@@ -83,7 +83,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Captioned:
-    """An image's caption beside what people wrote."""
+    """An image with its generated caption and the human captions."""
 
     picture: Picture
     caption: str
@@ -96,7 +96,7 @@ Shown = Query | Confusion | Answered | Captioned
 
 @dataclass(frozen=True)
 class Examples:
-    """Those of one evaluation, all of one kind: ``queries``, ``confusion``, ``answers`` or ``captions``."""
+    """The examples of one evaluation, all of one kind: ``queries``, ``confusion``, ``answers`` or ``captions``."""
 
     title: str
     source: str
@@ -105,12 +105,13 @@ class Examples:
 
 
 def read_examples(folder: Path, source: str, titles: Mapping[str, str], notes: list[str]) -> dict[str, tuple[str, Examples]]:
-    """Of each evaluation the file's text and what it shows; a file or an entry that cannot be shown is noted.
+    """Read the examples of each evaluation: the text of the file, and its examples.
 
     Args:
-        folder: holds ``NAME.json`` files and the pictures that they name.
-        source: which evaluation left them, in words.
-        titles: how evaluations are called, by name.
+        folder: has ``NAME.json`` files and the pictures that they name.
+        source: in words, when the evaluation ran.
+        titles: titles of the evaluations, by name.
+        notes: receives a note for each file or entry that cannot be shown.
     """
     read = {}
     for path in sorted(folder.glob("*.json")):
@@ -197,4 +198,4 @@ _KINDS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], Shown]]] = {
     "answers": ("question", _answered),
     "captions": ("references", _captioned),
 }
-"""Each kind with the key that tells it."""
+"""Each kind of examples, by the key that identifies it."""

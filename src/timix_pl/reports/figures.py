@@ -1,4 +1,4 @@
-"""A metric in words: its label, its value and how far it is from chance."""
+"""A metric as text: its label, its value, and its level of chance."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from timix_pl.core.metric import Metric, Unit
 
 @dataclass(frozen=True)
 class Figure:
-    """One metric and, where it is known, the level of chance.
+    """One metric and, if known, its level of chance.
 
     ``name`` is the metric's stable name, e.g. ``retrieval/image_to_text/recall_at_1``.
     """
@@ -25,7 +25,7 @@ class Figure:
 
     @property
     def evaluation(self) -> str:
-        """As it stands inside a sentence."""
+        """The evaluation's title, for use inside a sentence."""
         return self.metric.group or words(self.name.split("/")[0])
 
     @property
@@ -38,7 +38,7 @@ class Figure:
 
     @property
     def times_chance(self) -> float | None:
-        """How many times better than chance; None where chance is unknown, zero or negative, or a ratio or "better" means nothing."""
+        """How many times better than chance the value is; None if chance is unknown or not positive, or if a ratio has no meaning."""
         if self.metric.unit is Unit.nats or self.metric.higher_is_better is None:
             return None
         better, worse = (self.value, self.chance) if self.metric.higher_is_better else (self.chance, self.value)
@@ -61,33 +61,33 @@ class Figure:
 
 
 def figures(metrics: Mapping[str, float], chance: Mapping[str, float], descriptions: Mapping[str, Metric]) -> list[Figure]:
-    """Final figures in the order of ``metrics``; those without a description are plain numbers."""
+    """The figures in the order of ``metrics``. Metrics without a description are plain numbers."""
     return [Figure(name, descriptions.get(name, Metric()), value, chance.get(name)) for name, value in metrics.items()]
 
 
 def words(name: str) -> str:
-    """A name that nothing gives a label to."""
+    """A readable form of a name without a label."""
     return name.replace("_", " ")
 
 
 def heading(text: str) -> str:
-    """What stands inside a sentence, as a heading; a first word with capitals of its own stays as it is."""
+    """The text as a heading: capitalised, unless its first word has capitals already."""
     return text[:1].upper() + text[1:] if text.partition(" ")[0].islower() else text
 
 
 def label(name: str, metric: Metric) -> str:
-    """The metric's label, else its name without the evaluation's."""
+    """The metric's label, or else its name without the evaluation's name."""
     return metric.label or ", ".join(words(part) for part in name.split("/")[1:]) or words(name)
 
 
 def value_text(metric: Metric, value: float) -> str:
-    """The value of a metric for people: a share of 0.631 as '63.1%', a rank as '3.5' or '12,000', a caption's score as '63.1'."""
+    """The value of a metric as text: a share of 0.631 as '63.1%', a rank as '3.5' or '12,000', a captioning score as '63.1'."""
     word = unit_word(metric)
     return f"{number_text(metric, value)} {word}" if word and math.isfinite(value) else number_text(metric, value)
 
 
 def unit_word(metric: Metric) -> str:
-    """What follows the metric's number; empty where nothing does."""
+    """The word after the metric's number; empty if there is none."""
     return "nats" if metric.unit is Unit.nats else metric.unit_word
 
 
@@ -113,7 +113,7 @@ def _one_decimal(value: float) -> str:
 
 
 def count_text(count: int | Mapping[str, int]) -> str:
-    """A number of samples for people: '1,234', or by set '1,500 train + 9 held-out'."""
+    """A number of samples as text: '1,234', or by set '1,500 train + 9 held-out'."""
     if isinstance(count, int):
         return f"{count:,}"
     return " + ".join(f"{of_set:,} {name.replace('_', '-')}" for name, of_set in count.items())

@@ -1,4 +1,4 @@
-"""The head of a report: where a run stands, in words and figures."""
+"""The header of a report: the status of the run, and facts about it."""
 
 from datetime import UTC, datetime
 
@@ -8,10 +8,11 @@ _SILENT_AFTER_S = 900.0
 
 
 def status(run: Run, now_s: float) -> tuple[str, str]:
-    """A word for the state of a run, and a sentence where it did not finish.
+    """A word for the status of a run, and a sentence if it did not finish.
 
     Args:
-        now_s: the time of the report, in seconds since the epoch; a run that says it runs but has been silent is called so.
+        now_s: the time of the report, in seconds since the epoch. A run with the status "running" that has written nothing for long is
+            called "silent".
     """
     word = str(run.summary.get("status", "unfinished"))
     if word == "finished":
@@ -26,7 +27,7 @@ def status(run: Run, now_s: float) -> tuple[str, str]:
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """Label and text of what is known about a run."""
+    """The known facts about a run, as label and text."""
     max_steps = run.setting("trainer.max_steps")
     known: list[tuple[str, str]] = []
     planned = f" of {max_steps:,}" if isinstance(max_steps, int) and max_steps > run.last_step else ""
@@ -56,14 +57,14 @@ def facts(run: Run) -> list[tuple[str, str]]:
 
 
 def settings(run: Run) -> list[str]:
-    """The decisions that name a run, e.g. 'mixing timix, ratio 1.0'."""
+    """The main settings of a run, e.g. 'mixing timix, ratio 1.0'."""
     of_task = ("task", "init", "tune.towers") if run.is_task else ("mixing.kind", "mixing.ratio", "loss.kind")
     keys = ("model.architecture", "data.kind", "data.global_batch_size", *of_task, "seed")
     return [f"{key.removesuffix('.kind')}={value}" for key in keys if (value := run.setting(key)) is not None]
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: '45 s', '6 min 12 s', '3 h 05 min', '2 d 4 h'."""
+    """A duration as text: '45 s', '6 min 12 s', '3 h 05 min', '2 d 4 h'."""
     minutes, s = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

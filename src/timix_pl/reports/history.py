@@ -1,4 +1,4 @@
-"""``metrics.csv`` as curves."""
+"""Read ``metrics.csv`` as curves."""
 
 import csv
 import math
@@ -9,15 +9,15 @@ Points = list[tuple[float, float]]
 
 
 def read_history(path: Path) -> dict[str, Points]:
-    """Read what a run measured, one curve per column.
+    """Read the metrics of a run, one curve per column.
 
-    Rows are sparse: an empty cell was not measured at that step. A header line may come again with more columns. A line without its
-    newline was cut off by a kill and is dropped; of rows with the same step, which a resumed run leaves, the later one counts.
+    Empty cells were not measured at that step. The header may be repeated with more columns. A last line without a newline was truncated by
+    a kill and is ignored. Of rows with the same step, which a resumed run may write, the last one counts.
 
     Args:
-        path: the file; a missing one gives no curves.
+        path: the file; if it does not exist, there are no curves.
     Returns:
-        Finite values by column name, in the order of the columns, without ``step`` and columns that never have a value.
+        Finite values by column name, in the order of the columns, without ``step`` and empty columns.
     """
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     whole_lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]

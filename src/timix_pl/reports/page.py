@@ -1,4 +1,4 @@
-"""One run as one self-contained HTML page."""
+"""Write the report of a run as a self-contained HTML page."""
 
 import time
 from collections.abc import Callable
@@ -29,28 +29,28 @@ _HEADLINES = (
 
 @dataclass(frozen=True)
 class FigureRow:
-    """A figure, and another value of it: the best of the run, where an earlier evaluation was better, or that at the end of training."""
+    """A figure, and beside it another value: that of an earlier, better evaluation, or that at the end of training."""
 
     figure: Figure
     beside: str
 
     @property
     def is_best(self) -> bool:
-        """Whether no earlier evaluation was better, where ``beside`` holds those; false where neither direction is better."""
+        """Whether no earlier evaluation was better; False if neither direction is better."""
         return self.figure.metric.higher_is_better is not None and not self.beside
 
 
 def write_report(run_dir: Path, known: Callable[[str], Metric | None] = undescribed) -> Path:
-    """Write ``run_dir/report.html``: figures, curves, mixed pairs, heat maps, configuration. It fetches nothing and opens offline.
+    """Write ``run_dir/report.html`` with figures, curves, mixed pairs, heat maps and configuration. The page opens offline.
 
-    What a run does not have (yet) is said in words on the page.
+    The page says which parts the run does not have (yet). It is replaced atomically.
 
     Args:
-        known: as for ``read_run``.
+        known: see ``read_run``.
     Returns:
-        The path of the page; it is replaced in one go, so a reader never sees half of it.
+        The path of the page.
     Raises:
-        RunError: ``run_dir`` does not exist or holds no run.
+        RunError: ``run_dir`` does not exist or is not a run directory.
     """
     run = read_run(run_dir, known)
     now_s = time.time()
@@ -76,7 +76,7 @@ def write_report(run_dir: Path, known: Callable[[str], Metric | None] = undescri
 
 
 def write_page(path: Path, template: str, **context: Any) -> Path:
-    """Render ``templates/TEMPLATE`` and put it at ``path`` atomically. All text is escaped."""
+    """Render ``templates/TEMPLATE`` and write it to ``path`` atomically. All text is escaped."""
     environment = Environment(
         loader=PackageLoader("timix_pl.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -91,5 +91,5 @@ def _earlier_best(run: Run, figure: Figure) -> str:
         return ""
     sign = 1 if figure.metric.higher_is_better else -1
     step, best = max(run.history.get(figure.name, [(0, figure.value)]), key=lambda point: sign * point[1])
-    better = sign * (best - figure.value) > 1e-6 * abs(figure.value)  # not merely rounded when it was written
+    better = sign * (best - figure.value) > 1e-6 * abs(figure.value)  # not only a difference from rounding in the files
     return f"{value_text(figure.metric, best)} at step {step:,.0f}" if better else ""

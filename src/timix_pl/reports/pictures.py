@@ -1,4 +1,4 @@
-"""Images as data URIs, so that a page needs no other file."""
+"""Images as data URIs, so that a page needs no other files."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ _INFERNO = np.array([(0, 4, 40), (87, 16, 110), (188, 55, 84), (249, 142, 9), (2
 
 @dataclass(frozen=True)
 class Picture:
-    """An image inside the page; ``pixelated`` where it is so small that smooth upscaling would blur it."""
+    """An image inside the page. ``pixelated``: it is so small that smooth upscaling would blur it."""
 
     uri: str
     width_px: int
@@ -38,7 +38,7 @@ def picture(path: Path) -> Picture:
 
 
 def thumbnail(path: Path) -> Picture:
-    """An image of at most 128 pixels a side, as a JPEG: a page may hold a hundred.
+    """The image with sides of at most 128 pixels, as a JPEG, because a page may have a hundred of them.
 
     Raises:
         OSError: the file is missing or no image.
@@ -52,7 +52,7 @@ def thumbnail(path: Path) -> Picture:
 
 
 def heat_uri(scores: np.ndarray) -> str:
-    """A patch grid of scores as a tiny PNG, one pixel a patch, from dark (its lowest score) to bright (its highest).
+    """A patch grid of scores as a tiny PNG, one pixel per patch, from dark (the lowest score) to bright (the highest).
 
     Args:
         scores: rows by columns.
@@ -63,7 +63,7 @@ def heat_uri(scores: np.ndarray) -> str:
 
 
 def heat_picture(pixels: np.ndarray, scores: np.ndarray) -> Image.Image:
-    """The image beside itself in grey under its heat map, whose best patch is circled; each at least 448 pixels wide.
+    """The image, and beside it the image in grey under the heat map, with the best patch circled. Each is at least 448 pixels wide.
 
     Args:
         pixels: height by width by 3, uint8.
@@ -85,7 +85,7 @@ def heat_picture(pixels: np.ndarray, scores: np.ndarray) -> Image.Image:
 
 
 def _heat(scores: np.ndarray) -> Image.Image:
-    """A pixel a patch."""
+    """The heat map, one pixel per patch."""
     share = (scores - scores.min()) / max(np.ptp(scores), 1e-12)
     anchors = np.linspace(0, 1, len(_INFERNO))
     rgb = np.stack([np.interp(share, anchors, channel) for channel in _INFERNO.T], axis=-1)

@@ -1,4 +1,4 @@
-"""A run directory, read as far as it got: a run may be going, killed, or without pictures."""
+"""Read a run directory. The run may be unfinished, killed, or without pictures."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -26,7 +26,7 @@ _Shown = TypeVar("_Shown")
 
 @dataclass(frozen=True)
 class MixedPair:
-    """One mixed image with what it was made of; no windows where whole images were blended."""
+    """One mixed image with its two sources; no windows if whole images were blended."""
 
     clean: Picture
     source: Picture
@@ -41,7 +41,7 @@ class MixedPair:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """PTA's scores of one phrase over one image; ``peak_xy_norm`` is the middle of the most relevant patch."""
+    """PTA scores of one phrase over one image. ``peak_xy_norm``: the centre of the patch with the highest score."""
 
     image: Picture
     heat_uri: str
@@ -56,7 +56,7 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Afterwards:
-    """What ``timix-evaluate`` found of one checkpoint; ``about`` tells of each evaluation on what data."""
+    """The results of ``timix-evaluate`` on one checkpoint. ``about``: the data of each evaluation."""
 
     checkpoint: str
     step: int
@@ -66,7 +66,7 @@ class Afterwards:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run directory holds; ``notes`` says in words which of its files could not be read."""
+    """The content of a run directory. ``notes``: messages about files that could not be read."""
 
     run_dir: Path
     written_at_s: float
@@ -86,18 +86,18 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The configured one, or the folder's where that is the default; without a configuration as the summary has it."""
+        """The configured name, or the folder's name if that is the default; without a configuration, the name in the summary."""
         configured = str(self.config.get("name") or self.summary.get("name", "run"))
         return self.run_dir.resolve().name if configured == "run" else configured
 
     @property
     def is_task(self) -> bool:
-        """Whether it is fine-tuned on a task, and not pre-trained."""
+        """Whether the run is fine-tuning, not pre-training."""
         return self.setting("task") not in (None, "pretrain")
 
     @property
     def counts(self) -> dict[str, Any]:
-        """The summary of a run that has ended; nothing while it goes on, when its curves are newer."""
+        """The summary of a run that has ended; empty for a running one, whose curves are newer."""
         return {} if self.summary.get("status") == "running" else self.summary
 
     @property
@@ -106,7 +106,7 @@ class Run:
         return max(self.counts.get("steps", 0), int(logged))
 
     def setting(self, key: str) -> Any:
-        """The value of a dotted configuration key; None where the configuration does not have it."""
+        """The value of a dotted configuration key; None if the configuration does not have it."""
         value: Any = self.config
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
@@ -114,17 +114,17 @@ class Run:
 
 
 def undescribed(name: str) -> None:
-    """The description of a metric where none is known."""
+    """No description for any metric."""
 
 
 def read_run(run_dir: Path, known: Callable[[str], Metric | None] = undescribed) -> Run:
     """Read a run directory.
 
     Args:
-        known: describes a metric by its name, or returns None. It is asked of metrics that the run's files do not describe, as those of
-            earlier versions.
+        known: gives the description of a metric by name, or None. It is used for metrics that the run's files do not describe, such as
+            those of earlier versions.
     Raises:
-        RunError: ``run_dir`` does not exist or holds no run.
+        RunError: ``run_dir`` does not exist or is not a run directory.
     """
     present = [run_dir / name for name in _RUN_FILES if (run_dir / name).is_file()]
     if not present:
@@ -172,12 +172,12 @@ def _afterwards(content: dict[str, Any], known: Callable[[str], Metric | None], 
 
 
 def _evaluations(figures: Iterable[Figure]) -> dict[str, str]:
-    """How each evaluation is called, by its name."""
+    """The title of each evaluation, by its name."""
     return {figure.name.split("/")[0]: figure.evaluation for figure in figures}
 
 
 def _examples(run_dir: Path, step: int | None, afterwards: Afterwards | None, titles: dict[str, str], notes: list[str]) -> list[Examples]:
-    """Those of the training and those evaluated afterwards, by name; where both show the same, once."""
+    """The examples from training and from ``timix-evaluate``, by name. Equal examples are shown once."""
     trained = read_examples(run_dir / "examples", "during training" if step is None else f"at step {step:,} of training", titles, notes)
     later = read_examples(run_dir / "evaluate/examples", f"afterwards, {afterwards.checkpoint}", titles, notes) if afterwards else {}
     shown = []
@@ -197,7 +197,7 @@ def _no_run(run_dir: Path) -> str:
 
 
 def _read(path: Path, parse: Callable[[str], Any], notes: list[str]) -> dict[str, Any]:
-    """A mapping from a JSON or YAML file; {} where it is missing or, with a note, unreadable."""
+    """A mapping from a JSON or YAML file; {} if it is missing, or unreadable (with a note)."""
     if not path.is_file():
         return {}
     try:

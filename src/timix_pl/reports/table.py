@@ -1,4 +1,4 @@
-"""Final figures as plain text."""
+"""Results as a plain text table."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from timix_pl.reports.figures import figures
 
 
 def results_table(metrics: Mapping[str, float], chance: Mapping[str, float], descriptions: Mapping[str, Metric]) -> str:
-    """The final figures for a terminal: every metric beside its chance level and how many times better it is.
+    """A table for the terminal: each metric with its level of chance, and how many times better it is.
 
     Args:
         metrics: by name, e.g. ``retrieval/mean_recall``.

@@ -1,4 +1,4 @@
-"""Whether the shards that a run names are there, before it starts."""
+"""Check that the shards of a run exist, before it starts."""
 
 from timix_pl.config.option import value_of
 from timix_pl.config.rules import Shards
@@ -9,7 +9,7 @@ from timix_pl.data.shards.sources import is_image_folder, resolve_shards
 
 
 def shard_problems(cfg: RootConfig) -> list[str]:
-    """Local shards that are not there. Only for a start: no file is looked at before that."""
+    """A message for each option whose local shards do not exist. Separate from the configuration's checks, which read no files."""
     found = []
     for option in shard_options():
         spec = value_of(cfg, option.key)

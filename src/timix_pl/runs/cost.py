@@ -1,4 +1,4 @@
-"""What a run will cost, before it starts: parameters, FLOPs, memory and time."""
+"""Estimate the cost of a run before it starts: parameters, FLOPs, memory and time."""
 
 import dataclasses
 import math
@@ -28,30 +28,31 @@ from timix_pl.training.callbacks.mixing import MixingCallback
 from timix_pl.training.step_cost import Workload, count_flops, count_kept, flops_of
 
 GPU_SHARE, CPU_SHARE = (0.15, 0.4), (0.15, 0.6)
-"""How near steps are assumed to come to a GPU's peak, and to a CPU's product of large matrices."""
+"""Assumed range of a step's FLOP/s, as a share of a GPU's peak, and of a CPU's speed in products of large matrices."""
 
 _PART_NAMES = {"image": "image tower", "text": "text tower", "pta": "PTA head", "head": "the task's head"}
 
 
 class _Work(NamedTuple):
-    """What is estimated: a task and its model, and what a step of it computes."""
+    """The run to estimate: a task, its model, and what one step computes."""
 
     task: Task
     model: AnyModel
     workload: Workload
     group: int
-    """Chunks are multiples of this number."""
+    """The micro-batch size must be a multiple of this."""
 
     def per_rank(self, num_ranks: int) -> int:
-        """Samples of a rank in a step."""
+        """Samples per rank and step."""
         return next(iter(self.task.most_counts(num_ranks).values()))
 
 
 def describe_cost(task: Task, model: AnyModel, mixing: MixingCallback | None) -> str:
-    """The cost of a run as lines of text; what is assumed or left out is said in them.
+    """The estimated cost of a run as lines of text, with the assumptions.
 
     Args:
         model: on the meta device.
+        mixing: None if the run does not mix images.
     """
     cfg = task.cfg
     work = _Work(task, model, task.workload(model, mixing.mixer if mixing else None), cfg.mixing.group_size if mixing else 1)
@@ -60,7 +61,7 @@ def describe_cost(task: Task, model: AnyModel, mixing: MixingCallback | None) ->
         cost = list(_estimates(cfg, work, num_pairs))
     except TimixError:
         raise
-    except Exception as error:  # a tower may do on shapes alone what PyTorch cannot
+    except Exception as error:  # a tower may use an operation that PyTorch cannot run on the meta device
         why = str(error).partition("\n")[0] or type(error).__name__
         cost = [
             f"FLOPs, memory and speed are not estimated: PyTorch cannot count them for {cfg.model.architecture} ({why})",
@@ -99,7 +100,7 @@ def _precision_and_split(cfg: RootConfig, num_ranks: int) -> str:
 
 
 def _recomputed(cfg: RootConfig, num_samples: int) -> float:
-    """Work of a step, of what it would be if nothing were computed twice: forward passes are a third of it."""
+    """FLOPs of a step, relative to a step that computes nothing twice. A forward pass is a third of such a step."""
     again = cfg.trainer.gradient_checkpointing + ((cfg.trainer.micro_batch_size or num_samples) < num_samples)
     return (3 + again) / 3
 
@@ -121,7 +122,7 @@ def _rows(unit: str, values: Mapping[str, float]) -> list[str]:
 
 
 def _memory(cfg: RootConfig, work: _Work, num_ranks: int) -> tuple[dict[str, float], dict[str, float]]:
-    """GB that a rank needs on its device, and in CPU memory on account of ``trainer.cpu_offload``."""
+    """GB that a rank needs on its device, and in CPU memory because of ``trainer.cpu_offload``."""
     precision, model, counts, size = precision_of(cfg), work.model, work.task.most_counts(num_ranks), work.per_rank(num_ranks)
     if precision == Precision.bf16_pure:
         model = model.to(torch.bfloat16)
@@ -151,7 +152,7 @@ def _gb(tensors: Iterable[Tensor]) -> float:
 
 
 def _way_to_fit(cfg: RootConfig, work: _Work, num_ranks: int, needed_gb: float) -> Iterator[str]:
-    """What to set where a device has less memory than ``needed_gb``; nothing where it is not known."""
+    """What to set if a device has less memory than ``needed_gb``; nothing if its memory is not known."""
     device_gb = _device_gb(cfg)
     if device_gb is None or needed_gb <= device_gb:
         return
@@ -173,7 +174,7 @@ def _way_to_fit(cfg: RootConfig, work: _Work, num_ranks: int, needed_gb: float) 
 
 
 def _device_gb(cfg: RootConfig) -> float | None:
-    """Memory of one device, where the run is to start on this machine; on CPUs a rank's share."""
+    """Memory of one device in GB, if the run starts on this machine; on a CPU the share of one rank."""
     if cfg.launcher.kind == LauncherKind.slurm or (on_gpu(cfg) and not torch.cuda.is_available()):
         return None
     if on_gpu(cfg):
@@ -201,18 +202,18 @@ def _speed(cfg: RootConfig, step_flops: float, num_ranks: int, steps: int | None
 def _length(cfg: RootConfig, work: _Work, num_pairs: int | None) -> str:
     size, steps = cfg.data.global_batch_size, _num_steps(cfg, num_pairs)
     if steps is None:
-        return "  how many steps is known once the shards have a manifest.json (timix-data index) on a local disk"
+        return "  the number of steps is known only if the shards are on a local disk with a manifest.json (timix-data index)"
     epochs = f", {steps * size / num_pairs:.3g} epochs of {num_pairs:,} {work.task.sample}s" if num_pairs else ""
     return f"  {steps:,} steps of {size:,} {work.task.sample}s{epochs}"
 
 
 def _num_steps(cfg: RootConfig, num_pairs: int | None) -> int | None:
-    """Of the run, where that is known."""
+    """Steps of the run, or None if not known."""
     return num_steps(cfg, num_pairs or 0) if cfg.trainer.max_steps or num_pairs or cfg.data.epoch_samples else None
 
 
 def _num_pairs(cfg: RootConfig) -> int | None:
-    """Training pairs, where that is known without looking at a shard."""
+    """Number of training pairs, or None if it is not known without reading shards."""
     if cfg.data.kind == DataKind.scenes:
         return cfg.data.scenes.num_train
     if cfg.data.kind == DataKind.stream:
@@ -224,7 +225,7 @@ def _num_pairs(cfg: RootConfig) -> int | None:
 
 
 def _cpu_flops(num_threads: int | None, *, size: int = 1024, seconds: float = 0.2) -> float:
-    """FLOP/s of fp32 matrix products of ``size`` rows and columns."""
+    """Measured FLOP/s of fp32 products of ``size`` x ``size`` matrices."""
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads or before)
     a = torch.ones(size, size)

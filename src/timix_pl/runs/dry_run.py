@@ -1,4 +1,4 @@
-"""What ``dry_run=true`` prints: the configuration, and the cost of the run."""
+"""What ``dry_run=true`` prints: the configuration and the estimated cost of the run."""
 
 from omegaconf import OmegaConf
 
@@ -13,10 +13,10 @@ from timix_pl.runs.cost import describe_cost
 
 @in_keys(RUN)
 def dry_run(cfg: RootConfig) -> str:
-    """Build on the meta device; of the data, at most the manifests are read.
+    """Describe a run without training. The model is built on the meta device; of the data, only manifests are read.
 
     Returns:
-        The configuration, and what a run costs: parameters, FLOPs, memory and time.
+        The configuration as YAML, then parameters, FLOPs, memory and time.
     Raises:
         TimixError: the model cannot be built, the windows do not fit its grid, or a manifest is damaged.
     """

@@ -1,4 +1,4 @@
-"""What ``timix-evaluate`` does with a run: evaluate a checkpoint, and leave the results in the run's folder."""
+"""Evaluate a checkpoint of a run, and write the results to the run's folder."""
 
 import fcntl
 import json
@@ -19,6 +19,7 @@ from timix_pl.config.schema import RootConfig
 from timix_pl.core.errors import ConfigError
 from timix_pl.core.metric import descriptions_in
 from timix_pl.core.types import EvaluationResult
+from timix_pl.core.words import as_typed
 from timix_pl.evaluation.evaluator import EvaluationError, Evaluator, run_tasks
 from timix_pl.evaluation.results import write_result
 from timix_pl.reports.figures import count_text
@@ -28,13 +29,14 @@ from timix_pl.runs.ranks import joined_ranks
 Value = TypeVar("Value")
 
 FOLDER = "evaluate"
-"""Of a run's folder: what was evaluated after the training."""
+"""Sub-folder of a run's folder, for evaluations after training."""
 
 
 class Evaluated(NamedTuple):
-    """What was evaluated and what came out; ``about`` tells of each evaluation its number of samples, its data and the overrides.
+    """The results of evaluating a checkpoint.
 
-    ``weights``: ``last`` or ``ema``. ``error``: some evaluations failed; ``result`` is what the others found.
+    ``about``: for each evaluation the number of samples, the data and the overrides. ``error``: set if evaluations failed; ``result`` has
+    the results of the others. ``weights``: ``last`` or ``ema``.
     """
 
     run_dir: Path
@@ -51,16 +53,18 @@ class Evaluated(NamedTuple):
         return f"Checkpoint: {self.checkpoint}, step {self.step:,}{averaged}\n{told_samples(self.about)}"
 
     def write(self) -> list[str]:
-        """Join ``RUN_DIR/evaluate`` and write the report anew; what was found of the same step before stays, of another step it goes.
+        """Write the results to ``RUN_DIR/evaluate`` and update the report.
+
+        Earlier results there of the same step are kept, unless the same evaluation was repeated. Results of another step are removed.
 
         Returns:
-            Where ``evaluation.json`` and the report are.
+            Lines with the paths of ``evaluation.json`` and the report.
         """
         folder = self.run_dir / FOLDER
         folder.mkdir(exist_ok=True)
         path = folder / "evaluation.json"
         with (folder / ".lock").open("w") as lock:
-            fcntl.lockf(lock, fcntl.LOCK_EX)  # several evaluations of one run may end at the same time
+            fcntl.lockf(lock, fcntl.LOCK_EX)  # several evaluations of one run may write at the same time
             before = _of_step(path, self.step)
             kept = {name: about for name, about in before.get("evaluations", {}).items() if name not in self.about}
             result = EvaluationResult(
@@ -74,7 +78,7 @@ class Evaluated(NamedTuple):
 
 
 class EvaluatedModel(NamedTuple):
-    """As ``Evaluated``, of a model of others; ``out``: a folder for the results, if they are to be kept."""
+    """Like ``Evaluated``, for a model that timix-pl did not train. ``out``: folder for the results; None: they are not written."""
 
     model: str
     weights: str
@@ -88,10 +92,10 @@ class EvaluatedModel(NamedTuple):
         return f"Model: {self.model}{f', weights {self.weights}' if self.weights else ''}\n{told_samples(self.about)}"
 
     def write(self) -> list[str]:
-        """``evaluation.json`` and examples.
+        """Write ``evaluation.json`` and examples to ``out``.
 
         Returns:
-            Where it is; nothing where no results are kept.
+            A line with the path; none if ``out`` is None.
         """
         if self.out is None:
             return []
@@ -101,7 +105,7 @@ class EvaluatedModel(NamedTuple):
 
 
 def told_samples(about: dict[str, dict[str, Any]]) -> str:
-    """On how many samples each evaluation ran."""
+    """A line with the number of samples of each evaluation."""
     counts = ", ".join(f"{name} {count_text(of['num_samples'])}" for name, of in about.items())
     return f"Samples: {counts or 'none, no evaluation has what it needs'}"
 
@@ -120,14 +124,14 @@ def _of_step(path: Path, step: int) -> dict[str, Any]:
 
 
 def forget_evaluations(run_dir: Path) -> None:
-    """Remove what was evaluated of weights that no longer are this run's."""
+    """Remove the results in a run's folder, because they belong to the weights of an earlier run."""
     (run_dir / "evaluation.json").unlink(missing_ok=True)
     for folder in ("examples", FOLDER):
         shutil.rmtree(run_dir / folder, ignore_errors=True)
 
 
 def about_evaluations(evaluators: Sequence[Evaluator], cfg: RootConfig, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Of each evaluation the number of samples, by set where it may have several, and where all data lies."""
+    """For each evaluation: the number of samples (per set, if it has several), the locations of all data, and the overrides."""
     shards = {name: value for name, value in vars(cfg.data).items() if name.endswith("_shards") and isinstance(value, str | list)}
     given = [word for word in overrides if not word.startswith("evaluation.tasks=")]
     about = {}
@@ -141,10 +145,11 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
     """Evaluate a checkpoint with its run's configuration, on all ranks that were started together.
 
     Args:
-        checkpoint: a run directory (its newest checkpoint is taken), or a checkpoint inside one.
+        checkpoint: a run directory (for its newest checkpoint), or a checkpoint inside one.
         overrides: of the run's configuration, as on the command line.
     Raises:
         RunError: there is no checkpoint.
+        ConfigError: wrong overrides, or no evaluation can run.
     """
     cfg, path = read_run(checkpoint, overrides)
     prepare_data(cfg)
@@ -153,9 +158,8 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
     with joined_ranks(cfg, path) as device:
         evaluators = build_evaluators(cfg, model, problems)
         if not evaluators and not problems:
-            tasks = ", ".join(cfg.evaluation.tasks) or "nothing"
             raise ConfigError(
-                [f"evaluation.tasks: {tasks} was asked for, and nothing of it can run here; set what is missing, or ask for others"]
+                [f"evaluation.tasks={as_typed(cfg.evaluation.tasks)}: none of them can run; set the missing data, or choose others"]
             )
         try:
             result = run_tasks(evaluators, model.to(device), device)
@@ -168,7 +172,7 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
 
 
 def read_run(checkpoint: Path, overrides: Sequence[str] = ()) -> tuple[RootConfig, Path]:
-    """The configuration of a run, and the checkpoint: that named, or of a run directory the newest that is whole.
+    """The configuration of a run, and its checkpoint: the one named, or the newest complete one of a run directory.
 
     Raises:
         RunError: there is no configuration or no checkpoint.

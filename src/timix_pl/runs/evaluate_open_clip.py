@@ -1,4 +1,4 @@
-"""Models that others trained, measured by the same evaluations."""
+"""Evaluate models that open_clip can load and timix-pl did not train."""
 
 import logging
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ _KEYS = RUN | {"architecture=": "checkpoint=open_clip:", "architecture": "checkp
 
 
 def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedModel:
-    """Evaluate a model of open_clip. It has no PTA head, so that grounding is left out.
+    """Evaluate a model of open_clip. Grounding is left out, because the model has no PTA head.
 
     Args:
-        architecture: of open_clip, or ``local-dir:FOLDER``, which holds its own weights.
+        architecture: a name of open_clip, or ``local-dir:FOLDER`` for a folder with a configuration and weights.
         words: ``weights=`` (a file, or a pretrained tag), ``out=`` (a folder for ``evaluation.json``), and overrides of the configuration.
     Raises:
-        ConfigError: no such architecture or weights, wrong overrides, or nothing to evaluate on.
+        ConfigError: unknown architecture or weights, wrong overrides, or no evaluation has data.
         ModelError: the weights cannot be loaded.
     """
     own = {"weights": "", "out": ""}
@@ -60,7 +60,7 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
     problems: dict[str, str] = {}
     evaluators = build_evaluators(cfg, model, problems)
     if not evaluators and not problems:
-        raise ConfigError(["there is nothing to evaluate on: set data.val_shards or data.zero_shot_shards, or data=scenes"])
+        raise ConfigError(["there is no data to evaluate on: set data.val_shards or data.zero_shot_shards, or data=scenes"])
     with joined_ranks(cfg, Path(own["weights"])) as device:
         try:
             result = run_tasks(evaluators, model.to(device), device)
@@ -72,12 +72,12 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
 
 
 def _ignored(overrides: Sequence[str]) -> list[str]:
-    """What is wrong with words that are not of the data or the evaluation."""
+    """A problem for each override that is neither about the data nor about the evaluation."""
     may_be_set = [key for key, option in schema_options().items() if option.facts.in_evaluation and not key.startswith(("mixing.", "pta."))]
     keys = {word: word.lstrip("+~").partition("=")[0] for word in overrides}
     choices = groups().keys() - {"experiment", "data", "evaluation", "trainer"}
     return [
-        f"{word}: a model of others has its own settings, and is not trained; leave it out. What may be set: data.*, evaluation.*, "
+        f"{word}: has no effect on a model of open_clip; remove it. Only these may be set: data.*, evaluation.*, "
         "trainer.accelerator, model.image_size_px, model.context_length"
         for word, key in keys.items()
         if key in choices or (key in schema_options() and key not in may_be_set)
@@ -93,7 +93,7 @@ def _problems(architecture: str, weights: str) -> list[str]:
         folder = Path(architecture.removeprefix(FOLDER_PREFIX))
         if not (folder / "open_clip_config.json").is_file():
             return [f"checkpoint=open_clip:{architecture}: there is no open_clip_config.json; name a folder that holds one and the weights"]
-        return [f"weights={weights}: the folder {folder} holds its own; leave it out"] if weights else []
+        return [f"weights={weights}: the folder {folder} has its own weights; remove the option"] if weights else []
     if architecture not in open_clip.list_models():
         return [f"checkpoint=open_clip:{architecture}: open_clip has no such architecture{nearest(architecture, open_clip.list_models())}"]
     if Path(weights).suffix == ".ckpt":

@@ -1,4 +1,4 @@
-"""What ``timix-export`` does: a checkpoint in forms that others load, and what its model card says."""
+"""Export a checkpoint, and collect the facts for its model card."""
 
 import json
 import logging
@@ -31,19 +31,19 @@ SCENES = "scenes (generated)"
 SHARDS_OF = {"grounding": "grounding_shards", "noise": "noise_shards"} | dict.fromkeys(
     ("zero_shot", "linear_probe", "knn"), "zero_shot_shards"
 )
-"""Of ``data``, what an evaluation is done on, if not ``val_shards``."""
+"""The option in ``data`` with an evaluation's samples, if it is not ``val_shards``."""
 
 
 OF_SETS = ("noise", "mutual_information", "linear_probe", "knn")
-"""Evaluations that need a set of training samples too."""
+"""Evaluations that also use training samples."""
 
 
 _LOCAL = r"(?:(?i:file):(?://[^/\s]*)?|~[^/\s]*)?"
-"""What may stand before an absolute path."""
+"""A regular expression for what may precede an absolute path: ``file:``, a host, or ``~user``."""
 
 
 def export_checkpoint(checkpoint: Path, outs: dict[str, Path], weights: str = "last") -> None:
-    """Export a checkpoint into a folder for each format. What can be written is.
+    """Export a checkpoint, each format to its folder. If one format fails, the others are written nevertheless.
 
     Args:
         checkpoint: a run directory or a checkpoint inside one.
@@ -51,7 +51,7 @@ def export_checkpoint(checkpoint: Path, outs: dict[str, Path], weights: str = "l
         weights: ``last``, or ``ema``: their moving average.
     Raises:
         RunError: there is no checkpoint, it belongs to another model, or it lacks these weights.
-        TimixError: after the others were written, when a format failed.
+        TimixError: a format failed; raised after the others were written.
     """
     for out in outs.values():
         check_out(out)
@@ -71,7 +71,7 @@ def export_checkpoint(checkpoint: Path, outs: dict[str, Path], weights: str = "l
 
 
 def run_facts(cfg: RootConfig, checkpoint: Path, weights: str = "last") -> RunFacts:
-    """What the model card says of the run."""
+    """The facts about the run for the model card."""
     step, values = plain_values(checkpoint)["global_step"], flat(cfg)
     on_card = [key for key, option in schema_options().items() if option.facts.on_card and values[key] is not None]
     settings = {key: _shown(values[key]) for key in on_card}
@@ -84,7 +84,7 @@ def run_facts(cfg: RootConfig, checkpoint: Path, weights: str = "last") -> RunFa
 
 
 def _results(cfg: RootConfig, run_dir: Path) -> list[Result]:
-    """By metric, those of ``timix-evaluate`` before those of the training's last evaluation."""
+    """The results, grouped by metric; those of ``timix-evaluate`` come before those of the last evaluation in training."""
     found: dict[str, list[Result]] = {}
     for path in (run_dir / FOLDER / "evaluation.json", run_dir / "evaluation.json"):
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -96,7 +96,7 @@ def _results(cfg: RootConfig, run_dir: Path) -> list[Result]:
 
 
 def _sets(metric: str, metrics: Collection[str]) -> list[str]:
-    """Those that a metric is of, under the evaluator's names for them."""
+    """The sets of samples that a metric describes, with the evaluator's names for them."""
     task, of = metric.split("/")[:2]
     if task not in ("noise", "mutual_information"):
         return ["test"]
@@ -105,7 +105,7 @@ def _sets(metric: str, metrics: Collection[str]) -> list[str]:
 
 
 def _data_name(cfg: RootConfig, metric: str, of_set: str, about: Mapping[str, Any] | None) -> str:
-    """And how many samples it has, where that is known of this set alone."""
+    """The name of the data of a metric, with the number of samples if it is known for this set."""
     task, about = metric.split("/")[0], about or {"data": vars(cfg.data), "overrides": [], "num_samples": {}}
     key = "train_shards" if of_set == "train" else SHARDS_OF.get(task, "val_shards")
     if task == "grounding" and not about["data"].get(key):
@@ -122,13 +122,13 @@ def _data_name(cfg: RootConfig, metric: str, of_set: str, about: Mapping[str, An
 
 
 def _shown(value: Any) -> str:
-    """As typed, in one cell of a table, without this machine's folders and without what may be secret in a URL."""
+    """The value as text for a cell of a table, without this machine's folders and without user names, passwords and queries of URLs."""
     text = re.sub(r"://[^/@\s]*@", "://", as_typed(_without_folders(value)))
     return re.sub(r"(://[^\s?,'\"]*)\?[^\s,'\"\]}]*", r"\1", text).replace("|", "\\|").replace("\n", " ")
 
 
 def _without_folders(value: Any) -> Any:
-    """With the name alone of each absolute path on this machine."""
+    """The value with only the last part of each absolute path."""
     if isinstance(value, list):
         return [_without_folders(part) for part in value]
     if isinstance(value, dict):
@@ -144,7 +144,7 @@ def _without_folders(value: Any) -> Any:
 
 
 def _last_part(path: str) -> str:
-    """Behind the last slash outside braces; of somebody's home ``~``."""
+    """The part after the last slash outside braces; ``~`` for a home folder."""
     if re.fullmatch(r"/(home|Users)/[^/]+/*", path):
         return "~"
     path, start, depth = path.rstrip("/"), 0, 0

@@ -1,4 +1,4 @@
-"""The heat map of a phrase over a photo."""
+"""Draw the heat map of a phrase over a photo."""
 
 import re
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ from timix_pl.reports.pictures import heat_picture
 from timix_pl.runs.evaluate import read_run
 
 FOLDER = "heat_maps"
-"""Of a run's folder."""
+"""Sub-folder of a run's folder."""
 
 MARK = ("Software", "timix-pl")
-"""In each PNG, so that no other file is overwritten."""
+"""Metadata of each PNG. A file without it is not overwritten."""
 
 
 class DrawnHeatMap(NamedTuple):
-    """A heat map on the patch grid, the part of the photo that it is of, and the picture of both."""
+    """A heat map on the patch grid, the crop of the photo that it covers, and the path of the picture."""
 
     path: Path
     checkpoint: Path
@@ -40,7 +40,7 @@ class DrawnHeatMap(NamedTuple):
     crop: Crop
 
     def told(self) -> str:
-        """Where the picture lies and what the heat map says; rows and columns count from 1."""
+        """Lines with the picture's path and a summary of the heat map; rows and columns count from 1."""
         height, width = self.probabilities.shape
         row, column = divmod(int(self.probabilities.argmax()), width)
         x, y = (self.crop.x1 - self.crop.x0, self.crop.y1 - self.crop.y0)
@@ -58,20 +58,21 @@ class DrawnHeatMap(NamedTuple):
 @in_keys(RUN)
 @torch.no_grad()
 def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = None, overrides: Sequence[str] = ()) -> DrawnHeatMap:
-    """Write the heat map of ``text``, put into ``data.phrase_template``, over a photo of any size as a PNG.
+    """Write the heat map of ``text`` over a photo of any size as a PNG.
 
     Args:
-        checkpoint: a run directory (its newest checkpoint is taken), or a checkpoint inside one.
-        out: the PNG; None: ``RUN_DIR/heat_maps/IMAGE-TEXT.png``.
+        checkpoint: a run directory (for its newest checkpoint), or a checkpoint inside one.
+        text: the phrase; it is inserted into ``data.phrase_template``.
+        out: path of the PNG; None: ``RUN_DIR/heat_maps/IMAGE-TEXT.png``.
         overrides: of the run's configuration.
     Raises:
         DataError: there is no such image, or it cannot be decoded.
         ModelError: the model has no PTA head.
-        RunError: there is no checkpoint, ``out`` has no folder, or is a file that is no heat map.
+        RunError: there is no checkpoint, the folder of ``out`` does not exist, or ``out`` is a file that is not a heat map.
     """
     cfg, path = read_run(checkpoint, overrides)
     if not is_pretraining(cfg):
-        raise RunError(f"checkpoint={checkpoint}: a run with task={cfg.task} draws no heat maps; give {pretrained_run_of(cfg)}")
+        raise RunError(f"checkpoint={checkpoint}: a run with task={cfg.task} draws no heat maps; name {pretrained_run_of(cfg)}")
     if not cfg.pta.enabled:
         raise ModelError(f"checkpoint={checkpoint}: the run had pta.enabled=false, so the model has no PTA head and draws no heat maps")
     if not image.is_file():
@@ -79,7 +80,7 @@ def draw_heat_map(checkpoint: Path, image: Path, text: str, out: Path | None = N
     if out is not None and not out.parent.is_dir():
         raise RunError(f"out={out}: the folder {out.parent} does not exist; make it, or choose another")
     if out is not None and out.exists() and not _is_heat_map(out):
-        raise RunError(f"out={out}: exists, and is no heat map of timix-evaluate; choose another name, or remove it")
+        raise RunError(f"out={out}: exists, and was not written by timix-evaluate; choose another name, or remove it")
     try:
         photo = open_image(image.read_bytes(), max_image_px=cfg.data.max_image_px)
     except DataError as error:

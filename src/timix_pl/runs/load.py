@@ -1,4 +1,4 @@
-"""A trained model from disk, to use in Python."""
+"""Load a trained model for use in Python."""
 
 from pathlib import Path
 
@@ -18,15 +18,15 @@ from timix_pl.runs.evaluate import read_run
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", weights: str = "last") -> TrainedModel:
-    """A trained model, ready to use.
+    """Load a trained model.
 
     Args:
-        path: a run directory (its newest whole checkpoint is taken), a checkpoint inside one, or a folder of ``timix-export
+        path: a run directory (for its newest complete checkpoint), a checkpoint inside one, or a folder of ``timix-export
             format=safetensors``.
         weights: ``last``, or ``ema``: their moving average, of a run with ``optim.ema``.
     Raises:
         RunError: there is no checkpoint, it belongs to another model, or it lacks these weights.
-        ModelError: the export is not whole.
+        ModelError: the export is incomplete.
     """
     path = Path(path)
     if not path.exists():
@@ -36,7 +36,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", weights: str = "l
     if not safetensors.is_export(path):
         return load_run(*read_run(path), device, weights)
     if weights == "ema":
-        raise RunError(f"{path}: weights=ema: an export has only one kind of weights, chosen when it was written; leave it out")
+        raise RunError(f"{path}: weights=ema: an export has only one kind of weights, chosen when it was written; remove weights")
     return safetensors.load(path, device)
 
 

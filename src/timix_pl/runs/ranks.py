@@ -1,4 +1,4 @@
-"""The ranks that ``timix-evaluate`` works on."""
+"""The process group of ``timix-evaluate``."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from timix_pl.core.launched import launched
 
 @contextmanager
 def joined_ranks(cfg: RootConfig, checkpoint: Path) -> Iterator[torch.device]:
-    """Meet the ranks that torchrun or srun started with this one, where there are any.
+    """Form a process group with the ranks that torchrun or srun started together with this one, if any.
 
     Yields:
         The device of this rank.
@@ -34,8 +34,8 @@ def joined_ranks(cfg: RootConfig, checkpoint: Path) -> Iterator[torch.device]:
         if environment.local_rank() >= torch.cuda.device_count():
             raise ConfigError(
                 [
-                    f"trainer.accelerator={cfg.trainer.accelerator}: rank {environment.global_rank()} finds no GPU of its own among the "
-                    f"{torch.cuda.device_count()} here; start one process a GPU, or set trainer.accelerator=cpu"
+                    f"trainer.accelerator={cfg.trainer.accelerator}: rank {environment.global_rank()} has no GPU: this machine has only "
+                    f"{torch.cuda.device_count()}; start one process per GPU, or set trainer.accelerator=cpu"
                 ]
             )
         device = torch.device("cuda", environment.local_rank())
@@ -48,7 +48,9 @@ def joined_ranks(cfg: RootConfig, checkpoint: Path) -> Iterator[torch.device]:
     )
     try:
         if len(found := dict.fromkeys(gather_objects(str(checkpoint)))) > 1:
-            raise RunError(f"the ranks found different checkpoints, {' and '.join(found)}: a run writes there; name one with checkpoint=")
+            raise RunError(
+                f"the ranks found different checkpoints, {' and '.join(found)}: a run is writing there; choose one as checkpoint="
+            )
         yield device
     finally:
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, and where a run in it goes on."""
+"""A run's folder: which configuration it belongs to, and from which checkpoint a run in it resumes."""
 
 import fcntl
 import logging
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def claimed(cfg: RootConfig) -> Iterator[Path | None]:
-    """Hold the run's folder for this run alone, and find the checkpoint to go on from. Rank 0 checks and holds it; it starts first.
+    """Lock the run's folder, and find the checkpoint to resume from. Only rank 0, which starts first, checks and locks the folder.
 
-    A folder belongs to a configuration once it has a checkpoint; before that, nothing of the run is worth keeping. A start that is refused
-    before ``write_config`` leaves nothing behind.
+    A folder belongs to a configuration once it has a checkpoint; before that, it holds nothing worth keeping. A start that is refused
+    before ``write_config`` leaves no files.
 
     Yields:
         The checkpoint, or None for a run that starts from the beginning.
@@ -47,14 +47,14 @@ def claimed(cfg: RootConfig) -> Iterator[Path | None]:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: loader processes, which outlive a killed run, would hold it
             if os.fstat(lock.fileno()).st_nlink == 0:
-                raise BlockingIOError("a start that was refused has just removed it")
+                raise BlockingIOError("another start, which was refused, has just removed the folder")
         except (BlockingIOError, PermissionError):
             raise RunError(f"run_dir={folder}: another process is training there; wait for it, or choose another run_dir") from None
         try:
             if step_checkpoints(folder / "checkpoints"):
                 if cfg.resume == "never":
                     raise RunError(
-                        f"resume=never, but run_dir={folder} holds a run already; choose another run_dir, or resume=auto to go on"
+                        f"resume=never, but run_dir={folder} already holds a run; choose another run_dir, or resume=auto to continue it"
                     )
                 saved = read_config(folder / "config.yaml")
                 if isinstance(saved, str):
@@ -73,7 +73,7 @@ def claimed(cfg: RootConfig) -> Iterator[Path | None]:
 
 
 def write_config(cfg: RootConfig) -> None:
-    """``config.yaml``: from here on the folder is this run's."""
+    """Write ``config.yaml``. From then on, the folder belongs to this run."""
     with atomic_path(Path(cfg.run_dir) / "config.yaml") as temporary:
         temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(cfg)))
 
@@ -94,9 +94,9 @@ def step_of(checkpoint: Path) -> int:
 
 
 def _differing(cfg: RootConfig, saved: RootConfig, kept: Collection[Resume]) -> str:
-    """What is set differently than in a run that goes on here, of the options that must be kept.
+    """The options that must not change but differ from those of the saved run.
 
-    Shards are told apart by their fingerprint, not by their path.
+    Paths of shards may change; whether the shards are the same is checked by their fingerprint.
     """
     old, new = flat(saved), flat(cfg)
     differing = [key for key in dict.fromkeys([*new, *old]) if _resume(key) in kept and is_used(cfg, key) and old.get(key) != new.get(key)]
@@ -104,7 +104,7 @@ def _differing(cfg: RootConfig, saved: RootConfig, kept: Collection[Resume]) -> 
 
 
 def _resume(key: str) -> Resume | None:
-    """Of an option; of ``SECTION.options.NAME``, as of all ``SECTION.options``."""
+    """Whether an option may change on resuming. ``SECTION.options.NAME`` follows ``SECTION.options``."""
     options = schema_options()
     option = options.get(key) or options.get(key.partition(".options.")[0] + ".options")
     return option.facts.resume if option else None
@@ -116,11 +116,11 @@ def _checkpoint(cfg: RootConfig, folder: Path) -> Path | None:
     checkpoint, broken = newest_whole_checkpoint(folder)
     if broken and checkpoint is None:
         raise RunError(
-            f"run_dir={folder.parent}: none of its checkpoints can be read whole ({', '.join(path.name for path in broken)}); restore one, "
+            f"run_dir={folder.parent}: all of its checkpoints are damaged ({', '.join(path.name for path in broken)}); restore one, "
             "or choose another run_dir to start from the beginning"
         )
     for path in broken:
-        log.warning("%s cannot be read whole and is passed over; the run goes on from %s", path, checkpoint)
+        log.warning("%s is damaged; the run resumes from %s", path, checkpoint)
     return checkpoint
 
 
@@ -136,6 +136,6 @@ def _chosen(cfg: RootConfig, checkpoint: Path, folder: Path) -> Path:
     if newer:
         raise RunError(
             f"resume={checkpoint}: run_dir has newer checkpoints ({', '.join(newer)}), which the run would lose or mix up with its own; "
-            "set resume=auto to go on from these, or choose another run_dir"
+            "set resume=auto to resume from these, or choose another run_dir"
         )
     return checkpoint

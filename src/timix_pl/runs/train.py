@@ -1,4 +1,4 @@
-"""Train, or go on training: what ``timix-train`` does with a checked configuration."""
+"""Train a model with a checked configuration, or resume the training."""
 
 import atexit
 import json
@@ -32,22 +32,22 @@ log = logging.getLogger(__name__)
 
 
 HEARD_S = 15
-"""How long a rank that lost another one leaves it the word."""
+"""Seconds that a rank which lost the connection to another waits, so that the one that failed first reports its error."""
 
 
 KILLED_S = 0.5
-"""How long a killed process may take to be known as such."""
+"""Seconds until the exit status of a killed process is available."""
 
 
 def train(cfg: RootConfig) -> EvaluationResult:
-    """Train, or go on training, in ``cfg.run_dir``; leave checkpoints, metrics, pictures and ``report.html`` there.
+    """Train, or resume training, in ``cfg.run_dir``. Writes checkpoints, metrics, pictures and ``report.html`` there.
 
     Returns:
-        The last evaluation; no metrics where nothing was evaluated.
+        The last evaluation; without metrics if nothing was evaluated.
     Raises:
-        TimixError: what the user can mend: data, model, run directory, a non-finite loss.
+        TimixError: an error that the user can fix: data, model, run directory, a non-finite loss.
         KeyboardInterrupt: Ctrl-C.
-        SystemExit: with status 75, where another signal stopped the run.
+        SystemExit: with status 75: another signal stopped the run.
     """
     match_launcher(cfg)
     with StopSignals(alone=_is_alone(cfg)) as signals, claimed(cfg) as checkpoint:
@@ -55,10 +55,10 @@ def train(cfg: RootConfig) -> EvaluationResult:
 
 
 def match_launcher(cfg: RootConfig) -> None:
-    """Where torchrun or srun started this process beside others, take the numbers of machines and processes from them.
+    """If torchrun or srun started this process, take the numbers of machines and processes from there.
 
     Raises:
-        ConfigError: the configuration names other numbers, or several machines of which nobody starts the others.
+        ConfigError: the configuration sets other numbers, or several machines although no launcher starts processes on the others.
     """
     trainer, started = cfg.trainer, launched()
     if started is None:
@@ -72,19 +72,21 @@ def match_launcher(cfg: RootConfig) -> None:
         return
     devices, uneven = divmod(started.num_ranks, started.num_nodes)
     if uneven:
-        raise ConfigError([f"{started.by} started {started.num_ranks} processes on {started.num_nodes} machines; start as many on each"])
+        raise ConfigError(
+            [f"{started.by} started {started.num_ranks} processes on {started.num_nodes} machines; start the same number on each"]
+        )
     found = []
     if trainer.devices not in (None, devices):
-        found.append(f"trainer.devices={trainer.devices}: {started.by} started {devices} on each machine; set it to that, or to null")
+        found.append(f"trainer.devices={trainer.devices}: {started.by} started {devices} on each machine; set it to {devices} or null")
     if trainer.num_nodes not in (1, started.num_nodes):
-        found.append(f"trainer.num_nodes={trainer.num_nodes}: {started.by} uses {started.num_nodes} machines; leave it out")
+        found.append(f"trainer.num_nodes={trainer.num_nodes}: {started.by} uses {started.num_nodes} machines; remove the option")
     if found:
         raise ConfigError(found)
     trainer.devices, trainer.num_nodes = devices, started.num_nodes
 
 
 def _is_alone(cfg: RootConfig) -> bool:
-    """Whether the run has one process, as far as is known before anything is built."""
+    """Whether the run has only one process."""
     devices = cfg.trainer.devices or (torch.cuda.device_count() if cfg.trainer.accelerator != "cpu" else 1)
     return max(devices, 1) * cfg.trainer.num_nodes == 1
 
@@ -112,13 +114,13 @@ def _fit(run: Assembled, checkpoint: Path | None, signals: StopSignals) -> None:
         trainer.fit(run.module, datamodule=run.data, ckpt_path=checkpoint, weights_only=True)
     except StoppedBySignal as stopped:
         if trainer.is_global_zero:
-            log.warning("stopped after step %d; the same command goes on from there", stopped.step)
+            log.warning("stopped after step %d; the same command resumes there", stopped.step)
         if _the_status_is_of_rank_0(trainer):
             sys.exit(0)
         if signals.heard == signal.SIGINT:
             raise KeyboardInterrupt from stopped
         sys.exit(STATUS_OF_A_STOPPED_RUN)
-    except SystemExit as error:  # what Lightning makes of KeyboardInterrupt
+    except SystemExit as error:  # Lightning turns KeyboardInterrupt into this
         raise KeyboardInterrupt from error
     except Exception as error:
         if trainer.world_size > 1:
@@ -128,7 +130,7 @@ def _fit(run: Assembled, checkpoint: Path | None, signals: StopSignals) -> None:
 
 
 def _announce(cfg: RootConfig, data: StepDataModule, checkpoint: Path | None) -> None:
-    """What is about to happen."""
+    """Log the length of the run, and from where it starts."""
     num_pairs, size = data.pairs.num_samples, cfg.data.global_batch_size
     thing = TASKS[cfg.task].sample
     things = f"{thing}s"
@@ -137,23 +139,23 @@ def _announce(cfg: RootConfig, data: StepDataModule, checkpoint: Path | None) ->
     if num_pairs and num_pairs < size:
         log.warning("data.global_batch_size=%d: there are only %d training %s, so that a step repeats some", size, num_pairs, things)
     if checkpoint is not None and step_of(checkpoint) >= data.max_steps:
-        log.info("finished already, at %s; raise trainer.max_steps to train on", checkpoint)
+        log.info("already finished, at %s; raise trainer.max_steps to continue", checkpoint)
     elif checkpoint is not None:
-        log.info("going on from %s", checkpoint)
+        log.info("resuming from %s", checkpoint)
 
 
 def _the_status_is_of_rank_0(trainer: Trainer) -> bool:
-    """Whether this rank was started, by Lightning or srun, beside a rank 0 whose status counts; its own would have the rest killed."""
+    """Whether only rank 0's exit status counts. Then this rank must end with 0, or the launcher would kill the others."""
     started = launched()
     return not trainer.is_global_zero and (started is None or started.by == "srun")
 
 
 def _leave_the_word_to_the_first(trainer: Trainer, error: Exception) -> None:
-    """After an error of one of several ranks: all end, and only the one that failed first tells why.
+    """After an error on one of several ranks: end all, and let only the rank that failed first report why.
 
     Raises:
-        LostRankError: the error is that another rank is gone.
-        SystemExit: likewise, in a process that Lightning started.
+        LostRankError: the error is the lost connection to another rank.
+        SystemExit: the same, in a process that Lightning started.
     """
     lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
     children = getattr(trainer.strategy.launcher, "procs", [])
@@ -169,15 +171,15 @@ def _leave_the_word_to_the_first(trainer: Trainer, error: Exception) -> None:
     time.sleep(KILLED_S)
     for number, child in enumerate(children, 1):
         if (status := child.poll() or 0) < 0:
-            name, why = signal.Signals(-status).name, ", often for want of memory" if status == -signal.SIGKILL else ""
+            name, why = signal.Signals(-status).name, ", often because memory ran out" if status == -signal.SIGKILL else ""
             raise LostRankError(
-                f"rank {number} was ended by {name}{why}; the run goes on from its last checkpoint", 128 - status
+                f"rank {number} was ended by {name}{why}; the same command resumes from the last checkpoint", 128 - status
             ) from error
-    raise LostRankError("another rank is gone; it tells why, here or in its own log") from error
+    raise LostRankError("another rank has ended; its error is shown here or in its own log") from error
 
 
 def _end(processes: list[subprocess.Popen[bytes]], patience_s: float) -> None:
-    """Ranks may hang in an exchange with one that is gone."""
+    """Wait for the processes, then kill the rest: ranks may hang in a collective with one that has ended."""
     until = time.monotonic() + patience_s
     for process in processes:
         try:

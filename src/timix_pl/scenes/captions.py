@@ -1,4 +1,4 @@
-"""Phrases and sentences about a scene."""
+"""Write phrases and captions about a scene."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -55,7 +55,7 @@ def _clauses(rng: np.random.Generator, regions: Sequence[Region]) -> list[str]:
 
 
 def _true_relations(a: Box, b: Box) -> list[str]:
-    """How the whole of box a lies to the whole of box b; y grows downwards. Boxes that do not overlap always have a relation."""
+    """The relations that hold between all of box a and all of box b; y grows downwards. Boxes that do not overlap have at least one."""
     holds = {
         "left of": a[2] <= b[0],
         "right of": a[0] >= b[2],

@@ -1,4 +1,4 @@
-"""Writes the embedded data set to disk, as ordinary shards."""
+"""Write the embedded data set to disk, as ordinary shards."""
 
 import json
 import tempfile
@@ -13,7 +13,7 @@ from timix_pl.scenes.samples import draw_sample
 from timix_pl.scenes.vocabulary import KINDS
 
 GENERATOR_VERSION = 1
-"""Raise it whenever the same parameters give other scenes."""
+"""Increase it whenever a change makes the same parameters give other scenes."""
 MARKER = "scenes.json"
 MIN_IMAGE_SIZE_PX = 32
 TEMPLATES = ("a {}", "a photo of a {}", "a picture of a {}", "a scene with a {}", "there is a {}", "we see a {}")
@@ -30,21 +30,23 @@ def make_scenes(
     misaligned_frac: float,
     seed: int,
 ) -> None:
-    """Make FOLDER/train, FOLDER/regions, FOLDER/val and FOLDER/zero_shot, or do nothing where they lie finished already.
+    """Make FOLDER/train, FOLDER/regions, FOLDER/val and FOLDER/zero_shot. If they exist already, do nothing.
 
-    The scenes are a function of the seed alone; a larger number of samples extends a split. FOLDER appears when all of it is
-    written, never before, so that processes that make it at the same time do not disturb each other.
+    Each scene depends only on the seed, its split and its index, so a larger number of samples extends a split. FOLDER appears only when it
+    is complete, so that processes that make it at the same time do not disturb each other.
 
     Args:
-        folder: where to write; its parents are made.
-        num_train: pairs for training. The other numbers: images with boxes, clean evaluation pairs, single objects.
-        image_size_px: side of the square images.
-        misaligned_frac: share of the training captions that leave objects out or name absent ones, 0 to 1.
+        folder: the folder to write; its parents are created.
+        num_train: number of training pairs.
+        num_regions: number of images with boxes.
+        num_val: number of evaluation pairs, whose captions all match.
+        num_zero_shot: number of images of a single object.
+        image_size_px: side of the square images, in pixels.
+        misaligned_frac: share of the training captions that omit objects or name absent ones, 0 to 1.
         seed: 0 or greater.
-
     Raises:
-        ConfigError: a parameter is out of its range; all such parameters at once.
-        DataError: FOLDER holds something else, or scenes made with other parameters, or cannot be made.
+        ConfigError: parameters are out of range; the message lists all of them.
+        DataError: FOLDER contains other files or scenes made with other parameters, or cannot be created.
     """
     split_sizes = {"train": num_train, "regions": num_regions, "val": num_val, "zero_shot": num_zero_shot}
     parameters = {
@@ -74,7 +76,7 @@ def make_scenes(
         try:
             partial.rename(folder)
         except OSError:
-            # Another process was faster: its scenes are the same.
+            # Another process was faster; its scenes are the same.
             if not _is_finished(folder, parameters):
                 raise
 
@@ -102,7 +104,11 @@ def _check(parameters: dict) -> None:
 
 
 def _is_finished(folder: Path, parameters: dict) -> bool:
-    """Whether the folder holds these scenes; False where there is nothing yet."""
+    """Whether the folder has these scenes; False if it is empty or does not exist.
+
+    Raises:
+        DataError: the folder has something else.
+    """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     way_out = "Choose another folder, or remove this one."

@@ -1,4 +1,4 @@
-"""The known noise: captions that leave objects out, or name absent ones."""
+"""Known noise: captions that omit objects or name absent ones."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from timix_pl.scenes.vocabulary import KINDS, SIZES, TEXTURES
 
 @dataclass(frozen=True)
 class Misalignment:
-    """What a caption gets wrong: ``omitted``, the phrases of objects it leaves out; ``absent``, phrases that are true of no object."""
+    """How a caption is wrong. ``omitted``: phrases of objects that it omits; ``absent``: phrases that describe no object."""
 
     kind: str = "none"
     omitted: tuple[str, ...] = ()
@@ -19,9 +19,10 @@ class Misalignment:
 
 
 def draw_misalignment(rng: np.random.Generator, objects: tuple[SceneObject, ...], misaligned_frac: float) -> Misalignment:
-    """Misalign with probability ``misaligned_frac``, always partially: at least one object is still named.
+    """Misalign with probability ``misaligned_frac``. The caption still names at least one object.
 
-    One object alone cannot be left out, and a full scene's caption gets no further phrase; else both kinds are as likely.
+    Both kinds are equally likely, except that a single object is never omitted, and a scene with the largest number of objects gets no
+    absent phrase.
     """
     if rng.random() >= misaligned_frac:
         return Misalignment()

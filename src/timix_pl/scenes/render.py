@@ -1,4 +1,4 @@
-"""Scenes to pixels. Images are (3 H W) until the last step, since NumPy is quicker so."""
+"""Render scenes to pixels. Images are (3 H W) until the last step, because that is faster in NumPy."""
 
 import io
 import math
@@ -16,7 +16,7 @@ Field = Float[np.ndarray, "H W"]
 
 
 class Window(NamedTuple):
-    """The rows and columns of the pixels that something touches."""
+    """The rows and columns of the pixels that an object touches."""
 
     rows: slice
     columns: slice
@@ -25,7 +25,7 @@ class Window(NamedTuple):
 SUPERSAMPLING = 4
 OBJECT_PERIOD = 0.08
 BACKGROUND_PERIOD = 0.2
-"""Distance between stripes or dots, as a share of the image's side."""
+"""Distance between stripes or dots, as a share of the image's side; of objects above, of backgrounds here."""
 GRAIN = 5.0
 """Standard deviation of the background's grain, in grey levels."""
 JPEG_QUALITY = 95

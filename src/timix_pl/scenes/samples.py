@@ -1,4 +1,4 @@
-"""One sample of the embedded data set, drawn from its address alone: seed, split, index."""
+"""Draw one sample of the embedded data set from seed, split and index."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +16,7 @@ SPLITS = ("train", "regions", "val", "zero_shot")
 
 @dataclass(frozen=True)
 class SceneSample:
-    """A scene and what a shard says about it; ``extra`` goes into the sample's JSON."""
+    """A scene with its caption and regions. ``extra``: further fields of the sample's JSON."""
 
     key: str
     scene: Scene
@@ -28,7 +28,8 @@ class SceneSample:
 def draw_sample(seed: int, split: str, index: int, misaligned_frac: float) -> SceneSample:
     """Draw sample ``index`` of a split; the same arguments give the same sample, in any order and process.
 
-    Only the train split is misaligned, and has no regions. A zero-shot sample is one object; its kind is the class, in turn.
+    Only the train split has misaligned captions, and it has no regions. A zero-shot sample has one object, whose kind is the class; classes
+    take turns.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     label = index % len(KINDS)

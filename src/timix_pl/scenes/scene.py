@@ -1,4 +1,4 @@
-"""What a scene contains, and how one is drawn at random. Lengths are shares of the image's side; nothing here knows pixels."""
+"""The content of a scene, and how it is drawn at random. All lengths are shares of the image's side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from timix_pl.scenes.shapes import Outline, turned
 from timix_pl.scenes.vocabulary import KINDS, SIZES, TEXTURES, Kind, Rgb
 
 NUM_OBJECTS = (1, 1, 2, 2, 2, 3, 3, 3, 4, 4)
-"""How many objects a scene has, each entry as likely as the others."""
+"""Numbers of objects of a scene; each entry is equally likely."""
 MAX_ANGLE_RAD = 0.25
 MARGIN = 0.02
-"""Least distance between boxes, and between a box and the image's edge."""
+"""Smallest distance between boxes, and between a box and the image's edge."""
 MAX_PLACING_ATTEMPTS = 50
 BACKGROUND_TEXTURES = ("striped", "dotted", "checked", "cloudy")
 MUTED_BRIGHTNESS = (100, 155)
@@ -22,7 +22,7 @@ MUTED_BRIGHTNESS = (100, 155)
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object: ``region`` is its tight box and a phrase that is true of it alone; ``outline`` its polygon in the image."""
+    """One object. ``region``: its tight box, and a phrase that describes only this object; ``outline``: its polygon in the image."""
 
     colour: str
     shape: str
@@ -49,7 +49,7 @@ class Scene:
     background: Background
 
     def to_json(self) -> dict:
-        """What the scene shows, for the sample's JSON."""
+        """The scene's content for the sample's JSON."""
         attributes = ("colour", "shape", "size", "texture")
         objects = [
             {name: getattr(o, name) for name in attributes} | {"phrase": o.region.phrase, "bbox_xyxy_norm": o.region.bbox_xyxy_norm}
@@ -73,7 +73,7 @@ def draw_scene(rng: np.random.Generator, kinds: Sequence[Kind]) -> Scene:
 
 
 def _draw_object(rng: np.random.Generator, kind: Kind, taken: Sequence[Box]) -> SceneObject | None:
-    """An object clear of the boxes in ``taken``, or None if no place was found for it."""
+    """An object that does not overlap the boxes in ``taken``; None if no place was found."""
     colour, shape = kind
     size, texture = choose(rng, list(SIZES)), choose(rng, TEXTURES)
     outline = turned(shape, angle_rad=rng.uniform(-MAX_ANGLE_RAD, MAX_ANGLE_RAD)) * rng.uniform(*SIZES[size])

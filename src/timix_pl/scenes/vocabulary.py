@@ -1,4 +1,4 @@
-"""The words of the embedded data set, and what they look like."""
+"""The words of the embedded data set, and their appearance."""
 
 from timix_pl.scenes.shapes import OUTLINES
 
@@ -18,7 +18,7 @@ COLOURS: dict[str, tuple[Rgb, Rgb]] = {
 """RGB of each colour, and of the stripes and dots on it."""
 
 SIZES: dict[str, tuple[float, float]] = {"small": (0.21, 0.25), "large": (0.34, 0.4)}
-"""Range of an object's side, before it is turned, as a share of the image's."""
+"""Range of an object's side before rotation, as a share of the image's side."""
 
 TEXTURES = ("plain", "striped", "dotted")
 

@@ -1,9 +1,9 @@
-"""One optimizer step in chunks whose gradients are those of the whole batch.
+"""One optimizer step in chunks, with the same gradients as for the whole batch.
 
-A term that is a mean over items adds up over chunks. A contrastive loss compares every pair with every other, so a loss per chunk is
-another loss. Then each chunk is encoded twice: first without gradients, to have all features; the loss of all of them gives the gradient of
-each feature; then with gradients, to pass these on to the weights (GradCache: Gao et al. 2021). Between the two passes nothing changes: the
-mixing plan is kept, and dropout draws the same.
+Terms that are means over items can be added up over chunks. A contrastive loss cannot, because it compares every pair with every other.
+With it, each chunk is encoded twice (GradCache: Gao et al. 2021): first without gradients, to get all features; their loss gives the
+gradient of each feature. Then with gradients, to propagate these gradients to the weights. Both passes are equal: the second one uses the
+first one's mixing plan, and dropout draws the same values.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ SHARED = ("logit_scale", "logit_bias")
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Some rows of this rank's batch, and what random choices the model makes of them.
+    """Some rows of this rank's batch, with their mixing and patch dropout.
 
     Args:
         with_sums: also compute the terms that are sums over items.
@@ -37,7 +37,7 @@ class Chunk:
     with_sums: bool = True
 
     def encode(self, model: Callable[..., Encoded]) -> Encoded:
-        """Run the model on it."""
+        """Run the model on the chunk."""
         arguments, options = self.batch.model_input()
         own = {"mix": self.mix, "dropout": self.dropout, "with_sums": None if self.with_sums else False}
         return model(*arguments, **options | {name: value for name, value in own.items() if value is not None})
@@ -55,12 +55,13 @@ def accumulate(
 
     Args:
         chunks: one or more.
-        encode: one chunk through the model; the same chunk twice gives the same features.
-        num_items: of each term over items, in the global batch.
+        encode: runs the model on a chunk. Must give the same features if called twice with the same chunk.
+        num_items: the number of items of each term over items, in the global batch.
         gamma: weight of the mixed images' loss.
-        backward: takes a scalar whose gradient by way of one chunk is the loss's, the chunk's features, and whether it is the last.
+        backward: called with a scalar whose gradient is the loss's gradient through one chunk, the chunk's features, and whether it is the
+            last call.
     Returns:
-        The features of the whole batch and the last chunk's region logits, and the loss; of several chunks, detached.
+        The features of the whole batch with the last chunk's region logits, and the loss. Detached if there are several chunks.
     """
     if len(chunks) == 1:
         encoded = encode(chunks[0])
@@ -90,7 +91,7 @@ def accumulate(
 
 
 class _FirstPass:
-    """The contrastive loss of all chunks, and its gradient in each feature."""
+    """The contrastive loss of all chunks, and its gradient with respect to each feature."""
 
     def __init__(self, chunks: Sequence[Chunk], encode: Callable[[Chunk], Encoded], contrastive: Contrastive, gamma: float):
         with torch.no_grad():
@@ -109,7 +110,7 @@ class _FirstPass:
         }
 
     def passed_on(self, encoded: Encoded, number: int, last: bool) -> list[Tensor]:
-        """Scalars whose gradients by way of this chunk are the loss's. What all chunks share is passed on with the last one."""
+        """Scalars whose gradients are the loss's gradients through this chunk. The last chunk also has the values that all chunks share."""
         values = _tensors(encoded)
         of_chunk = [(values[name] * gradient[number]).sum() for name, gradient in self._by_chunk.items()]
         return of_chunk + [(values[name] * self._gradients[name]).sum() for name in SHARED if last and name in self._gradients]
@@ -119,7 +120,7 @@ _TERM = "term "
 
 
 def _tensors(encoded: Encoded) -> dict[str, Tensor]:
-    """What the contrastive terms read, by name."""
+    """The tensors that the contrastive terms read, by name."""
     own = {name: value for name in FEATURES + SHARED if (value := getattr(encoded, name)) is not None}
     return own | {f"{_TERM}{name}": rows for name, rows in encoded.term_rows.items()}
 
@@ -130,7 +131,7 @@ def _with(encoded: Encoded, values: Mapping[str, Tensor]) -> Encoded:
 
 
 def joined(parts: Sequence[Encoded], offsets: Sequence[int]) -> Encoded:
-    """The features of all parts as one batch; rows of their plans count from the batch's first row."""
+    """Concatenate the features of all parts. Rows in their plans are shifted to count from the batch's first row."""
     rows = {name: torch.cat([_tensors(part)[name] for part in parts]) for name in _tensors(parts[0]) if name not in SHARED}
     shared = {name: value for name in SHARED if (value := getattr(parts[0], name)) is not None}
     plans = [(part.plan, offset) for part, offset in zip(parts, offsets, strict=True) if part.plan is not None]

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: files, and folders that all ranks of a sharded run write together."""
+"""Read and write checkpoints atomically: files, and folders that all ranks of a sharded run write together."""
 
 import json
 import os
@@ -20,14 +20,15 @@ from timix_pl.core.distributed import gather_objects, rank
 from timix_pl.core.errors import RunError
 
 MARKER, PLAIN_VALUES = "whole.json", "plain_values.pt"
-"""Files of a folder: the sizes of all the others, written last; and all that is not a weight or a tensor of the optimizer."""
+"""Files in a folder: ``MARKER``, written last, has the sizes of all other files; ``PLAIN_VALUES`` has everything that is not a weight or an
+optimizer's tensor."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, to disk, and renames; loads tensors and plain values alone (``weights_only``)."""
+    """Writes a temporary file, syncs it to disk and renames it. Loads only tensors and plain values (``weights_only``)."""
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any], path: str | os.PathLike, storage_options: Any | None = None) -> None:
-        """Write ``path`` whole, or leave what was there.
+        """Write ``path`` completely, or leave the old file unchanged.
 
         Raises:
             RunError: the disk is full, or the folder cannot be written to.
@@ -48,13 +49,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def save_folder(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Write a folder with all ranks' shards, or leave what was there. Called on all ranks with the same path.
+    """Write a folder with the shards of all ranks, or leave the old one unchanged. Call it on all ranks with the same path.
 
-    The folder is written under another name, and its marker last: a folder without one, or with a file of another size than the marker
-    says, does not count.
+    The folder is written under a temporary name, and its marker last. A folder without a marker, or with a file whose size differs from the
+    marker, is incomplete.
 
     Raises:
-        RunError: on all ranks, when one of them cannot write.
+        RunError: a rank cannot write; raised on all ranks.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     rest = {name: value for name, value in checkpoint.items() if name not in ("state_dict", "optimizer_states")}
@@ -83,7 +84,7 @@ def save_folder(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def named_tensors(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights and the optimizers' tensors of a checkpoint under the names that they have in a folder."""
+    """The weights and the optimizers' tensors of a checkpoint, with their names in a folder."""
     named = {f"state_dict/{name}": value for name, value in checkpoint["state_dict"].items()}
     for number, optimizer in enumerate(checkpoint.get("optimizer_states", [])):
         for parameter, values in optimizer["state"].items():
@@ -92,10 +93,10 @@ def named_tensors(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def plain_values(path: Path) -> dict[str, Any]:
-    """A checkpoint without its tensors; in a file, these are on the meta device.
+    """Read a checkpoint without its tensors (those of a file are on the meta device).
 
     Raises:
-        RunError: the checkpoint is not whole.
+        RunError: the checkpoint is incomplete.
     """
     try:
         if not path.is_dir():
@@ -120,7 +121,7 @@ def stored_tensors(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu", *, optimizers: bool = True) -> dict[str, Any]:
-    """All of a checkpoint, file or folder, on this rank alone. ``optimizers=False``: of a folder, leave out their tensors."""
+    """Read a whole checkpoint, file or folder, on this rank. ``optimizers=False``: skip the optimizers' tensors of a folder."""
     if not path.is_dir():
         return _read_file(path, map_location)
     checkpoint = plain_values(path) | {"state_dict": {}}
@@ -146,7 +147,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu", *, optimizers: bool =
 
 
 def tidy(folder: Path) -> None:
-    """Put a folder of checkpoints in order after a kill: what was about to be replaced comes back, what was not finished goes."""
+    """Clean up a folder of checkpoints after a kill: restore checkpoints that were being replaced, remove unfinished ones."""
     for aside in folder.glob(".*.old"):
         path = folder / aside.name.removeprefix(".").removesuffix(".old")
         if path.exists():
@@ -158,7 +159,8 @@ def tidy(folder: Path) -> None:
 
 
 def _put(temporary: Path, path: Path) -> None:
-    """Rename over what is there. A folder cannot be renamed over, nor a file by one: it is moved aside first."""
+    """Rename ``temporary`` to ``path``. An old folder, or an old file if ``temporary`` is a folder, is moved aside first, because a rename
+    cannot replace it."""
     aside = path.with_name(f".{path.name}.old")
     if path.exists() and (path.is_dir() or temporary.is_dir()):
         remove(aside)
@@ -173,7 +175,7 @@ def _put(temporary: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """A checkpoint, file or folder, if it is there."""
+    """Remove a checkpoint, file or folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,4 +1,4 @@
-"""``metrics.csv``: one row per step that measured something, appended to when a run goes on."""
+"""``metrics.csv``: one row per logged step. A resumed run appends to it."""
 
 import csv
 from argparse import Namespace
@@ -12,9 +12,9 @@ from timix_pl.core.files import atomic_path
 
 
 class CsvLogger(Logger):
-    """Rows of step, consumed and metrics; an empty cell is a metric that the step did not measure.
+    """Writes rows of step, consumed and metrics; a cell is empty if the step did not measure the metric.
 
-    Unlike Lightning's own, it keeps the file when a run starts again in the same folder, and takes metrics that appear later.
+    Unlike Lightning's CSVLogger, it keeps the file when a run is resumed, and accepts metrics that appear later.
 
     Args:
         path: the file.
@@ -35,11 +35,11 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: ``config.yaml`` lies beside the file."""
+        """Do nothing, because ``config.yaml`` is in the same folder."""
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Drop the rows after ``step`` and a line that a kill cut off: the run goes on from there."""
+        """Remove the rows after ``step``, from where the run resumes, and a truncated last line."""
         rows = [row for row in self._read() if row["step"].isdigit() and int(row["step"]) <= step]
         self._write(rows)
 

@@ -1,4 +1,4 @@
-"""What a logger is told about a run."""
+"""The facts about a run that loggers receive."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,16 +7,16 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedRun:
-    """What a logger is told about a run.
+    """The facts about a run that a logger receives.
 
-    A logger is a context manager, a function of a ``LoggedRun`` and of options by keyword. It yields one of Lightning's loggers, or None.
-    It is opened only on rank 0.
+    A registered logger is a context manager function that takes a ``LoggedRun`` and keyword-only options. It yields one of Lightning's
+    loggers, or None. It is opened only on rank 0.
 
     Args:
         run_dir: the run's folder.
-        name: what the run is called.
-        step: the run goes on after this step; 0 for a run that begins.
-        config: the configuration as nested dictionaries of numbers and texts.
+        name: the run's name.
+        step: the run resumes after this step; 0: a new run.
+        config: the configuration as nested dictionaries of plain values.
         config_text: the same as YAML.
     """
 

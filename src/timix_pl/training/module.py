@@ -24,7 +24,7 @@ _STEPS_PER_RETURN = 10
 
 
 class MixNow(NamedTuple):
-    """What the mixing callback decides for the coming step."""
+    """The mixing of the next step, as the mixing callback sets it."""
 
     mixer: Mixer
     compute: str
@@ -34,17 +34,17 @@ class MixNow(NamedTuple):
 
 
 class TrainModule(StepModule):
-    """Trains a model; what it learns is in the objective and in the batches.
+    """Trains a model for any task. The task is defined by the objective and the batches.
 
-    The mixing callback sets :attr:`mixing` before each step. One step is one forward call of the model for each chunk (two where pairs are
-    compared across chunks), one optimizer step.
+    The mixing callback sets :attr:`mixing` before each step. One step calls the model once for each chunk (twice if pairs are compared
+    across chunks), then the optimizer once.
 
     Args:
-        model: its forward pass returns :class:`timix_pl.models.encoded.Encoded`; it offers ``heads()`` and ``parts()``.
+        model: its forward pass returns :class:`timix_pl.models.encoded.Encoded`; it has ``heads()`` and ``parts()``.
         objective: the terms of the loss.
         optim: optimizer and schedule.
-        groups: makes the parameter groups; None: :meth:`OptimSettings.parameter_groups` does.
-        facts: what the model was built from besides the configuration, such as the answers that it knows; kept in the checkpoint.
+        groups: makes the parameter groups; None: :meth:`OptimSettings.parameter_groups`.
+        facts: values besides the configuration that the model was built from, such as its answers; stored in the checkpoint.
         options: see :class:`timix_pl.training.step_module.StepModule`.
     """
 
@@ -64,7 +64,7 @@ class TrainModule(StepModule):
         self._newest_of_items: dict[str, Tensor] = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Encode, mix, compare, learn: one optimizer step."""
+        """One optimizer step: forward pass with mixing, loss, backward pass, update."""
         lr = self.set_learning_rate()
         encoded, output = self._gradients(batch)
         self.check_finite()
@@ -76,7 +76,7 @@ class TrainModule(StepModule):
             self.note(self._values(batch, encoded, output, grad_norm, lr))
 
     def _gradients(self, batch: Batch) -> tuple[Encoded, LossOutput]:
-        """Forward and backward of this rank's batch, whole or in chunks of ``micro_batch_size``."""
+        """Forward and backward pass of this rank's batch, whole or in chunks of ``micro_batch_size``."""
         num_items = self.objective.count_items(batch, self.device)
         parts = batch.split(self.micro_batch_size or len(batch.images))
         chunks = [Chunk(batch=part, mix=self.mix_step(part), dropout=self.dropout(part)) for part in parts]
@@ -84,7 +84,8 @@ class TrainModule(StepModule):
         return accumulate(chunks, self._encode, self.objective, num_items, gamma, self._backward)
 
     def _encode(self, chunk: Chunk) -> Encoded:
-        """Dropout draws from (seed, step, position): the same in both passes of an accumulation, and after a resume."""
+        """Run the model on a chunk. Dropout depends on (seed, step, position): it is the same in both passes of an accumulated step, and
+        after resuming."""
         torch.manual_seed(seed_of("dropout", self.seed, self.global_step, chunk.batch.first))
         return chunk.encode(self.model)
 
@@ -92,7 +93,7 @@ class TrainModule(StepModule):
         self.backward_chunk(loss + self._untouched_parameters(encoded) if last else loss, last=last)
 
     def mix_step(self, batch: Batch) -> MixStep | None:
-        """This step's mixing, or None where nothing is mixed."""
+        """This step's mixing; None if nothing is mixed."""
         if self.mixing is None:
             return None
         assert isinstance(batch, PairBatch)
@@ -108,16 +109,16 @@ class TrainModule(StepModule):
         return MixStep(mixer=mixer, compute=compute, chosen=chosen, joined_tokens=joined)
 
     def dropout(self, batch: Batch) -> PatchDropout | None:
-        """This step's patch dropout, or None where nothing is dropped."""
+        """This step's patch dropout; None if nothing is dropped."""
         share = self.model.patch_dropout
         return PatchDropout(share, self.seed, self.global_step, batch.first) if share else None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimizer is given."""
+        """The optimizer's parameter groups."""
         return self.groups(self.model, self.optim) if self.groups else super().parameter_groups()
 
     def _untouched_parameters(self, encoded: Encoded) -> Tensor | float:
-        """Zero times the parameters of heads that took no part, so that DDP sees one graph in every step."""
+        """Zero times the parameters of heads that the step did not use, so that DDP sees the same graph in every step."""
         untouched = [
             parameter.sum()
             for name, head in self.model.heads().items()
@@ -151,7 +152,7 @@ class TrainModule(StepModule):
         return values
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Also what the model was built from."""
+        """Also store the facts that the model was built from."""
         super().on_save_checkpoint(checkpoint)
         if self.facts:
             checkpoint["timix"]["facts"] = self.facts
@@ -159,7 +160,7 @@ class TrainModule(StepModule):
 
 @torch.no_grad()
 def _values_of_regions(encoded: Encoded, output: LossOutput, batch: Batch) -> dict[str, Tensor]:
-    """Kept on the device until a step is logged, which need not be one with a region batch."""
+    """Values of the last region batch, on the device. They are stored until the next logged step, which may have no region batch."""
     if encoded.region_logits is None or not isinstance(batch, PairBatch) or batch.regions is None:
         return {}
     said, true = encoded.region_logits > 0, batch.regions.patch_labels > 0

@@ -1,4 +1,4 @@
-"""The loss of a step: a list of terms, from what the model has encoded."""
+"""The loss of a step: a weighted sum of terms."""
 
 from collections.abc import Mapping
 
@@ -17,13 +17,13 @@ from timix_pl.models.encoded import Encoded
 
 
 class Contrastive:
-    """The terms that compare the pairs of the global batch: loss(clean) + gamma * loss(mixed) + further ones.
+    """The terms that compare pairs of the global batch: loss(clean) + gamma * loss(mixed) + further terms.
 
     Args:
         loss: the contrastive loss; None: InfoNCE.
-        negatives: ``all_ranks``, images meet the captions of the global batch; ``own_rank``, only those of their rank's batch.
+        negatives: ``all_ranks``: captions of the global batch; ``own_rank``: only captions of the rank's own batch.
         targets: ``one_hot`` or ``self``, for mixed images.
-        tile_rows: rows and columns of a tile of logits; None: chosen for the device. It changes memory and time, not the loss.
+        tile_rows: side of a square tile of logits; None: chosen for the device. It changes memory and time, not the loss.
         terms: further terms, by name.
     """
 
@@ -40,14 +40,14 @@ class Contrastive:
         self.all_ranks = negatives == "all_ranks"
 
     def __call__(self, encoded: Encoded, *, first: int, gamma: float = 1.0) -> LossOutput:
-        """The terms of this rank's whole batch, in fp32 whatever the towers compute in. Their average over ranks is the full batch's.
+        """The terms of this rank's whole batch, always in fp32. Their average over ranks is that of the full batch.
 
         Args:
             encoded: the features of all pairs.
             first: position of row 0 in the global batch.
             gamma: weight of the mixed images' loss.
         Returns:
-            The weighted sum, and the unweighted terms: that of the loss under its name, ``mixed``, and further ones.
+            The weighted sum, and the unweighted terms: the clean loss under the name of the loss, ``mixed``, and further terms.
         """
         assert encoded.image_features is not None and encoded.text_features is not None and encoded.logit_scale is not None
         with torch.autocast(encoded.image_features.device.type, enabled=False):
@@ -93,9 +93,9 @@ class Objective:
     """The loss of a step: the contrastive terms, and terms that are means over items, such as phrases, questions or words.
 
     Args:
-        contrastive: the terms that compare pairs; None: the model compares none.
+        contrastive: the terms that compare pairs; None: there are none.
         terms: further terms over items, by name.
-        weights: of other terms over items, which the model or the batch brings; those not named count once.
+        weights: weights of the terms over items that come from the model or the batch; 1 for those not named.
     """
 
     def __init__(
@@ -109,10 +109,10 @@ class Objective:
         self._weights = {name: term.weight for name, term in self._terms.items()} | dict(weights or {})
 
     def count_items(self, batch: Batch, device: torch.device) -> dict[str, Float[Tensor, ""]]:
-        """How many items each term over items has in the global batch. All ranks call it together.
+        """The number of items of each term over items in the global batch. Call it on all ranks together.
 
         Args:
-            batch: this rank's, whole.
+            batch: this rank's whole batch.
         """
         own = batch.num_items() | {name: term.num_items(batch) for name, term in self._terms.items()}
         if not own:
@@ -121,7 +121,7 @@ class Objective:
         return dict(zip(own, sum_over_ranks(torch.stack([zero + count for count in own.values()])), strict=True))
 
     def __call__(self, encoded: Encoded, batch: Batch, num_items: Mapping[str, Tensor], *, gamma: float = 1.0) -> LossOutput:
-        """All terms of a batch that was encoded in one pass. See :meth:`of_items`."""
+        """All terms of a batch that was encoded in one pass. For ``num_items`` see :meth:`of_items`."""
         output = self.of_items(encoded, batch, num_items)
         if self.contrastive is None:
             return output
@@ -129,14 +129,13 @@ class Objective:
         return LossOutput(compared.loss + output.loss, compared.terms | output.terms) if output.terms else compared
 
     def of_items(self, encoded: Encoded, batch: Batch, num_items: Mapping[str, Tensor]) -> LossOutput:
-        """The terms over items, of those seen here.
+        """The terms over items of a batch or a part of it.
 
         Args:
-            batch: what was encoded; it may be a part of this rank's batch.
-            num_items: of each term, in the global batch; see :meth:`count_items`.
+            batch: the batch that was encoded, which may be a part of this rank's batch.
+            num_items: the number of items of each term in the global batch; see :meth:`count_items`.
         Returns:
-            The weighted sum, and the unweighted terms. Added up over the parts of a batch and averaged over ranks, each is a mean over
-            items.
+            The weighted sum, and the unweighted terms. Summed over the parts of a batch and averaged over ranks, each is a mean over items.
         """
         sums = dict(encoded.sums)
         if encoded.region_logits is not None and isinstance(batch, PairBatch) and batch.regions is not None:
@@ -147,6 +146,6 @@ class Objective:
 
 
 def _one_set(images: Float[Tensor, "B D"], plan: MixPlan) -> Pairs:
-    """W of clean and mixed images in one set: a clean image is wholly its own."""
+    """W for one set of clean and mixed images; a clean image has only its own caption."""
     own, _, lam = Pairs.clean(images)
     return Pairs(own, own.index_copy(0, plan.rows, plan.partners), lam.index_copy(0, plan.rows, plan.lam.float()))

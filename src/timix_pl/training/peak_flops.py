@@ -1,4 +1,4 @@
-"""What GPUs can compute at best."""
+"""Peak FLOP/s of GPUs."""
 
 import torch
 
@@ -19,14 +19,15 @@ _TFLOPS = {  # name: bf16 on tensor cores, fp32
     "l4": (121.0, 30.3),
     "mi300x": (1307.4, 163.4),
 }
-"""TFLOP/s of data sheets, without sparsity. Lightning's own table counts it for some, so that a dense model could reach half at most."""
+"""Peak TFLOP/s from data sheets, without sparsity. Lightning's table is not used, because it includes sparsity for some GPUs, and a dense
+model can reach at most half of that."""
 
 
 def peak_flops(device: torch.device, *, bf16: bool) -> float | None:
-    """FLOP/s of a GPU at best, by its name; None for one that is not known, or no GPU.
+    """Peak FLOP/s of a GPU, looked up by its name; None if the device is not a known GPU.
 
     Args:
-        bf16: matrix products in bf16; else in fp32, without TF32.
+        bf16: for matrix products in bf16; False: in fp32, without TF32.
     """
     if device.type != "cuda":
         return None

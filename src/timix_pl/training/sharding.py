@@ -1,4 +1,4 @@
-"""FSDP2: every rank holds a share of the weights, gradients and optimizer state, and the whole of a layer only while it computes."""
+"""FSDP2: each rank stores a shard of the weights, gradients and optimizer state, and gathers a layer only while it computes."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,13 +21,14 @@ from timix_pl.training.checkpoint_io import named_tensors, plain_values, read_ch
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Shards over all ranks. Checkpoints are folders that all ranks write, or files of the whole state; either is resumed from, whatever
-    number of ranks wrote it, sharded or not.
+    """Shards the model over all ranks. Checkpoints are folders that all ranks write, or files with the whole state.
+
+    A run can be resumed from either kind, sharded or not, written by any number of ranks.
 
     Args:
-        num_ranks: processes over all nodes.
-        sharded_checkpoints: write folders.
-        param_dtype: what the towers compute in, with fp32 weights in the optimizer and fp32 reductions; None: as they are.
+        num_ranks: number of processes over all nodes.
+        sharded_checkpoints: write folders; False: files.
+        param_dtype: type in which the towers compute, with fp32 weights in the optimizer and fp32 reductions; None: the weights' type.
         offload: keep weights and optimizer state in CPU memory.
     """
 
@@ -37,7 +38,7 @@ class ShardedStrategy(ModelParallelStrategy):
         self.sharded_checkpoints, self.param_dtype, self.offload = sharded_checkpoints, param_dtype, offload
 
     def shard(self, model: AnyModel) -> None:
-        """Shard in place: block by block, then what is left of each tower. The logit scale stays in fp32."""
+        """Shard the model in place: each block, then the rest of each tower. The logit scale stays in fp32."""
         mesh = self.device_mesh["data_parallel"]
         offload = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if self.offload else OffloadPolicy()
         policy = MixedPrecisionPolicy(param_dtype=self.param_dtype, reduce_dtype=torch.float32 if self.param_dtype else None)
@@ -46,7 +47,7 @@ class ShardedStrategy(ModelParallelStrategy):
         fully_shard(model, mesh=mesh, offload_policy=offload)
 
     def model_to_device(self) -> None:
-        """Move what is left on the CPU and need not stay there."""
+        """Move everything to the device that need not stay in CPU memory."""
         if not self.offload:
             super().model_to_device()
             return
@@ -61,7 +62,7 @@ class ShardedStrategy(ModelParallelStrategy):
         return self._for_checkpoint(self.lightning_module.state_dict())
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Likewise."""
+        """This rank's shards of the optimizer state, or the whole state on rank 0."""
         return self._for_checkpoint(getattr(optimizer, "optimizer", optimizer).state_dict())
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
@@ -73,12 +74,12 @@ class ShardedStrategy(ModelParallelStrategy):
             self.checkpoint_io.save_checkpoint(checkpoint, path)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Fill this rank's shards of the weights and the optimizer state.
+        """Load this rank's shards of the weights and the optimizer state.
 
         Returns:
-            What else the checkpoint holds.
+            The rest of the checkpoint.
         Raises:
-            RunError: it is of another model.
+            RunError: the checkpoint belongs to another model.
         """
         assert self.lightning_module is not None
         path, weights = Path(checkpoint_path), self.lightning_module.state_dict()
@@ -121,7 +122,7 @@ def _check_same(path: Path, stored: Mapping[str, torch.Size], wanted: Mapping[st
 
 
 def _share(whole: Tensor, sharded: Tensor) -> Tensor:
-    """This rank's shard of a tensor that all ranks hold, cut like ``sharded``; whole if that is."""
+    """This rank's shard of a tensor that all ranks have, sharded like ``sharded``; the whole tensor if that is not sharded."""
     if not isinstance(sharded, DTensor):
         return whole
     return distribute_tensor(whole, sharded.device_mesh, sharded.placements, src_data_rank=None)
@@ -129,7 +130,7 @@ def _share(whole: Tensor, sharded: Tensor) -> Tensor:
 
 @contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
-    """Inside, every rank holds all weights of a sharded model, and may run it on its own, as often as it likes."""
+    """Inside this context, every rank has all weights of a sharded model, so it can run the model without the other ranks."""
     parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)

@@ -1,4 +1,4 @@
-"""Signals that end a run without losing a step."""
+"""Stop a run on a signal without losing a step."""
 
 import logging
 import signal
@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 
 
 class StopSignals:
-    """Hears SIGTERM, SIGUSR1 (the usual warning of SLURM) and Ctrl-C from its start to its end, and remembers the first in ``heard``.
+    """Catches SIGTERM, SIGUSR1 (SLURM's usual warning) and Ctrl-C inside its context, and stores the first one in ``heard``.
 
-    The training module passes the word on to all ranks, which save a checkpoint and stop together. A second Ctrl-C raises
-    ``KeyboardInterrupt`` at once. Outside training, a run of one process has nothing to save: it ends at once.
+    The training module informs all ranks, which save a checkpoint and stop together. A second Ctrl-C raises ``KeyboardInterrupt`` at once.
+    Outside training, a run with one process ends at once, because it has nothing to save.
 
     Args:
-        alone: the run has one process.
+        alone: the run has only one process.
     """
 
     def __init__(self, *, alone: bool):
@@ -32,13 +32,15 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # no other can listen
+        if threading.current_thread() is threading.main_thread():  # only the main thread can set signal handlers
             self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_IGN if self.heard else handler)  # a launcher may end ranks that take longer than others
+            signal.signal(
+                number, signal.SIG_IGN if self.heard else handler
+            )  # a launcher may send signals again to ranks that are slower than others
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         before, self.heard = self.heard, self.heard or number
@@ -51,6 +53,6 @@ class StopSignals:
 
 
 def silence_lightning(trainer: Trainer) -> None:
-    """Keep Lightning's own answer to SIGTERM out: its handler exchanges messages between ranks, and each step waits for the device."""
+    """Disable Lightning's own handler of SIGTERM, which exchanges messages between ranks and makes each step wait for the device."""
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

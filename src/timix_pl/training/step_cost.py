@@ -1,4 +1,4 @@
-"""What a training step costs: FLOPs and kept activations, counted on tensors that have shapes and no memory."""
+"""Count the FLOPs and the stored activations of a training step, on tensors that have shapes but no memory."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,27 +25,27 @@ class Workload(ABC):
     """What a training step computes, in counts of its parts, such as pairs and mixed images.
 
     Args:
-        model: on any device, ``meta`` too; its weights are not looked at.
+        model: on any device, including ``meta``; the values of its weights are not used.
     """
 
     parts: Mapping[str, str]
-    """Names of the parts, and what one is, in words. Samples come first."""
+    """Names of the parts, with their descriptions. Samples come first."""
     probes: Sequence[tuple[int, ...]]
-    """Counts of the parts, in their order, whose forward passes show what one of each costs. They are linearly independent."""
+    """Counts of the parts, in their order, for forward passes from which the cost of one of each part is computed. Linearly independent."""
     cut: tuple[str, str]
-    """The parts that are fewer in a chunk of a batch."""
+    """The parts whose counts are smaller in a chunk of a batch."""
     not_counted: str = ""
-    """What of a step is neither run nor kept here, in words."""
+    """The parts of a step that the estimate leaves out, in words."""
 
     def __init__(self, model: nn.Module):
         self.model: Any = model
 
     @abstractmethod
     def forward(self, tensors: dict[str, Tensor], counts: Mapping[str, int]) -> Any:
-        """One forward pass of a step with these counts, on parameters and buffers that are shapes only."""
+        """One forward pass of a step with these counts. ``tensors``: parameters and buffers as shapes only."""
 
     def images(self, count: int) -> Tensor:
-        """That many images, as shapes."""
+        """``count`` images, as shapes only."""
         return torch.empty(count, 3, *self.model.image_size_px, dtype=torch.uint8)
 
 
@@ -101,8 +101,8 @@ class ItemWorkload(Workload):
     """A step of fine-tuning: images, and items such as questions. The loss is counted too.
 
     Args:
-        item: the tensors of a batch of one item.
-        items: what an image brings, in words.
+        item: the tensors of a batch with one item.
+        items: a description of the items of an image.
     """
 
     probes = ((2, 2), (2, 4))
@@ -125,11 +125,11 @@ class ItemWorkload(Workload):
 
 
 def count_flops(workload: Workload) -> dict[str, float]:
-    """FLOPs of one of each part, forward and backward; two per multiply-add.
+    """FLOPs of one of each part, forward and backward; a multiply-add counts as two.
 
-    Counted by PyTorch in the model's own forward pass, heads included. What carries a gradient counts three times: its backward pass is
-    taken as twice the forward one. The logits of the contrastive loss are left out, and so is what gradient checkpointing or accumulation
-    computes again: it is work of the machine, not of the model (Chowdhery et al. 2022, appendix B).
+    PyTorch counts them in the model's own forward pass, including heads. Operations with a gradient count three times, because a backward
+    pass costs about twice the forward pass. The logits of the contrastive loss are not included, nor is what gradient checkpointing or
+    accumulation recomputes, because MFU counts only the work that the model requires (Chowdhery et al. 2022, appendix B).
     """
     measured = []
     for counts in workload.probes:
@@ -141,16 +141,18 @@ def count_flops(workload: Workload) -> dict[str, float]:
 
 
 def flops_of(flops: Mapping[str, float], counts: Mapping[str, float]) -> float:
-    """FLOPs of a step."""
+    """FLOPs of a step with these counts of the parts."""
     return sum(flops[part] * count for part, count in counts.items())
 
 
 def count_kept(workload: Workload, counts: Mapping[str, int], *, autocast: bool) -> int:
-    """Bytes that a step's forward pass keeps for its backward pass, weights and the contrastive loss left out.
+    """Bytes that a step's forward pass stores for its backward pass, without weights and the contrastive loss.
+
+    Assumes fused attention kernels.
 
     Args:
-        counts: what a rank takes through the model at once. Attention is taken to be a fused kernel.
-        autocast: whether the towers compute in bf16 on fp32 weights.
+        counts: counts of the parts in one forward pass of a rank.
+        autocast: whether the towers compute in bf16 with fp32 weights.
     """
     with _shapes_of(workload.model) as tensors, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         return _bytes_kept(lambda: workload.forward(tensors, counts), workload.model.blocks(), tensors.values())
@@ -158,7 +160,7 @@ def count_kept(workload: Workload, counts: Mapping[str, int], *, autocast: bool)
 
 @contextmanager
 def _shapes_of(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """The model's parameters and buffers as shapes only; inside, so are all new tensors."""
+    """Yield the model's parameters and buffers as shapes only. Inside this context, new tensors are shapes only too."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield {
             name: torch.empty(tensor.shape, dtype=tensor.dtype).requires_grad_(isinstance(tensor, nn.Parameter) and tensor.requires_grad)
@@ -167,7 +169,7 @@ def _shapes_of(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 class _AllMarked(TorchDispatchMode):
-    """Takes a mask that picks rows to pick all of them: how many it does cannot be told from shapes."""
+    """Treats a boolean mask as selecting all rows, because shapes do not tell how many it selects."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.index.Tensor and len(args[1]) == 1 and args[1][0].dtype == torch.bool:
@@ -176,7 +178,7 @@ class _AllMarked(TorchDispatchMode):
 
 
 class _RealPlan(MixStep):
-    """Plans that need no scores look at the numbers of rows, so these are no shapes alone."""
+    """A mixing step with real plans: strategies that need no scores read the values of rows, so shapes are not enough."""
 
     def plan(self, scores: Tensor | None = None) -> MixPlan:
         if self.mixer.needs_scores:
@@ -186,7 +188,7 @@ class _RealPlan(MixStep):
 
 
 class _ForwardAndBackward(TorchDispatchMode):
-    """Counts the FLOPs of forward passes, those of what carries a gradient three times."""
+    """Counts the FLOPs of forward passes; operations with a gradient count three times."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,9 +203,9 @@ class _ForwardAndBackward(TorchDispatchMode):
 
 
 def _bytes_kept(run: Callable[[], Any], blocks: list[nn.Module], given: Iterable[Tensor]) -> int:
-    """Bytes of the different storages that autograd keeps during ``run``, without those of the tensors given.
+    """Bytes of the distinct storages that autograd saves during ``run``, without those of ``given``.
 
-    Checkpointed blocks keep what goes into them, which autograd does not tell.
+    Checkpointed blocks store their inputs, which autograd's hooks do not report; they are added.
     """
     not_counted = {tensor.untyped_storage()._cdata for tensor in given}
     kept: dict[int, torch.UntypedStorage] = {}

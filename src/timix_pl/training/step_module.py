@@ -1,4 +1,4 @@
-"""What every training module of timix-pl has: the optimizer and its schedule, masked updates, rows of metrics, checkpoint state."""
+"""Base class of training modules: optimizer and schedule, updates that skip non-finite steps, rows of metrics, checkpoint state."""
 
 import logging
 import math
@@ -32,15 +32,15 @@ class OptimSettings:
     """The optimizer and the learning rate.
 
     Args:
-        optimizer: what updates the weights.
-        schedule: what the learning rate does after the warm-up.
+        optimizer: builds the optimizer.
+        schedule: the learning rate schedule.
         lr: peak learning rate.
         weight_decay: of matrices; see :func:`timix_pl.optim.groups.parameter_groups`.
         warmup_frac: share of the samples planned at the run's first start over which the learning rate rises.
         clip_grad_norm: largest norm of the gradient; None: no clipping.
-        image_lr_scale, text_lr_scale, head_lr_scale: learning rates of the towers and of all heads, as shares of ``lr``.
-        layer_decay: of learning rates; see :func:`timix_pl.optim.groups.lr_scales`.
-        ema: decay of the weights' moving average; None: there is none.
+        image_lr_scale, text_lr_scale, head_lr_scale: factors on ``lr`` for the towers and for all heads.
+        layer_decay: see :func:`timix_pl.optim.groups.lr_scales`.
+        ema: decay of the moving average of the weights; None: no average.
     """
 
     optimizer: OptimizerChoice = field(default_factory=AdamW)
@@ -56,22 +56,22 @@ class OptimSettings:
     ema: float | None = None
 
     def parameter_groups(self, model: torch.nn.Module, parts: Mapping[str, torch.nn.Module]) -> list[dict[str, Any]]:
-        """What the optimizer is given.
+        """The optimizer's parameter groups.
 
         Args:
-            parts: what the model is made of, by name.
+            parts: the model's parts by name.
         Raises:
-            ModelError: a tower has no blocks that could be counted, and they matter.
+            ModelError: the settings need the blocks of a tower, but they cannot be counted.
         """
         scales = lr_scales(parts, image=self.image_lr_scale, text=self.text_lr_scale, head=self.head_lr_scale, layer_decay=self.layer_decay)
         hidden = hidden_matrices(parts, self.optimizer.choice) if self.optimizer.for_hidden_matrices else ()
         return parameter_groups(model, self.weight_decay, lr_scales=scales, hidden=hidden)
 
     def fine_tuning_groups(self, head: torch.nn.Module, encoder: Any, *, towers_lr_scale: float) -> list[dict[str, Any]]:
-        """What the optimizer is given of a model that learns a task: the head's groups, then those of the towers that are tuned.
+        """The optimizer's parameter groups for fine-tuning: those of the head, then those of the trained parts of the towers.
 
         Args:
-            towers_lr_scale: the towers' learning rate, as a share of the head's.
+            towers_lr_scale: factor on ``lr`` for the towers.
         """
         groups = []
         for part, parts, scale in ((head, {"head": head}, 1.0), (encoder, encoder.parts(), towers_lr_scale)):
@@ -80,9 +80,9 @@ class OptimSettings:
 
 
 class _Finished(NamedTuple):
-    """What the host looks at one step later: on how many ranks the step was not finite and how many were told to stop; and which it was.
+    """Flags of a step that the host reads one step later: the numbers of ranks with a non-finite step, and of ranks that must stop.
 
-    The two numbers are on their way to the host; ``there``: the event after which they are there, where they come from a GPU.
+    Both numbers are copied to the host asynchronously. ``there``: the CUDA event after which they have arrived; None on a CPU.
     """
 
     num_bad_and_told: Float[Tensor, " 2"]
@@ -94,27 +94,27 @@ class _Finished(NamedTuple):
 
 
 class StepModule(LightningModule):
-    """One optimizer step per batch of the loader; what is trained, and how its gradients come about, is the subclass's.
+    """One optimizer step per batch of the loader. A subclass computes the gradients.
 
-    A step whose loss or gradient is not finite on any rank changes no weight; the host learns of it one step later, when the device has
-    the next gradients to work on, so that the device never waits for the host. By the same exchange all ranks learn that one of them was
-    told to stop (:attr:`all_stop`).
+    A step with a non-finite loss or gradient on any rank changes no weight. The host reads this flag one step later, when the device
+    already computes the next gradients, so that the device never waits for the host. The same exchange tells all ranks that one of them
+    received a stop signal (:attr:`all_stop`).
 
-    A subclass's ``training_step`` calls, in this order: :meth:`set_learning_rate`, its own forward and backward, :meth:`check_finite`,
-    :meth:`update`, and where :meth:`logs_now` says so :meth:`note`.
+    A subclass's ``training_step`` calls, in this order: :meth:`set_learning_rate`, its own forward and backward pass, :meth:`check_finite`,
+    :meth:`update`, and if :meth:`logs_now` is true :meth:`note`.
 
     With ``optim.ema``, :attr:`average` is the moving average of the weights.
 
     Args:
-        model: what is trained; it offers ``parts()``, and ``blocks()`` to be sharded.
+        model: the model to train; it has ``parts()``, and to be sharded ``blocks()``.
         optim: optimizer and schedule.
         global_batch_size: images per step over all ranks.
-        planned_samples: samples of the whole run; kept in the checkpoint, so that extending a run bends no schedule.
+        planned_samples: samples of the whole run; stored in the checkpoint, so that extending a run does not change its schedules.
         seed: the run's seed.
-        non_finite: ``stop`` raises ``NonFiniteError``; ``skip`` counts the step and goes on.
-        log_every_n_steps: a row of metrics every n steps, and for the first and the last.
-        micro_batch_size: images that a rank takes through the model at once; None: its whole batch. The gradients are the same.
-        told_to_stop: asked in each step; where it answers yes on any rank, :attr:`all_stop` is true on all a step later.
+        non_finite: ``stop``: raise ``NonFiniteError``; ``skip``: count the step and continue.
+        log_every_n_steps: steps between rows of metrics; the first and the last step have a row too.
+        micro_batch_size: images per forward pass and rank; None: the whole batch. The gradients are the same.
+        told_to_stop: called in each step. If it returns True on any rank, :attr:`all_stop` is True on all ranks one step later.
     """
 
     model: Any
@@ -147,50 +147,52 @@ class StepModule(LightningModule):
 
     @property
     def consumed(self) -> int:
-        """Samples of finished steps, over all ranks."""
+        """Number of samples of finished steps, over all ranks."""
         return self.global_step * self.global_batch_size
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Runs after all callbacks: the step's row is complete, and from here on the loop waits for data."""
+        """Write the step's row of metrics, which is complete because this hook runs after all callbacks."""
         self._write_row()
         self.idle_since_s = time.perf_counter()
 
     def configure_model(self) -> None:
-        """Shard the model, where the strategy does. Its average is made of what is there then."""
+        """Shard the model, if the strategy does, then make the average of the (sharded) weights."""
         if isinstance(self.trainer.strategy, ShardedStrategy):
             self.trainer.strategy.shard(self.model)
         if self.optim.ema is not None and self.average is None:
             self.average = WeightAverage(self.model, self.optim.ema)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One optimizer for all parts of the model: Lightning counts the steps of each one, and the data order depends on the count."""
+        """One optimizer for all parts of the model. Lightning counts the steps of every optimizer, and the data order needs one count."""
         return self.optim.optimizer.start(self.parameter_groups(), self.optim.lr)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimizer is given; ``lr_scale`` of a group, where it has one, multiplies the learning rate."""
+        """The optimizer's parameter groups. A group's ``lr_scale``, if present, multiplies the learning rate."""
         return self.optim.parameter_groups(self.model, self.model.parts())
 
     def average_in_place(self) -> AbstractContextManager[None]:
-        """Inside, the model has the moving average of its weights."""
+        """Inside this context, the model has the moving average of its weights."""
         assert self.average is not None, "no moving average is kept"
         return self.average.in_place(self.model)
 
     def backward_chunk(self, loss: Tensor, *, last: bool) -> None:
-        """Backward of a part of a step's loss. Gradients are exchanged once, after the last part."""
+        """Backward pass of a part of a step's loss. Ranks exchange gradients once, after the last part."""
         if last:
             self.manual_backward(loss)
             for parameter in self.model.parameters():
-                if parameter.grad is None and parameter.requires_grad:  # of a sharded head: the optimizer shall treat it as any other
+                if (
+                    parameter.grad is None and parameter.requires_grad
+                ):  # of an unused sharded head: with a zero gradient, the optimizer treats it as with DDP
                     parameter.grad = torch.zeros_like(parameter)
         else:
             with getattr(self.trainer.strategy, "block_backward_sync", nullcontext)():
                 self.manual_backward(loss)
 
     def check_finite(self) -> None:
-        """Look at the last step's flags.
+        """Read the flags of the last step.
 
         Raises:
-            NonFiniteError: it was not finite and ``non_finite`` is ``stop``. The weights were not touched.
+            NonFiniteError: the step was not finite and ``non_finite`` is ``stop``. It did not change the weights.
         """
         last, self._last = self._last, None
         if last is None:
@@ -212,27 +214,27 @@ class StepModule(LightningModule):
             )
 
     def on_train_end(self) -> None:
-        """The last step is looked at too."""
+        """Read the flags of the last step of the run."""
         self.check_finite()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What the schedules need to go on unbent. A checkpoint is only written after a step that was looked at and logged."""
+        """Store what the schedules need to continue unchanged. The step's flags have been read and its row written before."""
         self._write_row()
         self.check_finite()
         checkpoint["timix"] = {"planned_samples": self.planned_samples, "num_skipped_steps": self.num_skipped_steps}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the samples planned at the first start.
+        """Restore the number of samples that was planned at the first start.
 
         Raises:
-            RunError: the checkpoint is not one of timix-pl.
+            RunError: timix-pl did not write the checkpoint.
         """
         if "timix" not in checkpoint:
             raise RunError("`ckpt_path`: this is not a checkpoint of a timix-pl run; give `pretrained` a weights file instead")
         self.planned_samples = checkpoint["timix"]["planned_samples"]
         if self.trainer.max_steps * self.global_batch_size > self.planned_samples:
             log.warning(
-                "the run was planned for %d steps; after these the learning rate stays at the end of its schedule, and nothing is mixed",
+                "the run was planned for %d steps; after them the learning rate keeps its last value, and images are not mixed",
                 self.planned_samples // self.global_batch_size,
             )
         self.num_skipped_steps = checkpoint["timix"]["num_skipped_steps"]
@@ -241,7 +243,7 @@ class StepModule(LightningModule):
         return self.optimizers()
 
     def set_learning_rate(self) -> float:
-        """Of the coming step."""
+        """Set and return the learning rate of the next step."""
         optim, total = self.optim, self.planned_samples
         warmup = round(optim.warmup_frac * total)
         lr = optim.schedule(self.consumed + self.global_batch_size, peak=optim.lr, warmup=warmup, total=total)
@@ -250,10 +252,11 @@ class StepModule(LightningModule):
         return lr
 
     def update(self, loss: Tensor, terms: Mapping[str, Tensor], keys: list[str]) -> Float[Tensor, ""]:
-        """Clip, and update the weights if the loss and the gradient are finite on all ranks.
+        """Clip the gradient, and update the weights if the loss and the gradient are finite on all ranks.
 
         Args:
-            loss: of this rank; ``terms``: its parts, and ``keys``: this rank's samples, for the message about a step that is not finite.
+            loss: of this rank.
+            terms, keys: the terms of the loss and this rank's samples, for the message about a non-finite step.
         Returns:
             The norm of the gradient.
         """
@@ -265,8 +268,8 @@ class StepModule(LightningModule):
         optimizer = self._optimizer()
         if self.optim.optimizer.masks_updates:
             optimizer.optimizer.found_inf = num_bad_and_told[0].clamp(max=1)
-        elif num_bad_and_told[0] > 0:  # waits for the device
-            optimizer.zero_grad()  # optimizers leave parameters without gradient alone, and the step still counts
+        elif num_bad_and_told[0] > 0:  # this comparison waits for the device
+            optimizer.zero_grad()  # optimizers do not change parameters without a gradient, but the step still counts
         optimizer.step()
         optimizer.zero_grad()
         if self.average is not None:
@@ -280,11 +283,11 @@ class StepModule(LightningModule):
         return grad_norm
 
     def logs_now(self) -> bool:
-        """Whether the step that just finished is one to log."""
+        """Whether the step that just finished is logged."""
         return self.global_step % self.log_every_n_steps == 0 or self.global_step in (1, self.trainer.max_steps)
 
     def note(self, values: dict[str, Any]) -> None:
-        """Add scalars to this step's row in all loggers: their mean over ranks. Called on all ranks or none."""
+        """Add the means over ranks of scalars to this step's row in all loggers. Call it on all ranks or none."""
         self._row |= values
 
     def _write_row(self) -> None:

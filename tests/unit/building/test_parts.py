@@ -164,7 +164,7 @@ def test_what_batch_normalisation_rules_out_is_refused():
 
 
 def test_one_process_has_nothing_to_offload():
-    with pytest.raises(ConfigError, match=r"trainer\.cpu_offload=true: a single process is not sharded"):
+    with pytest.raises(ConfigError, match=r"trainer\.cpu_offload=true: has no effect with a single process"):
         check_model(config("trainer.cpu_offload=true", "trainer.strategy=fsdp"), torch.nn.LayerNorm(3), 1)
 
 

@@ -261,7 +261,7 @@ def test_a_sweep_that_only_shows_has_a_folder_for_each_job_writes_nothing_and_le
 
 def test_an_experiment_that_is_no_yaml_or_lacks_its_first_line_is_named(tmp_path, capsys):
     (tmp_path / "experiment").mkdir()
-    for name, content, part in (("broken", "a: [1", "not a YAML file"), ("nopkg", "optim: {lr: 1}\n", "# @package _global_")):
+    for name, content, part in (("broken", "a: [1", "not valid YAML"), ("nopkg", "optim: {lr: 1}\n", "# @package _global_")):
         (tmp_path / "experiment" / f"{name}.yaml").write_text(content)
         with pytest.raises(SystemExit) as ended:
             train.main(["--config-dir", str(tmp_path), f"experiment={name}"])

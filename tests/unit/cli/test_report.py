@@ -76,7 +76,7 @@ def test_wrong_arguments_exit_with_2(arguments):
 def test_a_comparison_takes_the_place_of_no_other_file(run_dir, tmp_path, capsys):
     config = (run_dir / "config.yaml").read_bytes()
     assert status_of(run_dir, run_dir, "--out", run_dir / "config.yaml") == 2
-    assert f"--out {run_dir / 'config.yaml'}: exists, and is no page of timix-report" in capsys.readouterr().err
+    assert f"--out {run_dir / 'config.yaml'}: exists, and was not written by timix-report" in capsys.readouterr().err
     assert (run_dir / "config.yaml").read_bytes() == config
     for _ in range(2):
         main([str(run_dir), str(run_dir), "--out", str(tmp_path / "comparison.html")])

@@ -227,7 +227,7 @@ def test_a_run_is_composed_again_from_its_own_file(tmp_path):
         recompose(saved, ["data.val_shard=x"])
     with pytest.raises(ConfigError, match="there is no evaluation 'grunding'; nearest: grounding"):
         recompose(saved, ["evaluation.tasks=[grunding]"])
-    with pytest.raises(ConfigError, match=r"optim\.lr=0: plays no part(.|\n)*retrieval_folds=0: must be(.|\n)*classes=imagnet: must be"):
+    with pytest.raises(ConfigError, match=r"optim\.lr=0: has no effect in(.|\n)*retrieval_folds=0: must be(.|\n)*classes=imagnet: must be"):
         recompose(saved, ["evaluation.classes=imagnet", "evaluation.retrieval_folds=0", "optim.lr=0"])
     with pytest.raises(RunError, match="does not exist"):
         recompose(tmp_path / "other" / "config.yaml")

@@ -87,5 +87,5 @@ def test_the_jobs_of_an_array_ask_slurm_for_the_same():
     sound = ["experiment=demo", "launcher=slurm", "trainer.devices=2"]
     assert len(sweep_jobs([*sound, "seed=0,1"])) == 2
     for differing in ("launcher.time_min=5,10", "trainer.devices=1,2"):
-        with pytest.raises(ConfigError, match=r"a sweep is one array.* one by one"):
+        with pytest.raises(ConfigError, match=r"a sweep is one job array.* one sweep for each value"):
             sweep_jobs([*sound, differing])

@@ -70,7 +70,7 @@ def test_a_hugging_face_text_tower_comes_along(bert, tmp_path):
     assert torch.equal(open_clip.get_tokenizer(f"local-dir:{tmp_path / 'out'}")(TEXTS), tokens)
     assert_same(of_open_clip(loaded.eval(), model.encoder.normalise(images), tokens), outputs(model, images, tokens))
     card = (tmp_path / "out/README.md").read_text()
-    assert "configuration from `out`" in card and "Where this folder lies elsewhere" in card and str(tmp_path) not in card
+    assert "configuration from `out`" in card and "If you move this folder" in card and str(tmp_path) not in card
 
 
 def test_a_logit_scale_above_its_bound_is_exported_as_the_model_uses_it(tmp_path):

@@ -137,7 +137,7 @@ def test_the_length_of_a_run_in_epochs_is_known_from_a_manifest(tmp_path, indexe
         shards,
     )
     assert ("15 steps of 4 pairs, 3 epochs of 20 pairs" in text) == indexed
-    assert ("known once the shards have a manifest.json" in text) == (not indexed)
+    assert ("the number of steps is known only if the shards are on a local disk" in text) == (not indexed)
     assert sorted(tmp_path.rglob("*")) == before and read == ["s", "t"]
 
 
@@ -171,7 +171,7 @@ def test_where_a_step_does_not_fit_the_largest_chunk_that_does_is_advised(monkey
 
 def test_what_slurm_is_asked_for_is_shown():
     words = ["launcher=slurm", "trainer.num_nodes=2", "trainer.devices=2", "launcher.partition=big", "launcher.time_min=90"]
-    assert "SLURM is asked for 2 nodes, each with 2 tasks and 2 GPUs; time limit: 90 minutes, partition: big" in said(
+    assert "Requested from SLURM: 2 nodes, each with 2 tasks and 2 GPUs; time limit: 90 minutes, partition: big" in said(
         *DEMO, *words, "trainer.accelerator=gpu"
     )
     more = [
@@ -182,8 +182,8 @@ def test_what_slurm_is_asked_for_is_shown():
         "trainer.accelerator=cpu",
     ]
     text = said(*DEMO, *words, *more)
-    assert "SLURM is asked for 1 node, each with 2 tasks; time limit: 90 minutes, partition: big, CPU cores of a task: 6" in text
-    assert "memory of a node: 100 GB, further: --exclusive" in text
+    assert "Requested from SLURM: 1 node, each with 2 tasks; time limit: 90 minutes, partition: big, CPU cores per task: 6" in text
+    assert "memory per node: 100 GB, further: --exclusive" in text
     assert "SLURM" not in of_the_demo()
 
 

@@ -54,7 +54,7 @@ def test_a_folder_of_open_clip_brings_its_own_weights(shards, tmp_path):
     evaluated = evaluate_open_clip(f"local-dir:{folder}", words)
     assert evaluated.result.metrics == pytest.approx(expected.metrics) and evaluated.write() == []
     assert evaluated.told() == f"Model: open_clip:local-dir:{folder}\nSamples: retrieval 12"
-    with pytest.raises(ConfigError, match=r"the folder .* holds its own; leave it out"):
+    with pytest.raises(ConfigError, match=r"the folder .* has its own weights; remove the option"):
         evaluate_open_clip(f"local-dir:{folder}", [f"weights={tmp_path}/weights.pt"])
 
 
@@ -74,11 +74,11 @@ def test_a_folder_of_open_clip_brings_its_own_weights(shards, tmp_path):
         ),
         ("test-nano", ["weights=last.ckpt"], ConfigError, "a checkpoint of timix-train is evaluated with checkpoint=last.ckpt"),
         ("test-nano", ["weights=good.pt", "out=good.pt"], ConfigError, "out=good.pt: is a file; name a folder"),
-        ("test-nano", ["weights=good.pt"], ConfigError, "nothing to evaluate on: set data.val_shards"),
-        ("test-nano", ["weights=good.pt", "model.architecture=ViT-B-32"], ConfigError, "model.architecture=ViT-B-32: a model of others"),
-        ("test-nano", ["weights=good.pt", "model=tiny"], ConfigError, "model=tiny: a model of others has its own"),
-        ("test-nano", ["weights=good.pt", "pta.block=2"], ConfigError, r"pta.block=2: a model of others .* data\.\*, evaluation\.\*"),
-        ("test-nano", ["weights=good.pt", "mixing.kind=none"], ConfigError, "mixing.kind=none: a model of others"),
+        ("test-nano", ["weights=good.pt"], ConfigError, "no data to evaluate on: set data.val_shards"),
+        ("test-nano", ["weights=good.pt", "model.architecture=ViT-B-32"], ConfigError, "model.architecture=ViT-B-32: has no effect on"),
+        ("test-nano", ["weights=good.pt", "model=tiny"], ConfigError, "model=tiny: has no effect on"),
+        ("test-nano", ["weights=good.pt", "pta.block=2"], ConfigError, r"pta.block=2: has no effect on .* data\.\*, evaluation\.\*"),
+        ("test-nano", ["weights=good.pt", "mixing.kind=none"], ConfigError, "mixing.kind=none: has no effect on"),
         ("test-nano", ["weights=good.pt", "data.val_shard=x"], ConfigError, "there is no key data.val_shard; nearest: data.val_shards"),
     ],
 )

@@ -186,7 +186,7 @@ def test_the_statistics_of_a_pretrained_tag_stay(tmp_path, monkeypatch):
     [
         ("nowhere", RunError, "there is no such run directory, checkpoint or export. The nearest existing path"),
         ("empty", RunError, "config.yaml does not exist"),
-        ("without", RunError, "no checkpoint there; give a run directory, or a .ckpt file"),
+        ("without", RunError, "no checkpoint there; name a run directory with checkpoints, or a .ckpt file"),
         ("other", RunError, "not a checkpoint of this model"),
         ("other/checkpoints/step-00000001.ckpt", RunError, "not a checkpoint of this model"),
     ],

@@ -90,7 +90,7 @@ def test_options_that_have_no_effect_may_differ(tmp_path):
     write_config(saved)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "step-00000001.ckpt").touch()
-    with pytest.raises(RunError, match="none of its checkpoints can be read"), claimed(RootConfig(run_dir=str(tmp_path), task="vqa")):
+    with pytest.raises(RunError, match="all of its checkpoints are damaged"), claimed(RootConfig(run_dir=str(tmp_path), task="vqa")):
         pass
     with (
         pytest.raises(RunError, match=r"tune\.towers=all here, frozen there; tune\.lr_scale"),

@@ -1,1 +1,1 @@
-"""What a run may train, one file for each task."""
+"""The tasks that a run can train, one file each."""

@@ -15,7 +15,7 @@ from timix_pl.models.captioner import Captioner
 from timix_pl.models.dual_encoder import DualEncoder
 
 _SIZES = ("vocab_size", "dim", "layers", "heads", "max_length")
-"""What shapes the weights of a decoder that starts from nothing."""
+"""Options that decide the shapes of the weights of a decoder that is trained from scratch."""
 
 
 @TASKS.register("captioning")
@@ -23,7 +23,7 @@ class Captioning(FineTuning):
     """A decoder that describes images."""
 
     def learn_facts(self, samples: SampleStream) -> Facts:
-        """What a decoder was built from.
+        """The options that the decoder is built from.
 
         Raises:
             DataError: the shards have no captions.
@@ -37,7 +37,7 @@ class Captioning(FineTuning):
 
         Raises:
             ModelError: the decoder cannot be loaded, or cannot attend to an image.
-            RunError: the facts, a checkpoint's, are of a decoder of another kind or size.
+            RunError: the facts, from a checkpoint, describe a decoder of another kind or size.
         """
         captioning, tune = self.cfg.captioning, self.cfg.tune
         if facts is not None:
@@ -57,11 +57,11 @@ class Captioning(FineTuning):
         )
 
     def items(self, model: Captioner, facts: Facts | None) -> CaptionItems:
-        """Captions to learn."""
+        """See :class:`FineTuning`."""
         return CaptionItems(CaptionsToTokens(model.head.tokenizer, self.cfg.captioning.max_length))
 
     def assumed(self) -> tuple[str, str]:
-        """Captions as long as they may be."""
+        """Captions of the maximum length."""
         length = self.cfg.captioning.max_length
         return f"at most {counted(self.cfg.tune.items_per_image, 'caption')} of {length} tokens", " ".join(["a"] * length)
 
@@ -76,8 +76,8 @@ def _build_decoder(cfg: RootConfig, encoder: DualEncoder) -> CaptionDecoder:
 
 def _check_fits(cfg: RootConfig, facts: Facts) -> None:
     own = {key: getattr(cfg.captioning, key) for key in facts}
-    if own["decoder"] is not None and facts["decoder"] is not None:  # its folder may have moved
+    if own["decoder"] is not None and facts["decoder"] is not None:  # a local folder may have moved, so the names need not agree
         return
     if other := [key for key in facts if own[key] != facts[key]]:
         asked, made = (", ".join(f"captioning.{key}={as_typed(values[key])}" for key in other) for values in (own, facts))
-        raise RunError(f"{asked}: the checkpoint was made with {made}; leave it out")
+        raise RunError(f"{asked}: the checkpoint was made with {made}; remove the options, or choose another checkpoint")

@@ -1,4 +1,4 @@
-"""``task=pretrain``: both towers from image-text pairs."""
+"""``task=pretrain``: contrastive pre-training of both towers on image-text pairs."""
 
 import math
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from timix_pl.training.step_cost import PairWorkload, Workload
 
 @TASKS.register("pretrain")
 class Pretraining(Task):
-    """Both towers, the PTA head and further terms of the loss."""
+    """Trains both towers, the PTA head and further loss terms."""
 
     sample = "pair"
 
@@ -77,7 +77,7 @@ class Pretraining(Task):
         return PairWorkload(model, mixer, self.cfg.mixing.compute)
 
     def most_counts(self, num_ranks: int) -> dict[str, int]:
-        """Those of a step with a region batch, at full strength of mixing."""
+        """The counts of a step with a region batch and mixing at full strength."""
         cfg = self.cfg
         num_pairs = math.ceil(cfg.data.global_batch_size / num_ranks)
         num_regions = math.ceil(cfg.pta.batch_size / num_ranks) if cfg.pta.enabled else 0
@@ -94,7 +94,7 @@ class Pretraining(Task):
         return most | {part: most[part] / every_n_steps for part in ("region_image", "phrase")}
 
     def callbacks(self, model: DualEncoder, run_dir: Path) -> list[Callback]:
-        """Pictures for the report."""
+        """The callback that draws pictures for the report."""
         cfg = self.cfg
         pictures = PicturesCallback(
             run_dir / "pictures",

@@ -23,10 +23,10 @@ ASSUMED_TOKENS = 16
 
 @TASKS.register("vqa")
 class Vqa(FineTuning):
-    """A head that fuses a question with an image and answers it."""
+    """Trains a head that fuses a question with an image and answers it."""
 
     def learn_facts(self, samples: SampleStream) -> Facts:
-        """The kinds, and the open answers; these are also in ``answers.json`` of the run directory, and read once for all its processes.
+        """The kinds of questions, and the open answers. Only one process reads the answers from the shards, to ``RUN_DIR/answers.json``.
 
         Raises:
             DataError: the shards have no questions.
@@ -37,16 +37,16 @@ class Vqa(FineTuning):
 
     @in_keys(FINE_TUNED)
     def model(self, encoder: DualEncoder, facts: Facts | None) -> VqaModel:
-        """The model with the fusion head; without facts, it knows as many answers as it may.
+        """The model with the fusion head. Without facts, it has ``vqa.num_answers`` answers.
 
         Raises:
-            RunError: ``vqa.kind`` asks for what the facts, a checkpoint's, do not have.
+            RunError: the facts, from a checkpoint, lack a kind of ``vqa.kind``.
         """
         vqa, tune = self.cfg.vqa, self.cfg.tune
         kinds = kinds_of(vqa.kind) if facts is None else facts["kinds"]
         if lacking := sorted(set(kinds_of(vqa.kind)) - set(kinds)):
-            learnt = f"this checkpoint has learnt {', '.join(kinds)}, and not {', '.join(lacking)}"
-            raise RunError(f"vqa.kind={vqa.kind}: {learnt}; leave it out")
+            learnt = f"this checkpoint was trained for {', '.join(kinds)}, and not for {', '.join(lacking)}"
+            raise RunError(f"vqa.kind={vqa.kind}: {learnt}; remove vqa.kind")
         answers = [""] * vqa.num_answers if facts is None else facts["answers"]
         return VqaModel(
             encoder,
@@ -63,11 +63,11 @@ class Vqa(FineTuning):
         )
 
     def items(self, model: VqaModel, facts: Facts | None) -> QuestionItems:
-        """Questions to learn."""
+        """See :class:`FineTuning`."""
         return QuestionItems(model.tokenizer, kinds_of(self.cfg.vqa.kind), facts["answers"] if facts else [], soft_targets)
 
     def assumed(self) -> tuple[str, Question]:
-        """Questions as long as the longest of a step are in Visual7W, rounded up."""
+        """Questions with the length of the longest one of a step in Visual7W, rounded up."""
         words = f"at most {counted(self.cfg.tune.items_per_image, 'question')}, {ASSUMED_TOKENS} tokens"
         text, chooses = " ".join(["a"] * (ASSUMED_TOKENS - 2)), "multiple_choice" in kinds_of(self.cfg.vqa.kind)
         return f"{words}, 4 choices" if chooses else words, Question(text, (text,), (text,) * 3 if chooses else ())
@@ -78,7 +78,7 @@ def _answers(cfg: RootConfig, samples: SampleStream) -> list[str]:
     of = {"fingerprint": samples.fingerprint, "num_answers": cfg.vqa.num_answers}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(".answers.lock").open("w") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)  # ranks that torchrun or srun start at the same time wait for the first, and take what it found
+        fcntl.lockf(lock, fcntl.LOCK_EX)  # ranks started at the same time wait for the first one, and read its file
         if path.is_file():
             content = json.loads(path.read_text(encoding="utf-8"))
             if of.items() <= content.items():

@@ -1,7 +1,7 @@
-"""The typed configuration: every key that people can set, its type, its default and all that is known about it.
+"""The typed configuration: every key that users can set, with its type, default, help text and rules.
 
-Plain dataclasses, one file for each group, read by Hydra and by ``docs/configuration.md``, which is generated from the help texts.
-Fractions of the run are of the samples planned at the first start. ``None`` means "decided from the rest of the configuration".
+Plain dataclasses, one file per group. Hydra reads them, and ``docs/configuration.md`` is generated from them.
+Fractions of the run (``*_frac``) count the samples that were planned at the first start. ``None`` means "derived from the other options".
 """
 
 from timix_pl.config.schema.data import AugmentationConfig, DataConfig, DataKind, Prepare, Remote, ScenesConfig

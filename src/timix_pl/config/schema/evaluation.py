@@ -1,4 +1,4 @@
-"""``evaluation.*``: what is evaluated, and how."""
+"""``evaluation.*``: which evaluations run, and how."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,55 +22,58 @@ class EvaluationConfig:
 
     tasks: list[str] = option(
         ["retrieval", "zero_shot", "grounding"],
-        "What to evaluate. Tasks without data are left out; a message says so.",
+        "Evaluations to run. One without data is skipped with a warning.",
         registry=EVALUATORS,
     )
     options: dict[str, Any] = option({}, "Options of a plugin's evaluation: evaluation.options.TASK.NAME=VALUE.")
     every_n_steps: int | None = option(
-        1000, "Evaluate every n steps and at the end; null: only at the end.", within=COUNT, in_evaluation=False
+        1000,
+        "Steps between evaluations; the last step is always evaluated. null: evaluate only at the end.",
+        within=COUNT,
+        in_evaluation=False,
     )
     weights: Weights = option(
-        Weights.last, "Evaluate the last weights, or their moving average (optim.ema).", used=[Unless("optim.ema", None)]
+        Weights.last, "last: evaluate the current weights; ema: their moving average (optim.ema).", used=[Unless("optim.ema", None)]
     )
     batch_size: int = option(128, "Images per forward pass of an evaluation, per rank.", within=COUNT)
     captions_per_image: int | None = option(
         None,
-        "Retrieval takes only so many captions of each image, the first ones (5: COCO's protocol); null: all.",
+        "retrieval: use the first n captions of each image (5 is COCO's protocol); null: all.",
         within=COUNT,
         used=RETRIEVAL,
     )
     retrieval_folds: int = option(
         1,
-        "Retrieval in so many equal parts of the set, averaged (5: COCO 1k out of its 5,000 test images).",
+        "retrieval: split the set into this many equal folds and average over them (5 folds of COCO's 5,000 test images: COCO 1k).",
         within=COUNT,
         used=RETRIEVAL,
     )
     classes: str | None = option(
         None,
-        "Class names for zero_shot: a .json or .txt file, or imagenet; null: classes.json beside the images, else the folders' names.",
+        "zero_shot: class names, from a .json or .txt file, or imagenet; null: classes.json beside the images, else the folder names.",
         within=FileOr(("imagenet",)),
         used=ZERO_SHOT,
     )
     templates: str | None = option(
         None,
-        "Caption templates for zero_shot: a .json or .txt file, openai_imagenet or simple; null: those of the classes' file, else simple.",
+        "zero_shot: caption templates: a .json or .txt file, openai_imagenet or simple; null: those of the class file, else simple.",
         within=FileOr(("openai_imagenet", "simple")),
         used=ZERO_SHOT,
     )
     mi_pairs: int = option(
         128,
-        "mutual_information, noise: pairs per batch; the bound and the losses depend on it.",
+        "mutual_information, noise: pairs per batch. The bound and the losses depend on it, so compare only equal sizes.",
         within=Range(2),
         used=PAIRS,
     )
     num_train_pairs: int = option(
-        2048, "mutual_information, noise: size of the fixed sample of training pairs.", within=Range(2), used=PAIRS
+        2048, "mutual_information, noise: number of training pairs that are evaluated, always the same ones.", within=Range(2), used=PAIRS
     )
     noise_field: str = option(
         "misalignment.kind",
-        "noise: field of a sample's JSON: true, or a word other than none, where the caption is misaligned; or a score of the match.",
+        "noise: field of a sample's JSON: true or a word other than none means that the caption is misaligned; or a score of the match.",
         used=NOISE,
     )
     noise_min_score: float | None = option(
-        None, "noise: where the field is a score, pairs below this are misaligned.", within=NOT_NEGATIVE, used=NOISE
+        None, "noise: if noise_field is a score, pairs below this value count as misaligned.", within=NOT_NEGATIVE, used=NOISE
     )

@@ -30,12 +30,12 @@ class LossConfig:
     )
     negatives: Negatives = option(
         Negatives.all_ranks,
-        "all_ranks: images meet the captions of the global batch; own_rank: only those of each rank's own batch.",
+        "all_ranks: negatives come from the global batch; own_rank: only from the rank's own batch.",
         used=PRETRAINING,
     )
     tile_rows: int | None = option(
         None,
-        "Rows and columns of the tiles of logits; null: 512 on CPU, 4096 on a GPU. The loss is the same.",
+        "Side of the square tiles in which logits are computed, to save memory; null: 512 on CPU, 4096 on a GPU. The loss is the same.",
         within=COUNT,
         used=PRETRAINING,
     )

@@ -1,4 +1,4 @@
-"""``mixing.*``: how images are mixed, how often, and how strongly."""
+"""``mixing.*``: how images are mixed, how many, and how strongly."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,27 +22,27 @@ class MixingConfig:
 
     kind: str = option(
         "timix",
-        "How images are mixed; none: they are not, which is plain CLIP.",
+        "Mixing strategy; none is plain CLIP.",
         registry=MIXERS,
         in_evaluation=True,
         on_card=True,
     )
     options: dict[str, Any] = option({}, "Options of a plugin's strategy: mixing.options.NAME=VALUE.", used=MIXES, in_evaluation=True)
     ratio: float = option(
-        1.0, "Share of each group's rows that are mixed; 0 is plain CLIP.", within=SHARE, used=MIXES, on_card=True, frequent=True
+        1.0, "Share of the rows of each group that are mixed; 0 is plain CLIP.", within=SHARE, used=MIXES, on_card=True, frequent=True
     )
     compute: Compute = option(
-        Compute.extra, "extra: mixed images on top of the clean ones; replace: in place of them.", used=MIXES, on_card=True
+        Compute.extra, "extra: train on mixed images in addition to the clean ones; replace: instead of them.", used=MIXES, on_card=True
     )
     lam: Lam = option(
         Lam.area,
-        "area: share of the pixels kept; relevance: share of the relevance kept.",
+        "How much of a mixed image counts for its own caption. area: share of the pixels kept; relevance: share of the relevance kept.",
         used=[*MIXES, TakenBy(MIXERS)],
         in_evaluation=True,
     )
     targets: Targets = option(
         Targets.self,
-        "one_hot, or self: each one-hot is replaced by the clean pass's own softmax.",
+        "Targets of the mixed loss. one_hot: the two captions of the mixed image; self: the softmax of the clean pass for each of them.",
         used=[*MIXES, Trait(MIXERS, "joins_captions", False)],
     )
     min_side: float = option(
@@ -56,22 +56,27 @@ class MixingConfig:
         0.75, "Largest side of the window, as a share of the patch grid's shorter side.", within=SHARE, used=WINDOWS, in_evaluation=True
     )
     gamma: float = option(
-        1.0, "compute=extra: weight of the mixed loss.", within=NOT_NEGATIVE, used=[*MIXES, When("mixing.compute", Compute.extra)]
+        1.0,
+        "compute=extra: weight of the loss of the mixed images.",
+        within=NOT_NEGATIVE,
+        used=[*MIXES, When("mixing.compute", Compute.extra)],
     )
-    warmup_frac: float = option(0.0, "Share of the run over which mixing ramps up from 0.", within=SHARE, used=MIXES)
-    stop_frac: float = option(1.0, "Share of the run after which mixing ends.", within=SHARE, used=MIXES)
+    warmup_frac: float = option(
+        0.0, "Share of the run over which gamma (compute=extra) or ratio (replace) rises from 0.", within=SHARE, used=MIXES
+    )
+    stop_frac: float = option(1.0, "Share of the run after which images are no longer mixed.", within=SHARE, used=MIXES)
     level: str = option(
         "pixels",
-        "Where images are mixed: pixels, or tokens:k, the tokens after block k of the image tower (0: the patch embeddings).",
+        "Where images are mixed: pixels; or tokens:k, the tokens after block k of the image tower (k=0: the patch embeddings).",
         used=MIXES,
         in_evaluation=True,
     )
     group_size: int = option(
-        32, "Rows that find their partners among themselves; it divides every rank's batch.", within=Range(2), used=MIXES
+        32, "Rows per group; partners come from the same group. Must divide the batch of a rank.", within=Range(2), used=MIXES
     )
     beta: float = option(
         1.0,
-        "mixup: lam is drawn from Beta(beta, beta).",
+        "mixup: lam is drawn from the distribution Beta(beta, beta).",
         within=POSITIVE,
         used=[*MIXES, TakenBy(MIXERS)],
         in_evaluation=True,

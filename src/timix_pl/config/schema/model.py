@@ -1,4 +1,4 @@
-"""``model.*`` and ``pta.*``: the towers, and the head between them."""
+"""``model.*`` and ``pta.*``: the two towers and the patch-text alignment head."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,13 +16,15 @@ TAUGHT = [When("task", "pretrain"), When("pta.enabled", True)]
 class ModelConfig:
     """The towers."""
 
-    architecture: str = option("ViT-B-32", "Any open_clip architecture name, or 'timix-tiny'.", on_card=True)
-    pretrained: str | None = option(None, "An open_clip pretrained tag or the path of a local weights file.", on_card=True)
+    architecture: str = option("ViT-B-32", "Name of an open_clip architecture, or timix-tiny or timix-small.", on_card=True)
+    pretrained: str | None = option(
+        None, "Weights to start from: an open_clip pretrained tag, or the path of a weights file; null: random weights.", on_card=True
+    )
     text_model: str | None = option(
-        None, "Hugging Face text tower in place of the architecture's own: a hub name or a local folder.", on_card=True
+        None, "Hugging Face text tower to use instead of the architecture's: a hub name or a local folder.", on_card=True
     )
     text_pretrained: bool = option(
-        True, "Load the Hugging Face tower's weights; false takes only its configuration.", used=[Unless("model.text_model", None)]
+        True, "Load the weights of the Hugging Face text tower; false: use only its configuration.", used=[Unless("model.text_model", None)]
     )
     image_size_px: int | None = option(
         None, "Side of the input images, in pixels; null: the architecture's.", within=COUNT, in_evaluation=True
@@ -31,10 +33,10 @@ class ModelConfig:
     init_logit_scale: float | None = option(
         None, "Inverse temperature at the start; null: 1 / 0.07 for info_nce, 10 for siglip.", within=POSITIVE
     )
-    max_logit_scale: float = option(100.0, "Upper bound of the inverse temperature.", within=POSITIVE)
+    max_logit_scale: float = option(100.0, "Upper bound of the inverse temperature during training.", within=POSITIVE)
     patch_dropout: float = option(
         0.0,
-        "Share of the patches of clean and mixed images that a training step drops (vision transformers only).",
+        "Share of the patches that are dropped from clean and mixed images in training (vision transformers only).",
         within=BELOW_ONE,
         used=[When("task", "pretrain")],
         of_model=False,
@@ -43,11 +45,15 @@ class ModelConfig:
 
 @dataclass
 class PtaConfig:
-    """The patch-text alignment head and what teaches it."""
+    """The patch-text alignment head and how it is trained."""
 
-    enabled: bool = option(True, "Build the head; mixing=timix needs it.", of_model=True, on_card=True)
+    enabled: bool = option(True, "Build the PTA head; mixing=timix needs it.", of_model=True, on_card=True)
     block: int = option(
-        6, "Patch features are taken after this block of the image tower, counted from 1.", within=COUNT, of_model=True, on_card=True
+        6,
+        "The head reads the patch features after this block of the image tower, counted from 1.",
+        within=COUNT,
+        of_model=True,
+        on_card=True,
     )
     hidden_dim: int | None = option(
         None,
@@ -56,10 +62,10 @@ class PtaConfig:
         used=[When("pta.enabled", True)],
         of_model=True,
     )
-    weight: float = option(1.0, "Weight of the PTA loss in the sum.", within=NOT_NEGATIVE, used=TAUGHT)
+    weight: float = option(1.0, "Weight of the PTA loss in the total loss.", within=NOT_NEGATIVE, used=TAUGHT)
     min_cover: float = option(
         0.0,
-        "Share of a patch's area that a box must cover to make it positive; 0: any touch.",
+        "Share of a patch's area that a box must cover to make the patch positive; 0: any overlap.",
         within=SHARE,
         used=[When("pta.enabled", True)],
         of_model=True,
@@ -67,18 +73,19 @@ class PtaConfig:
     )
     grad: PtaGrad = option(
         PtaGrad.full,
-        "full: gradients reach both towers; trunk: the image tower up to the block; head: only the head.",
+        "Where gradients of the PTA loss go. full: the head and both towers; trunk: the head and the image tower up to pta.block; "
+        "head: only the head.",
         used=TAUGHT,
     )
-    negative_frac: float = option(0.0, "Share of extra phrases taken from other images, labelled 0 everywhere.", within=SHARE, used=TAUGHT)
+    negative_frac: float = option(0.0, "Share of another image's phrases added as negatives (0 on every patch).", within=SHARE, used=TAUGHT)
     caption_positive: bool = option(
-        False, "Whole captions of region images as positive on every patch (as the paper's code does).", used=TAUGHT
+        False, "Also train with whole captions, positive on every patch (as the paper's code does).", used=TAUGHT
     )
     first_samples: int = option(
         0,
-        "Pairs consumed before mixing may start, so that PTA is taught first.",
+        "Pairs consumed before mixing starts, so that the PTA head has learnt something first.",
         within=NOT_NEGATIVE,
         used=[When("task", "pretrain"), Unless("mixing.kind", "none")],
     )
-    every_n_steps: int = option(1, "A region batch every n steps.", within=COUNT, used=TAUGHT)
+    every_n_steps: int = option(1, "Steps between region batches.", within=COUNT, used=TAUGHT)
     batch_size: int = option(64, "Region images per region batch, over all ranks.", within=COUNT, used=TAUGHT)

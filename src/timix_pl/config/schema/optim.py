@@ -14,13 +14,11 @@ HEAD_LEARNS = [AnyOf(When("pta.enabled", True), Unless("task", "pretrain"))]
 
 @dataclass
 class LrScaleConfig:
-    """Learning rates of the model's parts."""
+    """Factors on the learning rate for the model's parts."""
 
-    image: float = option(1.0, "The image tower's learning rate, as a share of optim.lr.", within=NOT_NEGATIVE, used=TOWERS_LEARN)
-    text: float = option(1.0, "The text tower's learning rate, as a share of optim.lr.", within=NOT_NEGATIVE, used=TOWERS_LEARN)
-    head: float = option(
-        1.0, "Learning rate of the PTA head and of a task's head, as a share of optim.lr.", within=NOT_NEGATIVE, used=HEAD_LEARNS
-    )
+    image: float = option(1.0, "Factor on optim.lr for the image tower.", within=NOT_NEGATIVE, used=TOWERS_LEARN)
+    text: float = option(1.0, "Factor on optim.lr for the text tower.", within=NOT_NEGATIVE, used=TOWERS_LEARN)
+    head: float = option(1.0, "Factor on optim.lr for the PTA head and the head of a task.", within=NOT_NEGATIVE, used=HEAD_LEARNS)
 
 
 @dataclass
@@ -28,35 +26,37 @@ class OptimConfig:
     """The optimizer and the learning rate."""
 
     kind: str = option("adamw", "The optimizer; docs/optimizers.md compares them.", registry=OPTIMIZERS)
-    options: dict[str, Any] = option({}, "Further options of the optimizer: optim.options.NAME=VALUE.")
+    options: dict[str, Any] = option({}, "Options of the optimizer that have no key here: optim.options.NAME=VALUE.")
     lr: float = option(5e-4, "Peak learning rate.", within=POSITIVE, resume=Resume.same_run, on_card=True, frequent=True)
     weight_decay: float = option(
         0.2,
-        "Weight decay. It spares biases, norms' gains, embeddings of positions and of the class token, and the temperature.",
+        "Weight decay. Not applied to biases, normalisation weights, position and class embeddings, and the temperature.",
         within=NOT_NEGATIVE,
         on_card=True,
     )
     beta1: float = option(0.9, "Decay of the first moment.", within=BELOW_ONE, used=[TakenBy(OPTIMIZERS)])
     beta2: float = option(0.98, "Decay of the second moment.", within=BELOW_ONE, used=[TakenBy(OPTIMIZERS)])
-    eps: float = option(1e-6, "Added to the root of the second moment.", within=POSITIVE, used=[TakenBy(OPTIMIZERS)])
-    momentum: float = option(0.9, "Decay of the momentum.", within=BELOW_ONE, used=[TakenBy(OPTIMIZERS)])
-    lr_scale: LrScaleConfig = section(LrScaleConfig, "Learning rates of parts")
+    eps: float = option(1e-6, "Term added to the denominator, for numerical stability.", within=POSITIVE, used=[TakenBy(OPTIMIZERS)])
+    momentum: float = option(0.9, "Momentum factor.", within=BELOW_ONE, used=[TakenBy(OPTIMIZERS)])
+    lr_scale: LrScaleConfig = section(LrScaleConfig, "Factors on the learning rate")
     layer_decay: float = option(
         1.0,
-        "Each block of a tower learns at this times the rate of the next block, the embeddings slowest; 1: all at the tower's rate.",
+        "Each block's learning rate is this factor times the next block's, so that the embeddings have the lowest; 1: one rate per tower.",
         within=Range(0, 1, above=True),
         used=TOWERS_LEARN,
     )
     schedule: str = option(
         "cosine",
-        "What the learning rate does after the warm-up, as a function of the samples consumed.",
+        "Learning rate schedule after the warm-up, a function of the samples consumed.",
         registry=SCHEDULES,
         resume=Resume.same_run,
     )
-    warmup_frac: float = option(0.05, "Share of the run over which the learning rate rises linearly.", within=SHARE, resume=Resume.same_run)
+    warmup_frac: float = option(
+        0.05, "Share of the run over which the learning rate rises linearly from 0.", within=SHARE, resume=Resume.same_run
+    )
     cooldown_frac: float = option(
         0.2,
-        "Share of the run over which the learning rate falls to min_lr at the end.",
+        "Share of the run, at its end, over which the learning rate falls to min_lr.",
         within=SHARE,
         used=[TakenBy(SCHEDULES)],
         resume=Resume.same_run,
@@ -66,12 +66,12 @@ class OptimConfig:
     )
     clip_grad_norm: float | None = option(
         1.0,
-        "Largest norm of the gradient; null: no clipping (the norm is logged all the same).",
+        "Largest norm of the gradient; null: no clipping. The norm is logged in both cases.",
         within=POSITIVE,
         resume=Resume.same_run,
     )
     ema: float | None = option(
         None,
-        "Decay of a moving average of the weights, such as 0.9999, which evaluation.weights=ema uses; null: none is kept.",
+        "Keep an exponential moving average of the weights with this decay, e.g. 0.9999, for evaluation.weights=ema; null: keep none.",
         within=Range(0, 1, above=True, below=True),
     )

@@ -1,4 +1,4 @@
-"""The whole configuration: the run's own options, and the sections."""
+"""The whole configuration: the options of the run, and the sections."""
 
 from dataclasses import dataclass
 
@@ -18,42 +18,44 @@ from timix_pl.core.choices import TASKS
 
 @dataclass
 class RootConfig:
-    """Everything that people can set."""
+    """Every option that users can set."""
 
     name: str = option("run", "Name of the run.")
-    seed: int = option(0, "Seed of weights, order, augmentation and mixing.", within=NOT_NEGATIVE, on_card=True, frequent=True)
-    run_dir: str = option("runs/${name}", "Folder for everything the run leaves.", resume=Resume.free, frequent=True)
+    seed: int = option(
+        0, "Seed of the initial weights, the sample order, augmentation and mixing.", within=NOT_NEGATIVE, on_card=True, frequent=True
+    )
+    run_dir: str = option("runs/${name}", "Folder for all files that the run writes.", resume=Resume.free, frequent=True)
     resume: str = option(
         "auto",
-        "auto: go on from the newest checkpoint in run_dir; never: refuse a run_dir in use; or a checkpoint.",
+        "auto: resume from the newest checkpoint in run_dir, if any; never: refuse a run_dir that holds a run; or a checkpoint's path.",
         resume=Resume.free,
         frequent=True,
     )
-    dry_run: bool = option(False, "Compose, validate, build on the meta device, print, and stop.", resume=Resume.free)
+    dry_run: bool = option(False, "Show the configuration, the model's size and the estimated cost; do not train.", resume=Resume.free)
     profile: list[int] | None = option(
         None,
-        "Trace these steps, the first and the last one, counted from this start: [10,12]; writes run_dir/profile.",
+        "Profile these steps, [first,last] counted from this start, e.g. [10,12]; writes run_dir/profile.",
         within=TwoSteps(),
         resume=Resume.free,
     )
     plugins: list[str] = option(
         [],
-        "Python modules that add mixing strategies, losses, optimizers, evaluations or callbacks; docs/plugins.md.",
+        "Python modules that add mixing strategies, losses, optimizers, evaluations and more; see docs/plugins.md.",
         resume=Resume.free,
         in_evaluation=True,
     )
     task: str = option(
         "pretrain",
-        "pretrain; or a task that is learnt on a pre-trained model: vqa or captioning.",
+        "pretrain: contrastive pre-training; vqa or captioning: fine-tuning of a pre-trained model.",
         registry=TASKS,
         resume=Resume.same_model,
     )
     init: str | None = option(
-        None, "task=vqa or captioning: a run directory or checkpoint of timix-train, whose model is taken with its weights and settings."
+        None, "task=vqa or captioning: run directory or checkpoint of the pre-training run whose model, weights and settings to start from."
     )
     real_data_dir: str | None = option(
         None,
-        "Folder of the published data sets, for experiments that use them; null: $TIMIX_REAL_DATA.",
+        "Folder of published data sets, for experiments that read them; null: $TIMIX_REAL_DATA.",
         resume=Resume.free,
         in_evaluation=True,
     )

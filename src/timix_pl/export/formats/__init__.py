@@ -1,1 +1,1 @@
-"""The forms that others load, one file each. An entry writes a folder and returns what :class:`timix_pl.export.writing.Written` holds."""
+"""The export formats, one file each. An entry writes a folder and returns a :class:`timix_pl.export.writing.Written`."""

@@ -1,4 +1,4 @@
-"""transformers' ``CLIPModel`` and ``CLIPProcessor`` load it. Only of architectures that these can express."""
+"""For transformers' ``CLIPModel`` and ``CLIPProcessor``; only architectures that these can express."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
-folder = "FOLDER"  # where this file lies
+folder = "FOLDER"  # the folder of this file
 model = CLIPModel.from_pretrained(folder).eval()
 processor = CLIPProcessor.from_pretrained(folder)
 inputs = processor(text=["a dog", "a cat"], images=Image.open("photo.jpg"), return_tensors="pt", padding="max_length", truncation=True)
@@ -29,7 +29,7 @@ with torch.no_grad():
 image_features, text_features = outputs.image_embeds, outputs.text_embeds  # L2-normalised
 logits = outputs.logits_per_imageBIAS
 """
-BIAS_NOTE = "`CLIPModel` has no place for the bias of the sigmoid loss; its configuration holds it, and the last line adds it."
+BIAS_NOTE = "`CLIPModel` does not add the bias of the sigmoid loss. The bias is stored in its configuration, and the last line adds it."
 
 
 @EXPORT_FORMATS.register("hf")
@@ -37,7 +37,7 @@ def write(model: TrainedModel, folder: Path, out: Path) -> Written:
     """Write model and processor.
 
     Raises:
-        ModelError: CLIPModel cannot express the model; all that does not fit is named.
+        ModelError: CLIPModel cannot express the model; the message lists all reasons.
     """
     if found := problems(model):
         listed = "".join(f"\n  - {problem}" for problem in found)
@@ -96,7 +96,7 @@ def write(model: TrainedModel, folder: Path, out: Path) -> Written:
 
 
 def problems(model: TrainedModel) -> list[str]:
-    """What CLIPModel has no place for; empty where it can express the model."""
+    """The reasons why CLIPModel cannot express the model; empty if it can."""
     image, text = model.encoder.image.tower, model.encoder.text.tower
     return [*_image_problems(image), *_text_problems(text, model.encoder.text.projection, model.tokenizer)]
 
@@ -107,7 +107,7 @@ def _image_problems(tower: Any) -> list[str]:
     found = _block_problems(tower, "image")
     (height, width), patch = tower.image_size, tower.patch_size
     if height != width or patch[0] != patch[1]:
-        found.append(f"images of {height} x {width} pixels in patches of {patch[0]} x {patch[1]}; it takes squares alone")
+        found.append(f"images of {height} x {width} pixels in patches of {patch[0]} x {patch[1]}; it takes only squares")
     if tower.attn_pool is not None:
         found.append("the image tower pools by attention (attentional_pool); it takes the class token")
     elif tower.pool_type != "tok":

@@ -1,4 +1,4 @@
-"""Graphs of the towers and of the PTA head. It needs ``pip install 'timix-pl[onnx]'``."""
+"""ONNX graphs of the towers and the PTA head; needs ``pip install 'timix-pl[onnx]'``."""
 
 import importlib.util
 import warnings
@@ -20,7 +20,7 @@ from timix_pl.models.dual_encoder import DualEncoder
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _MAX_BYTES = 1_800_000_000
-"""Weights of more go into a file beside the graph: a graph holds at most 2 GB."""
+"""Larger weights are written to a separate file beside the graph, because a graph can have at most 2 GB."""
 _MAX_REASON = 300
 
 USAGE = """
@@ -29,7 +29,7 @@ import onnxruntime
 from PIL import Image
 from tokenizers import Tokenizer
 
-folder = "FOLDER"  # where this file lies
+folder = "FOLDER"  # the folder of this file
 image_tower = onnxruntime.InferenceSession(f"{folder}/image.onnx")
 text_tower = onnxruntime.InferenceSession(f"{folder}/text.onnx")
 tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
@@ -50,9 +50,7 @@ USAGE_OF_PTA = """
 pta = onnxruntime.InferenceSession(f"{folder}/patch_scores.onnx")  # a logit per patch, of image i under text i
 (heat_maps,) = pta.run(None, {"images": images.repeat(2, 0), "tokens": tokens})
 """
-TOKENIZER_NOTE = (
-    "`tokenizer.json` is the Hugging Face tokenizer of the text tower; open_clip mends the encoding and the spaces of texts before."
-)
+TOKENIZER_NOTE = "`tokenizer.json` is the Hugging Face tokenizer. open_clip also repairs the encoding and the spaces of texts before it."
 
 
 class _Image(nn.Module):
@@ -83,10 +81,10 @@ class _PatchScores(nn.Module):
 
 
 def check_packages() -> None:
-    """Whether the packages are there that are not among timix-pl's own.
+    """Check that the optional packages are installed.
 
     Raises:
-        ConfigError: one is missing.
+        ConfigError: a package is missing.
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -95,7 +93,7 @@ def check_packages() -> None:
 
 @EXPORT_FORMATS.register("onnx")
 def write(model: TrainedModel, folder: Path, out: Path) -> Written:
-    """Write the graphs and ``tokenizer.json``, which pads and cuts to the context length.
+    """Write the graphs, and a ``tokenizer.json`` that pads and truncates to the context length.
 
     Raises:
         ModelError: PyTorch cannot export the architecture.
@@ -152,7 +150,7 @@ def _write_graph(part: nn.Module, inputs: dict[str, Tensor], output: str, path: 
             )
     except OSError:
         raise
-    except Exception as error:  # the exporter raises whatever an operator stumbles over
+    except Exception as error:  # the exporter raises many kinds of errors
         reason = " ".join(str(error).split())[:_MAX_REASON]
         raise ModelError(f"format=onnx: PyTorch cannot export {path.name}: {reason}; choose another format") from error
 

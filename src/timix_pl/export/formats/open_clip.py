@@ -1,4 +1,4 @@
-"""``open_clip.create_model_and_transforms("local-dir:DIR")`` loads it."""
+"""For open_clip: ``open_clip.create_model_and_transforms("local-dir:DIR")``."""
 
 import copy
 import math
@@ -19,7 +19,7 @@ import open_clip
 import torch
 from PIL import Image
 
-folder = "FOLDER"  # where this file lies
+folder = "FOLDER"  # the folder of this file
 model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
 tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
 model.eval()
@@ -29,14 +29,14 @@ with torch.no_grad():
     logits = model.logit_scale.exp() * image_features @ text_features.TBIAS
 """
 NOTE = (
-    f'Tools that take an architecture and a weights file: `open_clip.add_model_config(f"{{folder}}/{NAME}.json")`, then the architecture '
-    f'`{NAME}` with `pretrained=f"{{folder}}/{WEIGHTS}"`.'
+    f'For tools that need an architecture and a weights file: call `open_clip.add_model_config(f"{{folder}}/{NAME}.json")`, then use the '
+    f'architecture `{NAME}` with `pretrained=f"{{folder}}/{WEIGHTS}"`.'
 )
 
 
 @EXPORT_FORMATS.register("open_clip")
 def write(model: TrainedModel, folder: Path, out: Path) -> Written:
-    """Write weights and configuration; ``out`` is where the folder will be."""
+    """Write weights and configuration to ``folder``; ``out`` is its final path."""
     config = write_architecture(model, folder, out)
     write_json(config["model_cfg"], folder / f"{NAME}.json")
     save_tensors(state_dict(model), folder / WEIGHTS)
@@ -52,7 +52,7 @@ def write(model: TrainedModel, folder: Path, out: Path) -> Written:
         source = out.resolve().name if local else name
         notes.append(f"open_clip reads the text tower's configuration from `{source}` (`hf_model_name` in `{CONFIG}`).")
         if local:
-            notes[-1] += " Where this folder lies elsewhere, write its new path there."
+            notes[-1] += " If you move this folder, write its new path there."
     return Written(
         "open_clip",
         USAGE.replace("BIAS", "" if model.logit_bias is None else " + model.logit_bias"),
@@ -63,7 +63,7 @@ def write(model: TrainedModel, folder: Path, out: Path) -> Written:
 
 
 def write_architecture(model: TrainedModel, folder: Path, out: Path) -> dict[str, Any]:
-    """Write all but the weights: configuration, and what a Hugging Face text tower needs. Returns the configuration."""
+    """Write the configuration, and the files that a Hugging Face text tower needs, but no weights. Returns the configuration."""
     model_cfg = copy.deepcopy(model.open_clip_config)
     model_cfg.pop("init_logit_bias", None)
     if model.logit_bias is not None:
@@ -91,7 +91,7 @@ def write_architecture(model: TrainedModel, folder: Path, out: Path) -> dict[str
 
 
 def state_dict(model: TrainedModel) -> dict[str, Tensor]:
-    """The towers' weights under open_clip's names: of ``CLIP``, or where its configuration asks for that, of ``CustomTextCLIP``."""
+    """The towers' weights with open_clip's names: those of ``CLIP``, or of ``CustomTextCLIP`` if the configuration needs it."""
     projection = "text_projection" if hasattr(model.encoder.text.tower, "text_projection") else "proj"
     names = {"image.tower.": "visual.", "text.tower.": "text.", "text.projection": f"text.{projection}"}
     state = model.encoder.state_dict()

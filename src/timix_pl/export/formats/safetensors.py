@@ -1,4 +1,4 @@
-"""``timix_pl.load("DIR")`` loads it, with the PTA head."""
+"""For timix-pl itself, with the PTA head: ``timix_pl.load("DIR")``."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ USAGE = """
 import timix_pl
 from PIL import Image
 
-folder = "FOLDER"  # where this file lies
+folder = "FOLDER"  # the folder of this file
 model = timix_pl.load(folder)
 image = Image.open("photo.jpg")
 image_features, text_features = model.encode_image(image), model.encode_text(["a dog", "a cat"])
@@ -32,7 +32,7 @@ USAGE_OF_PTA = 'heat_maps = model.patch_scores(image, ["a dog", "a cat"])  # a l
 
 @EXPORT_FORMATS.register("safetensors")
 def write(model: TrainedModel, folder: Path, out: Path) -> Written:
-    """Write weights, configuration and architecture; ``out`` is where the folder will be."""
+    """Write weights, configuration and architecture to ``folder``; ``out`` is its final path."""
     (folder / ARCHITECTURE).mkdir()
     write_architecture(model, folder / ARCHITECTURE, out / ARCHITECTURE)
     save_tensors(model.encoder.state_dict(), folder / WEIGHTS)
@@ -51,12 +51,12 @@ def write(model: TrainedModel, folder: Path, out: Path) -> Written:
 
 
 def is_export(folder: Path) -> bool:
-    """Whether :func:`load` is for it."""
+    """Whether the folder is an export that :func:`load` can read."""
     return (folder / CONFIG).is_file() and (folder / ARCHITECTURE).is_dir()
 
 
 def load(folder: Path, device: str | torch.device = "cpu") -> TrainedModel:
-    """Build the model again.
+    """Load the model from an export.
 
     Raises:
         ModelError: a file is missing or damaged.

@@ -1,4 +1,4 @@
-"""InfoNCE over the global batch, of clean and of mixed images."""
+"""InfoNCE over the global batch, for clean and mixed images."""
 
 import math
 from typing import Any
@@ -26,26 +26,29 @@ def info_nce(
     all_ranks: bool = True,
     tile_rows: int | None = None,
 ) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE of this rank's images and all captions; both directions use the same logits.
+    """Symmetric InfoNCE of this rank's images and all captions.
 
-    An image's targets are its row of W; a caption's are its column of W, over the images of all ranks, divided by the column's sum. A
-    caption without mass in W is left out of the mean. Self targets replace each one-hot in W by the clean pass's softmax in that direction:
-    an image's are its row of W times the clean images' softmaxes over the captions; a caption's share the softmax over those clean images
-    that have mass among the mixed images that contain them, in proportion to W.
+    Both directions use the same logits. The targets come from the matrix W (images by captions, see :class:`Pairs`). An image's targets are
+    its row of W. A caption's targets are its column of W, over the images of all ranks, divided by the column's sum; a caption whose column
+    is 0 is left out of the mean.
 
-    Ranks exchange the logsumexps of the captions' columns instead of images.
+    With self targets (``clean``), each one-hot in W is replaced by a softmax of the clean pass in the same direction. An image's targets
+    are its row of W times the clean images' softmaxes over the captions. A caption's targets are the softmax over the clean images; the
+    share of each clean image is split among the mixed images that contain it, in proportion to W.
+
+    Ranks exchange the logsumexps of the captions' columns, not the images.
 
     Args:
-        images: L2-normalised; this rank's.
+        images: L2-normalised; of this rank.
         captions: L2-normalised; of all ranks, in rank order.
         logit_scale: inverse temperature, unitless, already exponentiated and clamped.
-        pairs: the rows of W of these images; None: image n has caption ``first`` + n.
+        pairs: the rows of W for these images; None: image n has caption ``first`` + n.
         first: position of this rank's first caption in ``captions``.
-        clean: this rank's clean images, for self targets, which give them no gradient; None: one-hots.
-        all_ranks: the captions come from all ranks, and all call this function; False: no rank knows of another.
+        clean: this rank's clean images, L2-normalised, for self targets; they get no gradient. None: one-hot targets.
+        all_ranks: ``captions`` are those of all ranks, and every rank calls this function. False: nothing is exchanged.
         tile_rows: see :func:`tiled_loss`.
     Returns:
-        Mean over images and captions, in nats; its average over ranks is the full batch's loss.
+        Mean over images and captions, in nats; its average over ranks is the loss of the full batch.
     Source: Radford et al. 2021, figure 3; mixed images: Jiang et al. 2024, equations 6 to 8.
     """
     num_ranks = world_size() if all_ranks else 1
@@ -76,7 +79,7 @@ def info_nce(
 
 
 def _of_all_logits(logits: Float[Tensor, "N N"]) -> Float[Tensor, ""]:
-    """As figure 3 writes it."""
+    """The loss as in figure 3 of Radford et al., from a matrix of all logits."""
     labels = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 

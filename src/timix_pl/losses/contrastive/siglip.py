@@ -1,4 +1,4 @@
-"""Pairwise sigmoid loss, of clean and of mixed images."""
+"""Pairwise sigmoid loss (SigLIP), for clean and mixed images."""
 
 from typing import Any
 
@@ -22,20 +22,20 @@ def siglip(
     clean: Float[Tensor, "B D"] | None = None,
     tile_rows: int | None = None,
 ) -> Float[Tensor, ""]:
-    """The sigmoid loss of this rank's images and all captions, where a pair may match in part.
+    """Sigmoid loss of this rank's images and all captions; a pair may match partly.
 
-    Let a pair's label be drawn: z = 1 with probability w, else -1. The expected loss of the pair is
-    -w log sigmoid(l) - (1 - w) log sigmoid(-l), and with log sigmoid(l) = l + log sigmoid(-l) this is softplus(l) - w l: binary
-    cross-entropy with the soft label w. For w of 0 and 1 it is the hard loss; its minimum is at sigmoid(l) = w, so a mixed image is
-    asked to match its own caption with probability lam and its partner's with 1 - lam. Pairs are judged one by one, so no column needs
-    normalising.
+    If the label of a pair is z = 1 with probability w, else -1, the expected loss of the pair with logit l is
+    -w log sigmoid(l) - (1 - w) log sigmoid(-l). With log sigmoid(l) = l + log sigmoid(-l), this is softplus(l) - w l, the binary
+    cross-entropy with the soft label w. For w of 0 or 1 it is the loss of the paper. Its minimum is at sigmoid(l) = w: a mixed image learns
+    to match its own caption with probability lam and its partner's with 1 - lam. Each pair is independent of the others, so columns need
+    no normalisation.
 
     Args:
-        logit_bias: added to all logits; None: there is none.
-        pairs, first, tile_rows: see :func:`info_nce`.
-        clean: this rank's clean images, for self targets: labels are W times the clean pass's sigmoids; None: labels are W.
+        images, captions, logit_scale, pairs, first, tile_rows: see :func:`info_nce`.
+        logit_bias: added to all logits; None: no bias.
+        clean: this rank's clean images, for self targets: the labels are W times the sigmoids of the clean pass. None: the labels are W.
     Returns:
-        Sum over captions, mean over images, in nats; its average over ranks is the full batch's loss.
+        Sum over captions, mean over images, in nats; its average over ranks is the loss of the full batch.
     Source: Zhai et al. 2023, equation 1: the mean over images of the sum over captions of -log sigmoid(z * logit), z = 1 for the pair,
         else -1.
     """
@@ -64,5 +64,5 @@ class SigLip(ContrastiveLoss):
         all_ranks: bool = True,
         **options: Any,
     ) -> Float[Tensor, ""]:
-        """See :class:`ContrastiveLoss`. Nothing is exchanged between ranks, so ``all_ranks`` makes no difference."""
+        """See :class:`ContrastiveLoss`. ``all_ranks`` has no effect, because ranks exchange nothing."""
         return siglip(images, captions, logit_scale, logit_bias, pairs, **options)

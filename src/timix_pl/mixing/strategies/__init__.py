@@ -1,1 +1,1 @@
-"""The strategies, one file each: how images are mixed. See :class:`timix_pl.mixing.mixer.Mixer`."""
+"""The mixing strategies, one file each. See :class:`timix_pl.mixing.mixer.Mixer`."""

@@ -1,4 +1,4 @@
-"""CutMix: a random window of the partner, pasted at the same place (Yun et al. 2019), on the patch grid."""
+"""CutMix (Yun et al. 2019) on the patch grid: a random window of the partner, pasted at the same place."""
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,9 @@ from timix_pl.mixing.windows import draw_side, paste, side_range
 
 @MIXERS.register("cutmix")
 class CutMix(Mixer):
-    """Random windows with TiMix's range of sides, so that the two differ only in the choice of the region; lam is the area kept.
+    """Pastes random windows. Their sides have the same range as TiMix's, so the two differ only in the choice of the region.
+
+    lam is the share of the area that is kept.
 
     Args:
         grid, min_side, max_side: see :class:`timix_pl.mixing.strategies.timix.TiMix`.

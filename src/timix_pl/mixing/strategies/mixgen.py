@@ -1,4 +1,4 @@
-"""MixGen: images blended half and half, captions joined (Hao et al. 2023); the new pair is a positive of its own."""
+"""MixGen (Hao et al. 2023): images are blended half and half, captions are joined, and each result is a new positive pair."""
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from timix_pl.mixing.strategies.mixup import blend
 
 @MIXERS.register("mixgen")
 class MixGen(Mixer):
-    """Blends with the paper's constant lam. The joined captions need a text pass of their own.
+    """Blends with a constant lam, by default that of the paper. The joined captions need another pass of the text tower.
 
     Args:
         grid: not used.

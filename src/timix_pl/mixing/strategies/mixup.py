@@ -1,4 +1,4 @@
-"""Mixup: the whole image blended with the partner's (Zhang et al. 2018)."""
+"""Mixup (Zhang et al. 2018): the whole image is blended with the partner's."""
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from timix_pl.mixing.mixer import Mixer, MixRows
 
 
 def blend(images: Float[Tensor, "B c H W"], plan: MixPlan) -> Float[Tensor, "M c H W"]:
-    """lam times the row's image plus 1 - lam times its partner's; ``images`` is not written to."""
+    """lam times the row's image plus 1 - lam times its partner's; ``images`` is not modified."""
     return torch.lerp(images[plan.partners], images[plan.rows], plan.lam.to(images.dtype)[:, None, None, None])
 
 

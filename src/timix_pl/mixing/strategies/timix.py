@@ -1,4 +1,4 @@
-"""TiMix: the region that a caption describes least gives way to the region that the partner's caption describes best."""
+"""TiMix: the region that a caption describes least is replaced by the region that the partner's caption describes best."""
 
 import torch
 from jaxtyping import Float
@@ -40,7 +40,7 @@ class TiMix(Mixer):
 
     @torch.no_grad()
     def plan(self, chosen: MixRows, scores: Float[Tensor, "B P"] | None = None) -> MixPlan:
-        """See :class:`Mixer`. Nothing here waits for the device."""
+        """See :class:`Mixer`. Does not wait for the device."""
         assert scores is not None
         rows, partners = (x.to(chosen.device, non_blocking=True) for x in (chosen.rows, chosen.partners))
         height, width = self.grid

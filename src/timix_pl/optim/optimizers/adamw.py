@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov and Hutter 2019), PyTorch's fused one."""
+"""AdamW (Loshchilov and Hutter 2019), in PyTorch's fused implementation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,11 @@ from timix_pl.optim.optimizer import OptimizerChoice
 
 @OPTIMIZERS.register("adamw")
 class AdamW(OptimizerChoice):
-    """Fused, because only then it can mask an update on the device.
+    """AdamW. Fused, because only the fused version can skip an update on the device.
 
     Args:
         beta1, beta2: decay of the first and the second moment.
-        eps: added to the root of the second moment.
+        eps: added to the denominator, for numerical stability.
     """
 
     masks_updates = True

@@ -1,4 +1,4 @@
-"""Lion (Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms"), timm's."""
+"""Lion (Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms"), in timm's implementation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +13,10 @@ from timix_pl.optim.optimizer import OptimizerChoice
 
 @OPTIMIZERS.register("lion")
 class Lion(OptimizerChoice):
-    """Each weight moves by the learning rate, in the direction of the sign of a momentum. It keeps half of AdamW's state.
+    """Moves each weight by the learning rate in the direction of the momentum's sign. Its state is half the size of AdamW's.
 
     Args:
-        beta1: share of the momentum in the direction of a step.
+        beta1: weight of the momentum, against the gradient, in the direction of a step.
         beta2: decay of the momentum.
     """
 

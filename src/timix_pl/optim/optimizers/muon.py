@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/), timm's."""
+"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/), in timm's implementation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,14 @@ from timix_pl.optim.optimizers.adamw import AdamW
 
 @OPTIMIZERS.register("muon")
 class Muon(OptimizerChoice):
-    """The momentum of a hidden matrix is made orthogonal before it is added; all other parameters have AdamW, in the same optimizer.
+    """Muon for the weight matrices of hidden layers, AdamW for all other parameters, in one optimizer.
 
-    Muon is for the matrices of hidden layers, and AdamW for the first and the last layer, embeddings, gains and biases, as its author says.
-    Here the hidden layers are the blocks of the towers: their matrices have Muon. Patch, token and position embeddings, projections, heads,
-    the temperature and all vectors have AdamW.
+    Muon orthogonalises the momentum of a matrix before it adds it. Its author recommends AdamW for the first and the last layer,
+    embeddings, gains and biases. Here, the hidden layers are the blocks of the towers: Muon updates their matrices. AdamW updates patch,
+    token and position embeddings, projections, heads, the temperature and all vectors.
 
-    Updates are scaled so that their size is that of AdamW's, by 0.2 times the root of a matrix's longer side (Liu et al. 2025,
-    arXiv 2502.16982): learning rate and weight decay are those of AdamW.
+    Muon's updates are multiplied by 0.2 times the root of the matrix's longer side, which gives them the size of AdamW's (Liu et al. 2025,
+    arXiv 2502.16982). So both use the same learning rate and weight decay.
 
     Args:
         momentum: decay of a matrix's mean gradient.
@@ -36,8 +36,8 @@ class Muon(OptimizerChoice):
     def build(self, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
         """See :class:`OptimizerChoice`."""
         of_adamw = {"use_muon": False, "eps": self.eps}
-        told = [group | ({"use_muon": True} if "hidden" in group else of_adamw) for group in groups]
-        optimizer = timm.optim.Muon(told, lr=lr, momentum=self.momentum, betas=self.betas, adjust_lr_fn="match_rms_adamw")
+        marked = [group | ({"use_muon": True} if "hidden" in group else of_adamw) for group in groups]
+        optimizer = timm.optim.Muon(marked, lr=lr, momentum=self.momentum, betas=self.betas, adjust_lr_fn="match_rms_adamw")
         optimizer.register_state_dict_post_hook(_only_tensors)
         return optimizer
 
@@ -45,10 +45,10 @@ class Muon(OptimizerChoice):
         """See :class:`OptimizerChoice`."""
         if "hidden" in group:
             return {"momentum_buffer": torch.zeros_like(parameter)}
-        return AdamW().state(parameter, group) | {"step": torch.zeros(())}  # on the CPU, wherever the parameter is
+        return AdamW().state(parameter, group) | {"step": torch.zeros(())}  # on the CPU, even if the parameter is on a GPU
 
 
 def _only_tensors(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-    """Without the note, kept for each parameter, of what its group says anyway."""
+    """Remove timm's flag ``use_muon`` from each parameter's state; its group has it too."""
     state = {number: {key: value for key, value in of.items() if key != "use_muon"} for number, of in saved["state"].items()}
     return saved | {"state": state}

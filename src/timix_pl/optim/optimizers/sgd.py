@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with momentum, PyTorch's."""
+"""Stochastic gradient descent with momentum, in PyTorch's implementation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,12 +12,12 @@ from timix_pl.optim.optimizer import OptimizerChoice
 
 @OPTIMIZERS.register("sgd")
 class SGD(OptimizerChoice):
-    """Not fused, though only the fused one can mask an update: PyTorch 2.15 has no fused SGD for sharded parameters.
+    """SGD. Weight decay is added to the gradient after clipping (L2 regularisation).
 
-    Weight decay is added to the gradient, after clipping (L2 regularisation).
+    Not fused, although only the fused version can skip an update on the device: PyTorch 2.15 has no fused SGD for sharded parameters.
 
     Args:
-        momentum: decay of the sum of gradients; 0: none, and no state.
+        momentum: decay of the sum of gradients; 0: no momentum and no state.
     """
 
     def __init__(self, *, momentum: float = 0.9):

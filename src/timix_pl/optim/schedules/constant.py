@@ -1,4 +1,4 @@
-"""The peak until the end of the run."""
+"""Stay at the peak learning rate until the end of the run."""
 
 from timix_pl.core.choices import SCHEDULES
 from timix_pl.optim.schedule import Schedule

@@ -1,4 +1,4 @@
-"""Half a cosine wave from the peak to the end of the run."""
+"""Fall from the peak learning rate along half a cosine wave until the end of the run."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Which samples were trained on, in order."""
+"""A log of all training samples, in order."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,8 +14,8 @@ from timix_pl.core.types import Batch, PairBatch, RegionBatch
 class AuditCallback(Callback):
     """Appends a line for each sample of each finished step to ``audit-RANK.jsonl``: step, stream, position in it, shard, key, replaces.
 
-    ``replaces`` lists what should have been used at that position and could not, as SHARD/KEY. Sorted by stream and position, the lines
-    of all ranks are the same at any number of ranks. A run that goes on from a checkpoint drops what came after it.
+    ``replaces`` lists the samples (SHARD/KEY) that should have been used at that position but were bad. Sorted by stream and position, the
+    lines of all ranks are the same for any number of ranks. A resumed run removes the lines after its checkpoint.
 
     Args:
         folder: where the files go.
@@ -27,7 +27,7 @@ class AuditCallback(Callback):
         self.region_batch_size, self.region_every_n_steps = region_batch_size, region_every_n_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop the lines of steps that are done again, those of ranks that the run no longer has among them. No rank writes before."""
+        """Remove the lines of steps that are repeated, in the files of all ranks of earlier starts. No rank writes before that."""
         if trainer.is_global_zero:
             for path in self.folder.glob("audit-*.jsonl"):
                 drop_lines_after(path, trainer.global_step)

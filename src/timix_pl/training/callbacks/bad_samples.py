@@ -1,4 +1,4 @@
-"""Samples that could not be used: written down, counted, and too many of them stop the run."""
+"""Record samples that could not be used, and stop the run if there are too many."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ _MIN_SAMPLES = 1000
 
 
 class BadSamplesCallback(Callback):
-    """Appends each sample that was not used, or not whole, to ``quarantine.jsonl`` and logs ``train/num_bad_samples``, those not used.
+    """Appends each sample that was not used, or only in part, to ``quarantine.jsonl``. Logs the number not used, ``train/num_bad_samples``.
 
     Args:
         path: of ``quarantine.jsonl``.
-        max_bad_frac: share of the samples read above which the run stops, once 1,000 have been read.
+        max_bad_frac: the run stops if more than this share of the samples read is bad; fewer than 1,000 samples count as 1,000.
         samples_per_step: pairs and region images of a step, over all ranks.
         keys: what the user calls the parameters that the reasons name; see :func:`timix_pl.core.words.with_keys`.
     Raises:
@@ -35,12 +35,12 @@ class BadSamplesCallback(Callback):
         self._num_bad_here = self._num_bad_before = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop the lines after the step that the run goes on from, and one that a kill cut off. No rank writes before."""
+        """Remove the lines after the step that the run resumes from, and a truncated last line. No rank writes before that."""
         if trainer.is_global_zero:
             drop_lines_after(self.path, trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Write down this rank's bad samples; look at all ranks' when the step is logged."""
+        """Record this rank's bad samples. In steps that are logged, count those of all ranks."""
         assert isinstance(pl_module, StepModule)
         problems = batch.problems
         self._num_bad_here += _num_not_used(problems)
@@ -64,15 +64,15 @@ class BadSamplesCallback(Callback):
         return self._num_bad_before + sum(gather_objects(self._num_bad_here))
 
     def state_dict(self) -> dict[str, Any]:
-        """How many on all ranks so far; called on all of them."""
+        """The number on all ranks so far. Must be called on all ranks."""
         return {"num_bad": self._num_bad()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the count."""
         self._num_bad_before = state_dict["num_bad"]
 
 
 def _num_not_used(problems: Sequence[dict[str, Any]]) -> int:
-    """Samples that were due and could not be used. Replacements that were bad too have the position of the first, and do not count."""
+    """The number of positions whose sample could not be used. Bad replacements have the same position and are not counted again."""
     bad = [problem for problem in problems if problem["outcome"] != "used in part"]
     return len({(problem["stream"], problem.get("position", -1 - number)) for number, problem in enumerate(bad)})

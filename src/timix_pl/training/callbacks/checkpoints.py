@@ -1,4 +1,4 @@
-"""Checkpoints by steps, by time, of the best metric, and of the last step."""
+"""Save checkpoints by steps, by time, for the best metric, and after the last step."""
 
 import logging
 import math
@@ -20,24 +20,26 @@ log = logging.getLogger(__name__)
 
 
 def step_checkpoints(folder: Path) -> list[Path]:
-    """Step checkpoints of a folder, oldest first."""
+    """The step checkpoints in a folder, oldest first."""
     return sorted(folder.glob("step-*.ckpt"))
 
 
 class CheckpointsCallback(Checkpoint):
-    """Writes ``step-00001000.ckpt`` every n steps, every m minutes, after the last step and when told to stop, and keeps the newest.
-    Also writes ``best.ckpt``. ``last.ckpt`` is a link to the newest.
+    """Writes ``step-00001000.ckpt`` every n steps, every m minutes, after the last step and on a stop signal; keeps the newest ones.
 
-    Lightning's ModelCheckpoint watches metrics of Lightning's validation loop alone, and there is none here.
+    Also writes ``best.ckpt``, and ``last.ckpt`` as a link to the newest checkpoint.
+
+    Lightning's ModelCheckpoint is not used, because it only monitors metrics of Lightning's validation loop, which does not run here.
 
     Args:
-        folder: where they go.
-        every_n_steps, every_n_minutes: None: not by that.
-        keep_last: step checkpoints kept.
-        evaluation: whose metrics ``monitor`` is one of; None: there is no best.
+        folder: for the checkpoints.
+        every_n_steps, every_n_minutes: intervals; None: do not save by that interval.
+        keep_last: number of step checkpoints that are kept.
+        evaluation: gives the metric ``monitor``; None: no ``best.ckpt``.
+        monitor: the metric of ``best.ckpt``; None: no ``best.ckpt``.
         mode: ``max`` or ``min``.
     Raises:
-        StoppedBySignal: the run was told to stop; a checkpoint of its last step is there.
+        StoppedBySignal: a signal stopped the run, and a checkpoint of its last step was saved.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class CheckpointsCallback(Checkpoint):
         self._saved_at = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ranks that look for the newest checkpoint each on their own must have found the same."""
+        """Check that all ranks, each of which looked for the newest checkpoint, found the same one."""
         assert isinstance(pl_module, StepModule)
         steps = gather_objects(pl_module.global_step)
         if len(set(steps)) > 1:
@@ -67,9 +69,9 @@ class CheckpointsCallback(Checkpoint):
             )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Save what is due. Lightning runs checkpoint callbacks last, so that evaluations are in.
+        """Save the checkpoints that are due. Lightning runs checkpoint callbacks last, so the evaluation of this step is finished.
 
-        The best first: the step's checkpoint knows of it.
+        ``best.ckpt`` comes first, because the step's checkpoint stores the best value.
         """
         assert isinstance(pl_module, StepModule)
         step = pl_module.global_step
@@ -89,7 +91,7 @@ class CheckpointsCallback(Checkpoint):
             raise StoppedBySignal(step)
 
     def _time_is_up(self) -> bool:
-        """Asked at logged steps alone, since the ranks must agree."""
+        """Whether to save by time. Only called in logged steps, because the ranks must communicate to agree."""
         if not self.every_n_minutes:
             return False
         return any(gather_objects(time.monotonic() - self._saved_at > self.every_n_minutes * 60))
@@ -98,25 +100,25 @@ class CheckpointsCallback(Checkpoint):
         if self.monitor is None:
             return
         if self.monitor not in metrics:
-            log.warning("monitor=%s is not among the metrics, so best.ckpt stays: %s", self.monitor, ", ".join(metrics))
+            log.warning("monitor=%s is not among the metrics, so best.ckpt is not updated: %s", self.monitor, ", ".join(metrics))
             return
         if self.sign * metrics[self.monitor] > self.best:
             self.best = self.sign * metrics[self.monitor]
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far, and of what."""
+        """The best value so far, with its metric and direction."""
         return {"best": self.best, "monitor": self.monitor, "sign": self.sign}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on comparing with it, unless it is of another metric or direction."""
-        # checkpoints of earlier versions do not tell of what it is
+        """Restore the best value, unless it belongs to another metric or direction."""
+        # checkpoints of earlier versions do not store the metric and direction
         if state_dict.get("monitor", self.monitor) == self.monitor and state_dict.get("sign", self.sign) == self.sign:
             self.best = state_dict["best"]
 
 
 def newest_whole_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
-    """The newest step checkpoint that can be read whole, and those after it that cannot."""
+    """The newest step checkpoint that is complete, and the damaged ones after it."""
     broken = []
     for path in reversed(step_checkpoints(folder)):
         try:

@@ -1,4 +1,4 @@
-"""Evaluations during training, at an interval of their own."""
+"""Run evaluations during training, at their own interval."""
 
 import logging
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 
 
 class EvaluationCallback(Callback):
-    """Runs evaluators every n steps and after the last; logs their metrics and writes what they found.
+    """Runs evaluators every n steps and after the last step, logs their metrics and writes their results.
 
     Args:
         evaluators: run on all ranks together.
-        every_n_steps: None: after the last step alone.
-        folder: takes ``evaluation.json`` and ``examples/``.
+        every_n_steps: interval; None: only after the last step.
+        folder: for ``evaluation.json`` and ``examples/``.
         averaged: evaluate the moving average of the weights.
     """
 
@@ -33,7 +33,7 @@ class EvaluationCallback(Callback):
         self.result_step = 0
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Evaluate if it is time."""
+        """Evaluate in the steps that are due."""
         assert isinstance(pl_module, StepModule)
         step = pl_module.global_step
         if not self.evaluators or not (step == trainer.max_steps or (self.every_n_steps and step % self.every_n_steps == 0)):

@@ -1,4 +1,4 @@
-"""When, how often and how strongly images are mixed."""
+"""The mixing schedule: when and how strongly images are mixed."""
 
 from typing import Any
 
@@ -9,17 +9,19 @@ from timix_pl.training.module import MixNow, TrainModule
 
 
 class MixingCallback(Callback):
-    """Owns the mixing schedule and hands the module its mixer before each step; it touches no tensor.
+    """Sets the module's mixing before each step, according to the schedule.
 
-    With ``compute=extra`` gamma ramps from 0, with ``replace`` the ratio does.
+    During the warm-up, gamma rises from 0 with ``compute=extra``, and the ratio with ``replace``.
 
     Args:
         mixer: the strategy.
-        ratio: share of each group's rows that are mixed; ``group_size``: rows of a group.
+        ratio: share of the rows of each group that are mixed.
         compute: ``extra`` or ``replace``.
-        gamma: weight of the mixed loss, with ``extra``.
-        warmup_frac: share of the planned samples over which mixing ramps up; ``stop_frac``: after which it ends.
-        first_samples: samples before mixing may start, so that PTA is taught first.
+        gamma: weight of the mixed images' loss, with ``extra``.
+        warmup_frac: length of the warm-up, as a share of the planned samples.
+        stop_frac: mixing ends after this share of the planned samples.
+        group_size: rows per group.
+        first_samples: samples before mixing starts, so that the PTA head is trained first.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class MixingCallback(Callback):
         self.warmup_frac, self.stop_frac, self.group_size, self.first_samples = warmup_frac, stop_frac, group_size, first_samples
 
     def strength(self, consumed: int, planned_samples: int) -> float:
-        """0 where nothing is mixed, 1 at full strength, for the step that starts after ``consumed`` samples."""
+        """The strength of mixing, from 0 (none) to 1 (full), in the step that starts after ``consumed`` samples."""
         if consumed < self.first_samples or consumed >= self.stop_frac * planned_samples:
             return 0.0
         warmup = self.warmup_frac * planned_samples

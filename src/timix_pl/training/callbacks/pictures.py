@@ -1,4 +1,4 @@
-"""Pictures for the report: mixed pairs and heat maps, made once after the last step."""
+"""Draw pictures for the report, mixed pairs and heat maps, once after the last step."""
 
 import json
 import logging
@@ -28,11 +28,11 @@ class PicturesCallback(Callback):
     """Writes ``mixed.json``, ``heat_maps.json`` and their PNGs.
 
     Args:
-        folder: where they go.
-        mixing: whose mixer shows its work on the last batch; None: no mixed pairs.
+        folder: for the files.
+        mixing: its mixer mixes pairs of the last batch; None: no mixed pairs.
         grounding: images with boxes for heat maps; None: no heat maps.
-        num_mixed, num_heat_maps: at most so many.
-        phrase_template: as in training.
+        num_mixed, num_heat_maps: largest numbers of pictures.
+        phrase_template: template of phrases, as in training.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class PicturesCallback(Callback):
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PairBatch, batch_idx: int) -> None:
-        """After the last step, on rank 0."""
+        """Draw after the last step, on rank 0."""
         assert isinstance(pl_module, TrainModule)
         if pl_module.global_step != trainer.max_steps:
             return
@@ -100,7 +100,7 @@ class PicturesCallback(Callback):
         return entries
 
     def heat_maps(self, module: TrainModule, grounding: EvaluationSet) -> list[dict[str, Any]]:
-        """Heat maps of phrases over evaluation images: the first phrase of images spread over the set."""
+        """Heat maps over evaluation images that are evenly spread over the set, each for the image's first phrase."""
         entries: list[dict[str, Any]] = []
         for number in np.linspace(0, len(grounding) - 1, min(4 * self.num_heat_maps, len(grounding)), dtype=int):
             if len(entries) == self.num_heat_maps:

@@ -1,4 +1,4 @@
-"""A trace of a few steps, to see where their time goes."""
+"""Profile a few steps."""
 
 import logging
 from collections.abc import Iterator
@@ -17,18 +17,18 @@ log = logging.getLogger(__name__)
 
 _PART_NAMES = {"image": "image tower", "text": "text tower", "pta": "PTA head"}
 _NUM_OPERATORS = 50
-"""Rows of the table of operators."""
+"""Number of rows of the table of operators."""
 
 
 class ProfileCallback(Callback):
     """Traces some steps of rank 0 with PyTorch's profiler: ``rank0.pt.trace.json.gz``, and a table of the operators that took longest.
 
-    The trace names the parts of a step: waiting for data, the towers, the PTA head, mixing, loss, backward, optimizer. Other steps cost
-    nothing.
+    The trace names the parts of a step: waiting for data, the towers, the PTA head, mixing, loss, backward, optimizer. Other steps are not
+    slowed down.
 
     Args:
         trace_dir: for the two files.
-        first: the first step to trace, counted from the start of this process, from 1; ``last``: the last one.
+        first, last: the first and the last step to trace, counted from 1 at the start of this process.
     """
 
     def __init__(self, trace_dir: Path, first: int, last: int):
@@ -38,17 +38,17 @@ class ProfileCallback(Callback):
         self._range: record_function | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A trace of the first step holds the wait for its batch too."""
+        """Begin before the first batch, so that a trace of the first step includes the wait for its batch."""
         if self.first == 1:
             self._begin(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The batch is here."""
+        """End the range of waiting for data."""
         if self._tracing is not None:
             self._enter(f"step {trainer.global_step + 1}")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Go on, begin or end."""
+        """Advance, begin or end the trace."""
         self._num_steps += 1
         if self._tracing is not None and self._num_steps < self.last:
             self._enter("wait for data")
@@ -58,13 +58,13 @@ class ProfileCallback(Callback):
             self._begin(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run that is shorter leaves what there is."""
+        """Write the steps traced so far, if the run ends before ``last``."""
         self._end()
         if self._num_steps < self.first and trainer.is_global_zero:
             log.warning("profile=[%d,%d]: this start ended after step %d, so no step was traced", self.first, self.last, self._num_steps)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Likewise."""
+        """Write the steps traced so far."""
         self._end()
 
     def _begin(self, trainer: Trainer, module: LightningModule) -> None:
@@ -81,7 +81,7 @@ class ProfileCallback(Callback):
         self._enter("wait for data")
 
     def _enter(self, name: str) -> None:
-        """Leave the range that we are in, and enter the next one."""
+        """End the current range of the trace and begin the next one."""
         if self._range is not None:
             self._range.__exit__(None, None, None)
         self._range = record_function(name)
@@ -106,7 +106,7 @@ class ProfileCallback(Callback):
 
 
 def _parts(module: StepModule) -> list[tuple[Any, str, str]]:
-    """Owner, method and name of each part of a step; the optimizer names itself."""
+    """Owner, method and name of each part of a step. PyTorch names the optimizer itself."""
     named = [(part, "forward", _PART_NAMES.get(name, name)) for name, part in module.model.parts().items()]
     mixing = [(MixStep, "plan", "plan mixing"), (MixStep, "apply", "mix"), (MixStep, "apply_tokens", "mix")]
     loss = [(Contrastive, "__call__", "loss"), (Objective, "of_items", "loss of items")]
@@ -115,7 +115,7 @@ def _parts(module: StepModule) -> list[tuple[Any, str, str]]:
 
 @contextmanager
 def _named(owner: Any, method: str, name: str) -> Iterator[None]:
-    """Let calls of a method, of an object or a class, appear in the trace under a name."""
+    """Show calls of a method, of an object or a class, under a name in the trace."""
     before = vars(owner).get(method)
     setattr(owner, method, record_function(name)(getattr(owner, method)))
     try:

@@ -1,4 +1,4 @@
-"""``summary.json``, and a run's row in the tables of wandb and TensorBoard: what a run is and how far it got."""
+"""Write ``summary.json`` (what the run is, and its state), and the run's row in the tables of wandb and TensorBoard."""
 
 import json
 import time
@@ -14,13 +14,13 @@ from timix_pl.training.step_module import StepModule
 
 
 class SummaryCallback(Callback):
-    """Writes status, steps, time and throughput at every logged step and at the end; the time of a run's several starts adds up.
+    """Writes status, steps, time and throughput in every logged step and at the end. The time includes earlier starts of the run.
 
     Args:
         path: of ``summary.json``.
-        facts: what is known beforehand: name, number of training samples.
+        facts: values that are known at the start: name, number of training samples.
         config: the configuration, for TensorBoard's table of runs.
-        evaluation: whose last metrics go there with it.
+        evaluation: its last metrics go to that table too.
     """
 
     def __init__(self, path: Path, facts: dict[str, Any], *, config: dict[str, Any], evaluation: EvaluationCallback):
@@ -35,13 +35,13 @@ class SummaryCallback(Callback):
         self._write("running", trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Still running."""
+        """Write the status "running" in logged steps."""
         assert isinstance(pl_module, StepModule)
         if pl_module.logs_now():
             self._write("running", trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Done, unless something interrupted it."""
+        """Write the final status, unless the run was interrupted."""
         if trainer.interrupted:
             return
         self._write("finished", trainer, pl_module)
@@ -50,15 +50,15 @@ class SummaryCallback(Callback):
                 logger.log_hyperparams(self.config, self.evaluation.result.metrics, step=trainer.global_step)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Stopped by an error, a signal or a person."""
+        """Write the status of a run that an error, a signal or Ctrl-C stopped."""
         self._write("interrupted", trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds so far."""
+        """The seconds so far."""
         return {"wall_s": self._wall_s()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the seconds of earlier starts."""
         self._earlier_wall_s = state_dict["wall_s"]
 
     def _wall_s(self) -> float:

@@ -1,4 +1,4 @@
-"""How fast a run goes, how near that is to what the device can do, and where the time goes."""
+"""Measure throughput, MFU, and the shares of the time spent on parts of a step."""
 
 import resource
 import sys
@@ -19,16 +19,20 @@ from timix_pl.training.step_module import StepModule
 
 
 class ThroughputCallback(Callback):
-    """Logs speed, shares of the time and memory since the last log, evaluations and checkpoints left out.
+    """Logs throughput, shares of the time, and memory since the last log, without evaluations and checkpoints.
 
-    ``train/samples_per_s`` (over all ranks) and ``train/samples_per_s_per_device``; ``train/mfu``, where the peak is known;
-    ``train/data_wait_frac``, ``train/optimizer_frac`` and, with several ranks, ``train/collectives_frac``, which counts the exchanges of
-    features, counts and flags and not those of gradients, which DDP and FSDP hide behind the backward pass; ``train/peak_memory_gb``. No
-    step waits for the device on account of it.
+    - ``train/samples_per_s`` over all ranks, and ``train/samples_per_s_per_device``.
+    - ``train/mfu``, if the peak is known.
+    - ``train/data_wait_frac`` and ``train/optimizer_frac``.
+    - ``train/collectives_frac``, with several ranks: exchanges of features, counts and flags. Those of gradients are not included, because
+      DDP and FSDP overlap them with the backward pass.
+    - ``train/peak_memory_gb``.
+
+    The measurement never waits for the device.
 
     Args:
-        peak_flops: FLOP/s of a device at best; None: not known, so that there is no MFU.
-        flops: of one of each part of a step, for MFU; see :func:`timix_pl.training.step_cost.count_flops`.
+        peak_flops: peak FLOP/s of one device; None: unknown, so MFU is not logged.
+        flops: FLOPs of each part of a step, for MFU; see :func:`timix_pl.training.step_cost.count_flops`.
     """
 
     def __init__(self, peak_flops: float | None = None, flops: Mapping[str, float] | None = None):
@@ -42,7 +46,7 @@ class ThroughputCallback(Callback):
         self._num_steps = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The loop begins to wait for its first batch."""
+        """Start measuring the wait for the first batch."""
         assert isinstance(pl_module, StepModule)
         for optimizer in trainer.optimizers:
             optimizer.register_step_pre_hook(lambda *_: self._optimizer.start(pl_module.device))
@@ -50,14 +54,14 @@ class ThroughputCallback(Callback):
         pl_module.idle_since_s = time.perf_counter()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The batch is here: the wait is over."""
+        """Stop measuring the wait for data."""
         assert isinstance(pl_module, StepModule)
         self._started_s = time.perf_counter()
         self._waiting_s += self._started_s - pl_module.idle_since_s
         EXCHANGES.on = self._optimizer.on = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Count the step; log now and then."""
+        """Count the step, and log in the steps that are due."""
         assert isinstance(pl_module, TrainModule)
         EXCHANGES.on = self._optimizer.on = False
         self._stepping_s += time.perf_counter() - self._started_s
@@ -71,7 +75,7 @@ class ThroughputCallback(Callback):
             self._begin_count()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Exchanges outside training are not timed."""
+        """Stop measuring collectives, which are not timed outside training."""
         EXCHANGES.on = False
 
     def _values(self, module: StepModule) -> dict[str, Any]:
@@ -92,7 +96,7 @@ class ThroughputCallback(Callback):
 
 
 def step_counts(batch: Batch, mixing: MixNow | None) -> dict[str, int]:
-    """How many of each part this rank computes in a step."""
+    """The count of each part that this rank computes in a step."""
     if mixing is None:
         return batch.counts()
     num_groups = len(batch.images) // mixing.group_size
@@ -100,7 +104,7 @@ def step_counts(batch: Batch, mixing: MixNow | None) -> dict[str, int]:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory so far: tensors on a GPU, or the process's resident memory on a CPU, the loader's processes left out."""
+    """Peak memory so far: of tensors on a GPU; on a CPU of this process (resident), without loader processes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,1 +1,1 @@
-"""Where metrics go beside ``metrics.csv``, one file for each logger. See :class:`timix_pl.training.logged_run.LoggedRun`."""
+"""Loggers in addition to ``metrics.csv``, one file each. See :class:`timix_pl.training.logged_run.LoggedRun`."""

@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 def wandb(
     run: LoggedRun, *, project: str = "timix-pl", offline: bool = True, label: str | None = None, group: str | None = None
 ) -> Iterator[WandbLogger]:
-    """A run that goes on keeps its id, in ``RUN_DIR/wandb_id``.
+    """Log to Weights & Biases. A resumed run keeps its id, which is stored in ``RUN_DIR/wandb_id``.
 
     Args:
         project: wandb's project.
-        offline: write locally; ``wandb sync`` uploads it.
-        label: the run's name there; None: its name here.
-        group: what runs are shown together under; None: the folder above the run's, if there is a label.
+        offline: write locally; ``wandb sync`` uploads the run.
+        label: the run's name in wandb; None: the run's name.
+        group: the run's group in wandb; None: the folder above the run's, if there is a label.
     Raises:
-        RunError: it is to upload, and nobody is logged in.
+        RunError: ``offline`` is False and nobody is logged in.
     """
     if group is None and label is not None:
         group = str(run.run_dir.parent)
@@ -47,7 +47,7 @@ def wandb(
 
 
 def _start(run: LoggedRun, *, project: str, offline: bool, label: str | None, group: str | None) -> WandbLogger:
-    """Online if asked to and the server answers."""
+    """Start wandb: online if ``offline`` is False and the server answers, else offline."""
     from wandb.errors import AuthenticationError, CommError, UsageError
 
     number = _id(run.run_dir / "wandb_id", goes_on=run.step > 0)
@@ -55,7 +55,7 @@ def _start(run: LoggedRun, *, project: str, offline: bool, label: str | None, gr
     def start(mode: str | None) -> WandbLogger:
         logger = WandbLogger(
             label or run.name,
-            save_dir=run.run_dir.absolute(),  # written by a process of its own
+            save_dir=run.run_dir.absolute(),  # absolute, because wandb writes from another process
             id=number,
             project=project,
             group=group,
@@ -81,7 +81,7 @@ def _start(run: LoggedRun, *, project: str, offline: bool, label: str | None, gr
 
 
 def _id(path: Path, *, goes_on: bool) -> str:
-    """A run keeps its id in its folder; one that begins has a new one, whatever was in the folder."""
+    """The run's id, from its folder if the run is resumed, else a new one."""
     if goes_on and path.exists():
         return path.read_text().strip()
     number = secrets.token_hex(8)

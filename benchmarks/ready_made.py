@@ -16,10 +16,10 @@ from open_clip_train.train import train_one_epoch
 
 from timix_pl.core.types import PairBatch, RegionBatch
 from timix_pl.models.dual_encoder import DualEncoder
+from timix_pl.optim.settings import OptimSettings
 from timix_pl.training.module import TrainModule
 from timix_pl.training.objective import Objective
 from timix_pl.training.signals import silence_lightning
-from timix_pl.training.step_module import OptimSettings
 
 PHRASES_PER_IMAGE = 3
 CAPTION = "a small red ring left of a striped blue square"

@@ -139,8 +139,8 @@ def _difference(tar_and_listed: tuple[Path, tuple[int, str] | None]) -> str:
     except (DataError, OSError) as error:
         return str(error)
     if index.digest != found.digest or index.problems != found.problems:
-        mended = tar if listed is None else tar.parent  # the manifest too is written anew where the folder is given
-        how = f"Index it with 'timix-data index --force {mended}'."
+        repaired = tar if listed is None else tar.parent  # the manifest too is written anew where the folder is given
+        how = f"Index it with 'timix-data index --force {repaired}'."
         return f"{tar}: {counted(len(index), 'sample')} by its index, {len(found)} in the tar, or elsewhere. {how}"
     if listed not in (None, (tar.stat().st_size, index.digest)):
         return f"{tar}: {MANIFEST_NAME} is older than the index. Write it again with 'timix-data index {tar.parent}'."

@@ -3,7 +3,7 @@
 from typing import Any
 
 from timix_pl.core.choices import OPTIMIZERS, SCHEDULES
-from timix_pl.training.step_module import OptimSettings
+from timix_pl.optim.settings import OptimSettings
 
 
 def optim_settings(*, kind: str = "adamw", schedule: str = "cosine", **options: Any) -> OptimSettings:

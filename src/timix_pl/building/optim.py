@@ -3,7 +3,7 @@
 from timix_pl.building.entries import create
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.choices import OPTIMIZERS, SCHEDULES
-from timix_pl.training.step_module import OptimSettings
+from timix_pl.optim.settings import OptimSettings
 
 
 def build_optim(cfg: RootConfig) -> OptimSettings:

@@ -21,9 +21,9 @@ from timix_pl.data.sets.step_set import StepSet
 from timix_pl.mixing.mixer import Mixer
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.models.fine_tuned import AnyModel, FineTuned
+from timix_pl.optim.settings import OptimSettings
 from timix_pl.training.objective import Objective
 from timix_pl.training.step_cost import ItemWorkload, Workload
-from timix_pl.training.step_module import OptimSettings
 
 log = logging.getLogger(__name__)
 

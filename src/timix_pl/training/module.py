@@ -16,9 +16,10 @@ from timix_pl.mixing.mixer import Mixer, MixRows
 from timix_pl.mixing.step import MixStep
 from timix_pl.models.encoded import Encoded
 from timix_pl.models.patch_dropout import PatchDropout
+from timix_pl.optim.settings import OptimSettings
 from timix_pl.training.accumulation import Chunk, accumulate
 from timix_pl.training.objective import Objective
-from timix_pl.training.step_module import OptimSettings, StepModule
+from timix_pl.training.step_module import StepModule
 
 _STEPS_PER_RETURN = 10
 

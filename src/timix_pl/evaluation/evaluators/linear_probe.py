@@ -30,8 +30,8 @@ VALIDATION_SHARE = 0.2
 class LinearProbe(Evaluator):
     """Fits a linear classifier to the features of the training images and classifies the test images with it.
 
-    The regularisation is chosen on a fifth of the training images, told by their keys; then all of them are fitted, as by Radford et al.
-    2021, appendix A.3.
+    The regularisation is chosen on a fifth of the training images, selected by their keys. Then all of them are fitted, as in Radford et
+    al. 2021, appendix A.3.
 
     Args:
         train, test: images whose ``extra["label"]`` is the number of their class, from 0.

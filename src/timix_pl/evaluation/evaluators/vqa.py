@@ -116,7 +116,7 @@ class Vqa(Evaluator):
         try:
             return questions_of(extra)
         except BadSampleError as error:
-            raise BadSampleError(f"Sample '{key}': {error}; mend or remove it, evaluation leaves nothing out") from error
+            raise BadSampleError(f"Sample '{key}': {error}; repair or remove it, evaluation leaves nothing out") from error
 
     def _answer(self, model: VqaModel, patches: Tensor | None, part: list[tuple[int, Question]], device: torch.device) -> list[Answered]:
         index = torch.tensor([image for image, _ in part], device=device)

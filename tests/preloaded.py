@@ -50,12 +50,16 @@ def popen(command: Sequence[str | Path], **options: Any) -> subprocess.Popen:
 
 
 def rank_1_of(process: subprocess.Popen) -> int | None:
-    """The process that Lightning started beside rank 0; none before it has."""
+    """The process that Lightning started beside rank 0, a fork or not; none before it has."""
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        return next((int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "rank 1\n"), None)
+        return next((int(pid) for pid in children if _is_rank_1(Path("/proc") / pid)), None)
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def _is_rank_1(process: Path) -> bool:
+    return (process / "comm").read_text() == "rank 1\n" or b"\0LOCAL_RANK=1\0" in (process / "environ").read_bytes()
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Two nodes: torchrun in two network namespaces that a cable joins, as on two machines."""
 
+import functools
 import os
 import shutil
 import signal
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.commands import write_scripts
+from tests.distributed.network import enter
 from tests.distributed.test_ddp_run import WORDS, losses
+from tests.preloaded import popen
 from tests.tiny import write_shards
 from timix_pl.cli.train import main as train
 
@@ -50,12 +53,13 @@ def folder(tmp_path: Path) -> Path:
 def start_on_both(folder: Path, *more: str) -> list[subprocess.Popen[str]]:
     words = [*WORDS, "launcher=torchrun", "trainer.num_nodes=2", "trainer.devices=1", "launcher.rdzv_endpoint=10.77.0.1:29500", *more]
     return [
-        subprocess.Popen(
-            ["ip", "netns", "exec", node, folder / "timix-train", *words, f"launcher.node_rank={number}"],
+        popen(
+            [folder / "timix-train", *words, f"launcher.node_rank={number}"],
             cwd=folder,
             env=os.environ | {"GLOO_SOCKET_IFNAME": f"veth{number}"},
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=functools.partial(enter, node),
         )
         for number, node in enumerate(NODES)
     ]

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_preempted import ENDLESS, WORDS, steps_logged, wait_until_it_trains, write_scripts
+from tests.commands import write_scripts
+from tests.e2e.test_preempted import ENDLESS, WORDS, steps_logged, wait_until_it_trains
+from tests.preloaded import popen, rank_1_of
 from tests.tiny import write_shards
 
 TWO_RANKS = {
@@ -29,15 +31,7 @@ def folder(tmp_path: Path) -> Path:
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     shards = ["data.train_shards=train", "data.region_shards=regions"]
     command = [sys.executable, *words, *WORDS, *(word for word in words if word.startswith("trainer.devices")), *shards]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background jobs ignore Ctrl-C
-    )
+    return popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -51,8 +45,8 @@ def test_one_ranks_error_ends_all_with_its_message(how: str, folder: Path) -> No
     (folder / "run").mkdir()
     (folder / "run/audit-1.jsonl").symlink_to("/nowhere/audit")
     process = start(folder, *TWO_RANKS[how], "run_dir=run", "data.audit=true", ENDLESS)
-    while not (folder / "run/metrics.csv").exists():
-        assert process.poll() is None or steps_logged(folder / "run"), process.communicate()[1]
+    while not (folder / "run/audit-0.jsonl").exists():  # of the first step, which both have made
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
     since = time.monotonic()
     status, _, said = end(process)
@@ -68,9 +62,7 @@ def test_one_ranks_error_ends_all_with_its_message(how: str, folder: Path) -> No
 def test_a_rank_that_is_killed_is_named(folder: Path) -> None:
     process = start(folder, "timix-train", "trainer.devices=2", "run_dir=run", ENDLESS)
     wait_until_it_trains(process, folder / "run")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    (rank_1,) = [int(child) for child in children if b"\0LOCAL_RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes()]
-    os.kill(rank_1, signal.SIGKILL)
+    os.kill(rank_1_of(process), signal.SIGKILL)
     status, _, said = end(process)
     assert status == 137, said
     error = "rank 1 was ended by SIGKILL, often because memory ran out; the same command resumes from the last checkpoint"
@@ -98,9 +90,8 @@ def test_torchrun_and_the_configuration_must_agree(folder: Path) -> None:
 
 def test_a_sweep_of_several_processes_stops_and_goes_on(folder: Path) -> None:
     """Job 0 fails and keeps nobody from running; Ctrl-C ends the job that runs, and the sweep; the same command goes on."""
-    (folder / "sweep/0").mkdir(parents=True)
-    (folder / "sweep/0/checkpoints").touch()
-    words = ["timix-train", "-m", "run_dir=sweep", "trainer.devices=2", "seed=0,1,2", "trainer.max_steps=30"]
+    (folder / "sweep/0/config.yaml").mkdir(parents=True)
+    words = ["timix-train", "-m", "run_dir=sweep", "trainer.devices=2", "seed=0,1,2", "trainer.max_steps=20"]
     process = start(folder, *words)
     wait_until_it_trains(process, folder / "sweep/1")
     process.send_signal(signal.SIGINT)
@@ -111,4 +102,4 @@ def test_a_sweep_of_several_processes_stops_and_goes_on(folder: Path) -> None:
     assert status == 2
     assert "resuming from sweep/1/checkpoints/step-" in said
     assert "1 of 3 runs failed: run 0 (sweep/0) with status 2" in said
-    assert [steps_logged(folder / f"sweep/{number}") for number in (1, 2)] == [30, 30]
+    assert [steps_logged(folder / f"sweep/{number}") for number in (1, 2)] == [20, 20]

@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 
 from tests.commands import write_scripts
 from tests.distributed.spawn import run_on_ranks
+from tests.preloaded import popen, rank_1_of
 from tests.tiny import write_shards
 from tests.web_server import WebServer
 from timix_pl.cli.train import main as train
@@ -48,15 +49,9 @@ def start(folder: Path) -> Iterator[Start]:
     """Start a run in a process group of its own, as a shell or a batch system does."""
     started = []
 
-    def start(name: str, *more: str) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, folder / "timix-train", *words_for(folder, name, *more)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background jobs ignore Ctrl-C
-        )
+    def start(name: str, *more: str, popen: Callable[..., subprocess.Popen] = popen) -> subprocess.Popen:
+        command = [sys.executable, folder / "timix-train", *words_for(folder, name, *more)]
+        process = popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
         started.append(process)
         return process
 
@@ -83,12 +78,6 @@ def wait_until_it_trains(process: subprocess.Popen, run: Path) -> None:
 
 def checkpoint(run: Path, name: str = "last.ckpt") -> dict:
     return torch.load(run / "checkpoints" / name, weights_only=True)
-
-
-def rank_1_of(process: subprocess.Popen) -> int:
-    """The process that Lightning started beside rank 0."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return next(int(pid) for pid in children if b"LOCAL_RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
 
 
 def said_by(process: subprocess.Popen, status: int) -> str:
@@ -128,9 +117,10 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(folder: Path, start: S
 
 
 def test_a_run_on_remote_shards_saves_too(folder: Path, start: Start) -> None:
-    """Its loader processes come from a fork server, which hears the signal as well."""
+    """Its loader processes come from a fork server, which hears the signal as well. No fork itself: it ends as an interpreter ends."""
     run, server = folder / "remote", WebServer(folder)
-    process = start(run.name, ENDLESS, f"data.train_shards={server.url}/train", f"data.shard_cache_dir={folder / 'cache'}")
+    shards = [f"data.train_shards={server.url}/train", f"data.shard_cache_dir={folder / 'cache'}"]
+    process = start(run.name, ENDLESS, *shards, popen=subprocess.Popen)
     wait_until_it_trains(process, run)
     os.killpg(process.pid, signal.SIGTERM)
     assert "resource_tracker" not in said_by(process, 75)

@@ -17,12 +17,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from tests.commands import write_scripts
+from tests.preloaded import rank_1_of
 from tests.soak.audit import audit
 from tests.tiny import write_shards
 from timix_pl.data.shards.local_tar import write_manifest
@@ -33,12 +34,14 @@ data.max_bad_frac=1 checkpoint.every_n_steps=5 optim.schedule=constant optim.war
 WAYS = ("SIGKILL group", "SIGKILL rank 0", "SIGKILL rank 1", "SIGTERM group", "SIGTERM rank 0", "SIGUSR1 rank 1", "SIGUSR1 group")
 PATIENCE_S = 300
 
+Popen = Callable[..., subprocess.Popen]
+
 
 class Soak:
-    """A folder with shards and the command, and runs in it."""
+    """A folder with shards and the command, and runs in it, which ``popen`` starts."""
 
-    def __init__(self, folder: Path, seed: int):
-        self.folder, self.random = folder, random.Random(seed)
+    def __init__(self, folder: Path, seed: int, popen: Popen = subprocess.Popen):
+        self.folder, self.random, self.popen = folder, random.Random(seed), popen
         write_scripts(folder)
         write_shards(folder / "train", 100)
         write_shards(folder / "regions", 20, seed=1, num_regions=2)
@@ -55,7 +58,7 @@ class Soak:
         words = [*WORDS, *shards, f"run_dir={self.folder / name}", f"trainer.max_steps={max_steps}", f"trainer.devices={num_ranks}"]
         log = (self.folder / f"{name}.log").open("a")
         with log:
-            return subprocess.Popen([self.folder / "timix-train", *words], stdout=log, stderr=log, start_new_session=True)
+            return self.popen([self.folder / "timix-train", *words], stdout=log, stderr=log, start_new_session=True)
 
     def steps(self, name: str) -> int:
         """The last step that the run has logged."""
@@ -120,15 +123,6 @@ class Soak:
             raise SystemExit(f"{otherwise}\n{(self.folder / name).with_suffix('.log').read_text()[-4000:]}")
 
 
-def rank_1_of(process: subprocess.Popen) -> int | None:
-    """The rank that Lightning started beside rank 0; none before it has."""
-    try:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        return next((int(pid) for pid in children if b"\0LOCAL_RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()), None)
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-
-
 def send_group(process: subprocess.Popen, number: int) -> None:
     """To all that is left of a run: its ranks, their loader processes."""
     try:
@@ -137,7 +131,7 @@ def send_group(process: subprocess.Popen, number: int) -> None:
         return
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, popen: Popen = subprocess.Popen) -> int:
     """Run it and print the tally.
 
     Returns:
@@ -149,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(Path(folder), seed=options.seed)
+        soak = Soak(Path(folder), seed=options.seed, popen=popen)
         started = time.monotonic()
         last = soak.run_with_kills("killed", options.kills, options.ranks)
         soak.run_to("whole", last, options.ranks[0])

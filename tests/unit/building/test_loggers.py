@@ -11,12 +11,14 @@ import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
+from tests.preloaded import popen
 from tests.tiny import write_shards
 from timix_pl.building import loggers
 from timix_pl.building.loggers import open_loggers
 from timix_pl.cli.train import main as train
 from timix_pl.config.compose import compose
 from timix_pl.core.errors import RunError
+from timix_pl.launching import sweep
 
 WORDS = """model=tiny trainer=cpu data.global_batch_size=8 mixing.group_size=4 pta.batch_size=4 data.num_workers=0
 trainer.progress_bar=false trainer.log_every_n_steps=1 trainer.num_threads=1 evaluation.tasks=[retrieval] evaluation.batch_size=8
@@ -116,7 +118,8 @@ def test_a_run_that_begins_again_in_an_emptied_folder_is_a_new_one_for_wandb(tmp
     assert first.name == json.loads((tmp_path / "mine/summary.json").read_text())["name"] == "mine"
 
 
-def test_the_jobs_of_a_sweep_are_runs_of_their_own_in_one_group(tmp_path):
+def test_the_jobs_of_a_sweep_are_runs_of_their_own_in_one_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(Popen=popen))
     train(["-m", *WORDS, "logger=wandb", "run_dir=lr", "trainer.max_steps=1", "optim.lr=0.001,0.002"])
     runs = [one for number in "01" for one in arrived(tmp_path / "lr" / number)]
     assert [(run.name, run.group, run.config["optim"]["lr"]) for run in runs] == [

@@ -192,7 +192,8 @@ class Seen:
         images: normalised pixels, before any mixing.
         tokens: of the captions.
         plan: with ``compute=replace``, the rows with features of mixed images; None: there are no such rows.
-        patch_features: after block ``pta.block``, of all patches, or of those that patch dropout kept.
+        patch_features: after block ``pta.block``, of the patches ``keep``.
+        keep: numbers of the patches that patch dropout kept; None: all patches in their order.
         image_features, text_features: L2-normalised.
         pooled_text: the text tower's pooled feature before the projection.
     """
@@ -202,6 +203,7 @@ class Seen:
     tokens: Int[Tensor, "B T"]
     plan: MixPlan | None
     patch_features: Float[Tensor, "B K C"]
+    keep: Int[Tensor, "B K"] | None
     image_features: Float[Tensor, "B D"]
     text_features: Float[Tensor, "B D"]
     pooled_text: Float[Tensor, "B E"]

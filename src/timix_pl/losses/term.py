@@ -65,6 +65,9 @@ class BatchTerm(LossTerm):
     ) -> Float[Tensor, ""]:
         """This rank's loss; its average over ranks is the loss of the full batch.
 
+        It must use none of the term's parameters, because they are whole, and get a gradient in each chunk, only in the forward pass of
+        the model. :meth:`forward` is part of that: what it returns may depend on them.
+
         Args:
             rows: the results of :meth:`forward` for all pairs of this rank.
             image_features, text_features: of the same pairs, L2-normalised, in fp32.

@@ -232,6 +232,7 @@ class DualEncoder(nn.Module):
         """
         x, level = self.normalise(images), self.mixing_level
         pixels, keep = x, self._keep(len(x), dropout, "clean")
+        kept = keep
         text_features, pooled = self.text(tokens)
         mixed_features = mixed_text = plan = None
         if mix is not None and mix.compute == "replace":
@@ -273,6 +274,7 @@ class DualEncoder(nn.Module):
                 tokens=tokens,
                 plan=plan if mix is not None and mix.compute == "replace" else None,
                 patch_features=patch_features,
+                keep=kept,
                 image_features=image_features,
                 text_features=text_features,
                 pooled_text=pooled,
@@ -284,7 +286,8 @@ class DualEncoder(nn.Module):
         return encoded
 
     def _run_terms(self, seen: Seen, encoded: Encoded, with_sums: bool) -> None:
-        for name, term in self.terms.items():
+        # Terms that read the batch run in both passes of an accumulated step. They come first, so that in both passes they draw the same.
+        for name, term in sorted(self.terms.items(), key=lambda named: not named[1].reads_batch):
             if term.reads_batch or with_sums:
                 kept = encoded.term_rows if term.reads_batch else encoded.sums
                 kept[name] = term(seen)
@@ -328,9 +331,8 @@ class DualEncoder(nn.Module):
             return None
         rows = mix.rows.to(x.device, non_blocking=True)
         if patch_features is None:
-            with torch.random.fork_rng(
-                [x.device] if x.is_cuda else []
-            ):  # an accumulated step's second pass has no scoring, but must draw the same dropout
+            # The second pass of an accumulated step has no scoring, but must draw the same dropout.
+            with torch.random.fork_rng([x.device] if x.is_cuda else []):
                 features = self.image(x[rows], start=self.mixing_level, stop=self.image.block).patch_features
         else:
             features = patch_features[rows]

@@ -13,7 +13,8 @@ from torch.distributed.tensor import DTensor
 class WeightAverage(nn.Module):
     """Keeps ``average = decay * average + (1 - decay) * weights`` of all trained weights, updated after each step.
 
-    It starts with the weights themselves. A sharded model has a sharded average. torch's ``AveragedModel`` cannot copy a sharded model, and
+    The running statistics of batch normalisation are averaged, too: they belong to the weights that they were computed with. The average
+    starts with the weights themselves. A sharded model has a sharded average. torch's ``AveragedModel`` cannot copy a sharded model, and
     waits for the device in each step.
 
     Args:
@@ -25,11 +26,7 @@ class WeightAverage(nn.Module):
         super().__init__()
         self.decay = decay
         self.weights = nn.ParameterDict(
-            {
-                _key(name): nn.Parameter(parameter.detach().clone(), requires_grad=False)
-                for name, parameter in model.named_parameters()
-                if parameter.requires_grad
-            }
+            {_key(name): nn.Parameter(tensor.detach().clone(), requires_grad=False) for name, tensor in _averaged(model).items()}
         )
 
     @torch.no_grad()
@@ -57,10 +54,17 @@ class WeightAverage(nn.Module):
 
     def _pairs(self, model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
         """The averages and the weights, this rank's parts."""
-        named = dict(model.named_parameters())
+        named: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         pairs = [(average, named[_name(key)]) for key, average in self.weights.items()]
         averages, weights = ([_local(pair[side]) for pair in pairs] for side in (0, 1))
         return averages, weights
+
+
+def _averaged(model: nn.Module) -> dict[str, Tensor]:
+    """Trained weights, and the buffers of a checkpoint that are no counters."""
+    weights = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    stored = model.state_dict(keep_vars=True)
+    return weights | {name: buffer for name, buffer in model.named_buffers() if name in stored and buffer.is_floating_point()}
 
 
 def averaged_weights(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Figure:
         if self.metric.unit is Unit.nats or self.metric.higher_is_better is None:
             return None
         better, worse = (self.value, self.chance) if self.metric.higher_is_better else (self.chance, self.value)
-        return better / worse if better is not None and worse is not None and better >= 0 < worse else None
+        return better / worse if better is not None and worse is not None and self.chance and better >= 0 < worse else None
 
     @property
     def value_text(self) -> str:

@@ -1,12 +1,16 @@
 """The loss of a step: a weighted sum of terms."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from timix_pl.core.distributed import gather, sum_over_ranks, world_size
+from timix_pl.core.errors import ModelError
 from timix_pl.core.types import Batch, LossOutput, MixPlan, PairBatch
 from timix_pl.losses.contrastive.info_nce import InfoNce
 from timix_pl.losses.contrastive_loss import ContrastiveLoss
@@ -54,7 +58,8 @@ class Contrastive:
             output = self._of_pairs(encoded, first, gamma)
             images, texts, scale = encoded.image_features.float(), encoded.text_features.float(), encoded.logit_scale.float()
             for name, term in self.terms.items():
-                value = term.loss(encoded.term_rows[name], images, texts, scale, first=first)
+                with _WithoutParameters(name, term):
+                    value = term.loss(encoded.term_rows[name], images, texts, scale, first=first)
                 output = LossOutput(output.loss + term.weight * value, output.terms | {name: value})
         return output
 
@@ -87,6 +92,23 @@ class Contrastive:
         first, all_ranks, tile_rows = first if self.all_ranks else 0, self.all_ranks, self.tile_rows
         scale, bias = encoded.logit_scale.float(), None if encoded.logit_bias is None else encoded.logit_bias.float()
         return self.loss(images, captions, scale, bias, pairs, first=first, clean=clean, all_ranks=all_ranks, tile_rows=tile_rows)
+
+
+class _WithoutParameters(TorchFunctionMode):
+    """Inside this context, operations on the parameters of a term are refused."""
+
+    def __init__(self, name: str, term: BatchTerm):
+        super().__init__()
+        self._name, self._parameters = name, {id(parameter): own for own, parameter in term.named_parameters()}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for value in tree_leaves((args, kwargs)):
+            if id(value) in self._parameters:
+                raise ModelError(
+                    f"loss term '{self._name}': loss() uses the parameter '{self._parameters[id(value)]}', which would get no gradient "
+                    "in a batch of several chunks; use it in forward(), and return what loss() needs from there"
+                )
+        return func(*args, **kwargs or {})
 
 
 class Objective:

@@ -123,9 +123,8 @@ class StepModule(LightningModule):
         if last:
             self.manual_backward(loss)
             for parameter in self.model.parameters():
-                if (
-                    parameter.grad is None and parameter.requires_grad
-                ):  # of an unused sharded head: with a zero gradient, the optimizer treats it as with DDP
+                # Of an unused sharded head. With a gradient of zero, the optimizer treats it as it does with DDP.
+                if parameter.grad is None and parameter.requires_grad:
                     parameter.grad = torch.zeros_like(parameter)
         else:
             with getattr(self.trainer.strategy, "block_backward_sync", nullcontext)():

@@ -16,6 +16,7 @@ from timix_pl import __version__
 from timix_pl.cli import evaluate, export, train
 from timix_pl.cli.errors import clean_exit
 from timix_pl.config.compose import compose
+from timix_pl.core.choices import MIXERS
 from timix_pl.core.errors import ConfigError, DataError
 from timix_pl.core.metric import Metric, Unit
 from timix_pl.core.types import EvaluationResult
@@ -57,7 +58,7 @@ def test_help_of_training_names_the_choices_and_the_options_most_used(capsys):
         train.main(["--help"])
     text = capsys.readouterr().out
     assert ended.value.code == 0
-    assert re.search(r"mixing= +cutmix, mixgen, mixup, none, timix", text)
+    assert re.search(rf"mixing= +{', '.join(sorted([*MIXERS.names(), 'none']))}\n", text)
     assert re.search(r"optim\.lr= +Peak learning rate\. \[0\.0005\]", text)
 
 

@@ -37,6 +37,21 @@ def test_it_is_the_average_that_pytorch_keeps():
         assert not found[name].equal(dict(model.named_parameters())[name])
 
 
+def test_running_statistics_are_averaged_and_counters_are_not():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    average = WeightAverage(model, 0.9)
+    reference = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    reference.update_parameters(model)
+    for step in range(3):
+        model(torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(step)))
+        average.update(model, TAKEN)
+        reference.update_parameters(model)
+    found = averages(average)
+    assert found.keys() == model.state_dict().keys() - {"1.num_batches_tracked"}
+    for name in ("1.running_mean", "1.running_var"):
+        torch.testing.assert_close(found[name], reference.module.state_dict()[name], msg=name)
+
+
 def test_a_step_that_is_left_out_leaves_every_bit():
     model = tiny_model()
     average = WeightAverage(model, 0.9)

@@ -56,6 +56,7 @@ def test_a_multiple_of_chance_stands_only_where_it_means_something():
     assert Figure("a", ACCURACY, 0.5, 0.1).times_text == "5.0 ×"
     assert Figure("a", RANK, 5, 50).times_text == "10 ×"
     assert Figure("a", Metric(higher_is_better=False), 23.4, 234).times_text == "10 ×"
+    assert Figure("a", Metric(higher_is_better=False), 0.036, 0.0).times_text == ""  # nothing is a multiple of 0
     assert Figure("a", LOSS, 4.0, 4.8).times_text == ""  # of logarithms
     assert Figure("a", Metric(), 4.0, 4.8).times_text == ""  # nobody said which is better
 

@@ -5,12 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from tests.objective import add_terms, pair_objective
 from tests.plugins.coca import Captioning
 from tests.plugins.patch_contrast import PatchContrast
 from tests.tiny import GRID, random_pairs, tiny_model
 from tests.unit.training.running import GLOBAL_BATCH_SIZE, AtEachStep, fit, ready_batches, same, training_module, weights_of
+from timix_pl.core.errors import ModelError
+from timix_pl.losses.term import BatchTerm, ChunkTerm
 from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.training.callbacks.mixing import MixingCallback
 
@@ -65,6 +68,86 @@ def test_chunks_learn_what_the_whole_batch_does(kind):
         for parameter, gradient in gradients[None].items():
             torch.testing.assert_close(gradients[size][parameter], gradient, rtol=1e-3, atol=2e-5 * max(1.0, gradient.abs().max().item()))
     assert any(parameter.startswith(f"terms.{kind.choice}.") and gradient.abs().sum() > 0 for parameter, gradient in gradients[4].items())
+
+
+class Scaled(BatchTerm):
+    """Its parameter stands where no chunk could give it a gradient."""
+
+    choice = "scaled"
+
+    def __init__(self, encoder):
+        super().__init__(encoder)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, seen):
+        return seen.image_features
+
+    def loss(self, rows, image_features, text_features, logit_scale, *, first):
+        return self.scale * rows.square().mean()
+
+
+def test_a_comparison_that_uses_a_parameter_is_refused():
+    model, objective = with_terms(Scaled)
+    with pytest.raises(ModelError, match=r"'scaled': loss\(\) uses the parameter 'scale'.*; use it in forward\(\)"):
+        run(model, objective, num_steps=1)
+
+
+class Noisy(ChunkTerm):
+    choice = "noisy"
+
+    def forward(self, seen):
+        return F.dropout(seen.image_features, 0.5).square().sum()
+
+    def num_items(self, batch):
+        return len(batch.images)
+
+
+class NoisyRows(BatchTerm):
+    choice = "noisy_rows"
+
+    def __init__(self, encoder):
+        super().__init__(encoder)
+        self.drawn = []
+
+    def forward(self, seen):
+        rows = F.dropout(seen.image_features, 0.5)
+        self.drawn.append(rows.detach() == 0)
+        return rows
+
+    def loss(self, rows, image_features, text_features, logit_scale, *, first):
+        return rows.square().mean()
+
+
+def test_both_passes_of_a_chunk_draw_the_same_whatever_other_terms_draw():
+    model, objective = with_terms(Noisy, NoisyRows)
+    run(model, objective, num_steps=1, micro_batch_size=4)
+    first, second = model.terms["noisy_rows"].drawn[: GLOBAL_BATCH_SIZE // 4], model.terms["noisy_rows"].drawn[GLOBAL_BATCH_SIZE // 4 :]
+    assert len(first) == len(second) > 1
+    assert all(a.equal(b) and a.any() for a, b in zip(first, second, strict=True))
+
+
+class Seeing(ChunkTerm):
+    """Keeps what it is given."""
+
+    choice = "seeing"
+
+    def forward(self, seen):
+        self.kept, self.num_patches = seen.keep, seen.patch_features.shape[1]
+        return seen.patch_features.sum() * 0
+
+    def num_items(self, batch):
+        return len(batch.images)
+
+
+@pytest.mark.parametrize("compute", ["extra", "replace"])
+@pytest.mark.parametrize("level", [None, 0])
+def test_a_term_knows_which_patches_it_sees(compute, level):
+    model, objective = with_terms(Seeing, patch_dropout=0.5, mixing_level=level)
+    mixing = MixingCallback(TiMix(GRID), group_size=4, compute=compute)
+    module = training_module(model.train(), objective=objective, num_steps=1)
+    fit(module, ready_batches(model, 1), callbacks=[mixing])
+    term = model.terms["seeing"]
+    assert term.kept.shape == (GLOBAL_BATCH_SIZE, term.num_patches) and term.num_patches < GRID[0] * GRID[1]
 
 
 def test_terms_are_logged_and_learn():

@@ -10,6 +10,7 @@ SCRIPTS: dict[str, str] = tomllib.loads((REPOSITORY / "pyproject.toml").read_tex
 
 def write_scripts(folder: Path) -> Path:
     """One executable for each script of ``pyproject.toml``."""
+    folder.mkdir(exist_ok=True)
     for name, target in SCRIPTS.items():
         module, function = target.split(":")
         script = folder / name

@@ -143,11 +143,14 @@ def _run(
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
+    sys.stdout = os.fdopen(1, "w", closefd=False)  # the template's may belong to a file, in which one can seek
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
+    sys.path[:0] = [folder for folder in variables.get("PYTHONPATH", "").split(os.pathsep) if folder]
     rank_zero_only.rank = _get_rank() or 0  # Lightning reads it when it is imported
     prctl(PR_SET_NAME, f"rank {rank_zero_only.rank}".encode(), 0, 0, 0)
     forget_fork_server()
@@ -170,6 +173,7 @@ def _run(
 
 
 def _run_main(words: list[str]) -> None:
+    sys.path.insert(0, os.getcwd() if words[0] == "-m" else str(Path(words[0]).resolve().parent))
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)

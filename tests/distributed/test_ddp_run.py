@@ -3,11 +3,13 @@
 import csv
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.commands import write_scripts
+from tests.preloaded import popen
 from tests.tiny import write_shards
 from timix_pl.cli.train import main as train
 
@@ -30,15 +32,17 @@ def test_two_ranks_train_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         write_shards(tmp_path / "s" / name, count, seed=count, num_regions=regions)
     command = str(write_scripts(tmp_path) / "timix-train")
 
-    def run(*more: str) -> None:
-        ended = subprocess.run([command, *WORDS, *more], cwd=tmp_path, capture_output=True, text=True, timeout=500)
-        assert ended.returncode == 0, ended.stderr
+    def run(*more: str, popen: Callable[..., subprocess.Popen[str]]) -> None:
+        process = popen([command, *WORDS, *more], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        said = process.communicate(timeout=500)[1]
+        assert process.returncode == 0, said
 
     monkeypatch.chdir(tmp_path)
     train([*WORDS, "run_dir=one", "trainer.devices=1"])
-    run("run_dir=two", "trainer.devices=2")
+    run("run_dir=two", "trainer.devices=2", popen=subprocess.Popen)  # from nothing, as a user does
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
-    run("run_dir=shards", "trainer.devices=2", "trainer.strategy=fsdp", "evaluation.batch_size=4")  # unlike numbers of batches per rank
+    unlike = "evaluation.batch_size=4"  # numbers of batches per rank
+    run("run_dir=shards", "trainer.devices=2", "trainer.strategy=fsdp", unlike, popen=popen)
     assert losses(tmp_path / "shards") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     evaluated, reference = (json.loads((tmp_path / name / "evaluation.json").read_text())["metrics"] for name in ("shards", "one"))
     assert evaluated.keys() == reference.keys()

@@ -1,20 +1,19 @@
 """Choices from outside of the package, as docs/plugins.md shows them: its own code and commands, on small data."""
 
 import csv
-import importlib
 import json
 import os
 import shlex
 import shutil
-import sys
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from tests.commands import SCRIPTS
-from tests.fork_server import run_in_a_fork
+from tests.commands import write_scripts
+from tests.preloaded import popen
 from tests.tiny import write_shards
 from tests.tutorial import commands, write_tutorial
 
@@ -24,21 +23,12 @@ pictures.num_heat_maps=0""".split()  # noqa: SIM905
 MIXED = ["mixing.group_size=4", "pta.first_samples=0"]
 
 
-def call(command: str, words: list[str], folder: Path, path: list[str]) -> None:
-    """A command of timix-pl in this process, which is a fork that ends with it."""
-    os.chdir(folder)
-    sys.path[:0] = path
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    module, function = SCRIPTS[command].split(":")
-    sys.exit(getattr(importlib.import_module(module), function)(words))
-
-
 class Workplace:
     """A folder with the tutorial's code, and shards."""
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.scripts = write_scripts(folder / "scripts")
         write_tutorial(folder)
         write_shards(folder / "pairs", 24)
         write_shards(folder / "regions", 8, seed=1, num_regions=2)
@@ -47,9 +37,12 @@ class Workplace:
     def run(self, line: str, *more: str, status: int = 0, path: tuple[Path, ...] = ()) -> str:
         """Standard output of a command line, or the error where it ends with ``status`` 2."""
         command, *words = [*shlex.split(line), *more]
-        found = run_in_a_fork(call, command, words, self.folder, [str(folder) for folder in path])
-        assert found == status, (self.folder / "stderr").read_text()
-        return (self.folder / ("stderr" if status else "stdout")).read_text()
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = popen([self.scripts / command, *words], cwd=self.folder, env=environment, **pipes, text=True)
+        out, said = process.communicate()
+        assert process.returncode == status, said
+        return said if status else out
 
     def train(self, line: str, *more: str, **options) -> str:
         return self.run(line, *SMALL, *self.shards, *more, **options)

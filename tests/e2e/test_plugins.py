@@ -80,8 +80,8 @@ def test_a_mixing_strategy_of_ones_own_trains_resumes_and_is_known_to_help(place
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["mixing.options.shar=0.5"], "mixing.options.shar=0.5: there is no such option; nearest: share"),
-        (["mixing.options.share=much"], "mixing.options.share=much: it takes a number; the default is 0.5"),
+        ([*MIXED, "mixing.options.shar=0.5"], "mixing.options.shar=0.5: there is no such option; nearest: share"),
+        ([*MIXED, "mixing.options.share=much"], "mixing.options.share=much: it takes a number; the default is 0.5"),
         ([*MIXED, "mixing.options.share=2"], "share=2): share must lie between 0 and 1"),
         (["mixing.kind=halfs"], "there is no mixing strategy 'halfs'; nearest: halves"),
         (["plugins=[my_timx]"], "plugins: there is no module my_timx"),

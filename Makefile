@@ -11,7 +11,7 @@ OPEN_CLIP_PACKAGES := build/bench/open_clip_train
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED) ## Create .venv and install everything into it (once, about 6 GB)
+setup: $(INSTALLED) ## Create .venv and install everything into it (once, about 7 GB)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -20,6 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+	@echo "Installed. For the commands: . $(VENV)/bin/activate, then timix-train --help"
 
 demo: setup ## Train a small model on generated images, evaluate it, write runs/demo/report.html (4 to 9 minutes)
 	$(BIN)/timix-train experiment=demo

@@ -25,6 +25,9 @@ def parser(command: str, description: str, details: str) -> argparse.ArgumentPar
 def parse(made: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse ``arguments``, by default those of the process. An unknown flag ends the process with status 2."""
     known, unknown = made.parse_known_intermixed_args(arguments)
+    for before, word, after in zip(known.overrides, known.overrides[1:], known.overrides[2:], strict=False):
+        if word == "=":
+            made.error(f"{before} = {after}: write {before}={after}, without spaces")
     if unknown:
         name = unknown[0].partition("=")[0].lstrip("-").replace("-", "_")
         meant = [f"{key}=..." for key in schema_options() if name == key or key.endswith((f".{name}", f"_{name}"))]

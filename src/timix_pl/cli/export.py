@@ -13,7 +13,7 @@ from timix_pl.core.plugins import load_plugins
 from timix_pl.core.words import listed
 
 DETAILS = """\
-options:
+what to export:
   checkpoint=PATH       a run directory (for its newest checkpoint), or a checkpoint in one, e.g. best.ckpt
   format=FORMAT         one of these; or several in brackets, each written to its own folder in out:
 {formats}

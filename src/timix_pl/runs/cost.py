@@ -19,6 +19,7 @@ from timix_pl.building.task import Task
 from timix_pl.config.schema import DataKind, LauncherKind, Precision, RootConfig, Strategy
 from timix_pl.config.validate import micro_batch_sizes
 from timix_pl.core.errors import TimixError
+from timix_pl.core.words import counted
 from timix_pl.data.shards.manifest import read_manifest
 from timix_pl.data.shards.sources import shard_items
 from timix_pl.models.fine_tuned import AnyModel
@@ -204,7 +205,7 @@ def _length(cfg: RootConfig, work: _Work, num_pairs: int | None) -> str:
     if steps is None:
         return "  the number of steps is known only if the shards are on a local disk with a manifest.json (timix-data index)"
     epochs = f", {steps * size / num_pairs:.3g} epochs of {num_pairs:,} {work.task.sample}s" if num_pairs else ""
-    return f"  {steps:,} steps of {size:,} {work.task.sample}s{epochs}"
+    return f"  {counted(steps, 'step')} of {size:,} {work.task.sample}s{epochs}"
 
 
 def _num_steps(cfg: RootConfig, num_pairs: int | None) -> int | None:

@@ -22,6 +22,7 @@ from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError, LostRankE
 from timix_pl.core.launched import launched
 from timix_pl.core.metric import descriptions_in
 from timix_pl.core.types import EvaluationResult
+from timix_pl.core.words import counted
 from timix_pl.data.datamodule import StepDataModule
 from timix_pl.reports.page import write_report
 from timix_pl.runs.evaluate import forget_evaluations
@@ -135,7 +136,7 @@ def _announce(cfg: RootConfig, data: StepDataModule, checkpoint: Path | None) ->
     thing = TASKS[cfg.task].sample
     things = f"{thing}s"
     epochs = f", {data.max_steps * size / num_pairs:.3g} epochs of {num_pairs} {things}" if num_pairs else ""
-    log.info("%d steps of %d %s%s, in %s", data.max_steps, size, things, epochs, cfg.run_dir)
+    log.info("%s of %d %s%s, in %s", counted(data.max_steps, "step"), size, things, epochs, cfg.run_dir)
     if num_pairs and num_pairs < size:
         log.warning("data.global_batch_size=%d: there are only %d training %s, so that a step repeats some", size, num_pairs, things)
     if checkpoint is not None and step_of(checkpoint) >= data.max_steps:

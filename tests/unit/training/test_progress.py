@@ -22,14 +22,16 @@ def test_the_bar_of_a_run_that_goes_on_counts_the_steps_of_the_whole_run(tmp_pat
 
     def shown(max_steps, resume_from=None):
         """Steps done, all steps and the description, at the end of each step."""
-        bar, seen = StepProgressBar(), []
+        bar, seen, before = StepProgressBar(), [], []
         look = AtEachStep(
-            after=lambda module: seen.append((bar.train_progress_bar.n, bar.train_progress_bar.total, bar.train_progress_bar.desc))
+            lambda module: before.append(bar.train_progress_bar.n),
+            after=lambda module: seen.append((bar.train_progress_bar.n, bar.train_progress_bar.total, bar.train_progress_bar.desc)),
         )
         saving = CheckpointsCallback(tmp_path, every_n_steps=None, every_n_minutes=None, keep_last=1)
         trainer = trainer_for(max_steps, callbacks=[bar, look, saving])
         trainer.fit(training_module(model, num_steps=max_steps), batches, ckpt_path=resume_from, weights_only=True)
         assert bar.train_progress_bar.initial == max_steps - len(seen)  # what the speed is counted from
+        assert before[0] == bar.train_progress_bar.initial
         return seen
 
     assert shown(2) == [(1, 2, "Training: "), (2, 2, "Training: ")]

@@ -20,6 +20,7 @@ class StepProgressBar(TQDMProgressBar):
         """Set the bar's label and range. Lightning would label the whole run 'Epoch 0' and show a wrong range for a resumed run."""
         self.train_progress_bar.initial = trainer.global_step
         self.train_progress_bar.reset(total=trainer.max_steps)
+        self.train_progress_bar.n = trainer.global_step  # which reset() has set to 0
         self.train_progress_bar.set_description("Training")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

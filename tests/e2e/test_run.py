@@ -335,7 +335,7 @@ def test_what_cannot_be_resumed_from_says_why(shards: Path, tmp_path: Path, caps
     for path, data in whole.items():
         path.write_bytes(data[:100])
     said = refusal(words, capsys)
-    assert f"run_dir={run}: none of its checkpoints" in said and "step-00000002.ckpt, step-00000001.ckpt" in said
+    assert f"run_dir={run}: all of its checkpoints are damaged" in said and "step-00000002.ckpt, step-00000001.ckpt" in said
     for path, data in whole.items():
         path.write_bytes(data)
     garbage = tmp_path / "garbage.ckpt"

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from timix_pl.config.options import schema_options
 from timix_pl.core.choices import ALL
@@ -19,7 +20,7 @@ def plugin_help(arguments: Sequence[str] | None) -> str:
     words = sys.argv[1:] if arguments is None else arguments
     if not {"-h", "--help"} & set(words):
         return ""
-    folders = [after for word, after in zip(words, words[1:], strict=False) if word == "--config-dir"]
+    folders = [after for word, after in pairwise(words) if word == "--config-dir"]
     folders += [word.removeprefix("--config-dir=") for word in words if word.startswith("--config-dir=")]
     if folders or any(word.startswith("plugins=") for word in words):
         from timix_pl.config.compose import load_named_plugins, search_path_override

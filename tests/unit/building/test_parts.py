@@ -196,7 +196,7 @@ def test_data_that_is_wrong_for_one_evaluation_stops_no_other(tmp_path):
     )
     problems = {}
     (evaluator,) = build_evaluators(cfg, SimpleNamespace(image_size_px=IMAGE_SIZE_PX, pta=True), problems)
-    assert evaluator.name == "carry_over" and "classes" in problems["zero_shot"]
+    assert evaluator.choice == "carry_over" and "classes" in problems["zero_shot"]
     with pytest.raises(DataError):
         build_evaluators(cfg, SimpleNamespace(image_size_px=IMAGE_SIZE_PX, pta=True))
 

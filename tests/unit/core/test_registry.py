@@ -45,7 +45,7 @@ def test_a_module_that_is_imported_again_replaces_its_entry(mixers):
     [
         (
             True,
-            "mixing.kind=mixu: there is no mixing strategy 'mixu'; nearest: mixup, timix, mixgen; choose from none, cutmix, mixgen, mixup, timix, or name",
+            "mixing.kind=mixu: there is no mixing strategy 'mixu'; nearest: mixup, timix, mixgen; choose from none, cutmix, mixgen",
         ),
         (False, "trainer.callbacks=mixu: there is no callback 'mixu'; name the plugin that has it with plugins=[MODULE]"),
     ],

@@ -127,14 +127,17 @@ def modules_of_entries(cfg: RootConfig) -> list[str]:
 def entry_problems(cfg: RootConfig) -> Iterator[str]:
     """Problems with the options of chosen entries: names that none takes, values of a wrong type, and options that must be set."""
     for section in _sections():
-        prefix = f"{section}.options."
+        entries, options, prefix = list(chosen_entries(cfg, section)), value_of(cfg, f"{section}.options"), f"{section}.options."
+        # timix-pl's own entries fit the schema. To look at them would import PyTorch, which takes seconds.
+        if not options and all(registry.plugin_of(name) is None for registry, name, _, _ in entries):
+            continue
         known: dict[str, dict[str, str]] = {prefix: {}}
-        for chosen in chosen_entries(cfg, section):
+        for chosen in entries:
             known.setdefault(chosen.prefix, {}).update(option_keys(chosen.registry, chosen.name))
             if chosen.prefix != prefix:
                 known[prefix][chosen.name] = f"{prefix}{chosen.name}"
             yield from _problems_of_entry(cfg, chosen)
-        yield from _not_taken(value_of(cfg, f"{section}.options"), prefix, known)
+        yield from _not_taken(options, prefix, known)
 
 
 def _problems_of_entry(cfg: RootConfig, chosen: Chosen) -> Iterator[str]:

@@ -19,8 +19,13 @@ from timix_pl.config.option import value_of
 from timix_pl.config.options import in_words, literals, schema_options
 from timix_pl.config.schema import RootConfig
 from timix_pl.config.values import flat
+from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.registry import Registry
 from timix_pl.core.words import as_typed, nearest
+
+
+GIVEN = {EVALUATORS.key: {"num_workers": "data.num_workers"}}
+"""What every entry of a registry gets besides its options: the key that it comes from, by parameter."""
 
 
 class Chosen(NamedTuple):
@@ -78,7 +83,7 @@ def option_keys(registry: Registry, name: str) -> dict[str, str]:
 
 def given_keys(registry: Registry, name: str) -> dict[str, str]:
     """What timix-pl gives to an entry, so that users do not set it: the key that it comes from, by parameter."""
-    return {**getattr(registry[name], "given", {}), **getattr(registry[name], "gathered", {})}
+    return {**GIVEN.get(registry.key, {}), **getattr(registry[name], "gathered", {})}
 
 
 def listed_options(registry: Registry, name: str) -> Iterator[str]:

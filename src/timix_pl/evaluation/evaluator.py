@@ -69,8 +69,6 @@ class Evaluator(ABC):
     metrics: ClassVar[Mapping[str, Metric]] = {}
     """What each metric is, by its name without the evaluator's; see :func:`timix_pl.core.metric.describe`. Others are plain numbers."""
 
-    given: ClassVar[Mapping[str, str]] = {"num_workers": "data.num_workers"}
-    """The keys of what every evaluation gets, by parameter of the constructor."""
     gathered: ClassVar[Mapping[str, str]] = {"dataset": "data.val_shards"}
     """The keys of what :meth:`gather` gives, by parameter of the constructor."""
     keys: Mapping[str, str] = {}

@@ -23,7 +23,6 @@ from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.registry import Registry
 from timix_pl.core.words import as_typed, nearest
 
-
 GIVEN = {EVALUATORS.key: {"num_workers": "data.num_workers"}}
 """What every entry of a registry gets besides its options: the key that it comes from, by parameter."""
 

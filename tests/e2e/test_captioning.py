@@ -88,7 +88,7 @@ def message(command, words, capsys):
 
 
 def test_sizes_that_are_not_the_checkpoints(folder, tmp_path, capsys):
-    train(words_for(folder, tmp_path / "run", "trainer.max_steps=1", "evaluation.tasks=[]"))
+    train(words_for(folder, tmp_path / "run", "trainer.max_steps=1"))
     said = message(evaluate, [f"checkpoint={tmp_path / 'run'}", "captioning.vocab_size=700", "captioning.dim=32"], capsys)
     assert "captioning.vocab_size=700, captioning.dim=32: the checkpoint was made with captioning.vocab_size=600, captioning.dim=16" in said
 

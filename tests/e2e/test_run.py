@@ -31,7 +31,6 @@ SMALL = [
     "trainer.progress_bar=false",
     "trainer.log_every_n_steps=1",
     "trainer.num_threads=1",
-    "evaluation.batch_size=8",
 ]
 
 

@@ -19,7 +19,7 @@ def create(cfg: RootConfig, registry: Registry, name: str, *given: Any, **more: 
         ConfigError: the entry raised a ``ValueError``; the message lists its options.
     """
     options = entry_options(cfg, registry, name) | more
-    keys = {option: key for option, key in option_keys(cfg, registry, name).items() if option not in more}
+    keys = {option: key for option, key in option_keys(registry, name).items() if option not in more}
     try:
         with in_keys(keys):
             return registry[name](*given, **options)

@@ -67,7 +67,7 @@ def build_evaluators(cfg: RootConfig, model: AnyModel, problems: dict[str, str] 
     """
     evaluators: list[Evaluator] = []
     for task in cfg.evaluation.tasks:
-        keys = RUN | option_keys(cfg, EVALUATORS, task) | EVALUATORS[task].gathered
+        keys = RUN | option_keys(EVALUATORS, task) | EVALUATORS[task].gathered
         try:
             with in_keys(keys):
                 given = EVALUATORS[task].gather(ConfiguredRun(cfg, model))

@@ -35,5 +35,5 @@ def open_loggers(cfg: RootConfig, step: int) -> Iterator[list[Logger]]:
         return
     config_text = OmegaConf.to_yaml(OmegaConf.structured(cfg))
     run = LoggedRun(run_dir=run_dir, name=run_name(cfg), step=step, config=plain(cfg), config_text=config_text)
-    with in_keys(option_keys(cfg, LOGGERS, cfg.logger.kind)), create(cfg, LOGGERS, cfg.logger.kind, run) as logger:
+    with in_keys(option_keys(LOGGERS, cfg.logger.kind)), create(cfg, LOGGERS, cfg.logger.kind, run) as logger:
         yield [csv] if logger is None else [csv, logger]

@@ -134,7 +134,7 @@ def _step_flops(task: Task, model: AnyModel, mixing: MixingCallback | None) -> d
 
 
 def _monitor(cfg: RootConfig, evaluation: EvaluationCallback) -> str | None:
-    monitor, names = cfg.checkpoint.monitor, [evaluator.name for evaluator in evaluation.evaluators]
+    monitor, names = cfg.checkpoint.monitor, [evaluator.choice for evaluator in evaluation.evaluators]
     if monitor is None or monitor.split("/")[0] in names:
         return monitor
     log.warning("checkpoint.monitor=%s is not evaluated (%s), so there will be no best.ckpt", monitor, ", ".join(names) or "nothing is")
@@ -147,7 +147,7 @@ def _mode(cfg: RootConfig, evaluation: EvaluationCallback, monitor: str | None) 
     if monitor is None:
         return chosen or Mode.max
     name, _, key = monitor.partition("/")
-    metric = next(declared_metric(evaluator, key) for evaluator in evaluation.evaluators if evaluator.name == name)
+    metric = next(declared_metric(evaluator, key) for evaluator in evaluation.evaluators if evaluator.choice == name)
     if metric is None or metric.higher_is_better is None:
         if chosen is None:
             log.warning(

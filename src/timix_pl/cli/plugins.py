@@ -2,11 +2,11 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
+from timix_pl.config.options import schema_options
 from timix_pl.core.choices import ALL
-from timix_pl.core.plugins import load_plugins
 from timix_pl.core.registry import Registry
-from timix_pl.core.words import as_typed, listed
 
 
 def plugin_help(arguments: Sequence[str] | None) -> str:
@@ -15,22 +15,24 @@ def plugin_help(arguments: Sequence[str] | None) -> str:
     Args:
         arguments: of the command; None: those of the process. The plugins that they name are imported.
     Raises:
-        ConfigError: a plugin cannot be imported.
+        ConfigError: a plugin cannot be imported, or there is no folder ``--config-dir``.
     """
     words = sys.argv[1:] if arguments is None else arguments
     if not {"-h", "--help"} & set(words):
         return ""
-    for word in words:
-        if word.startswith("plugins="):
-            load_plugins(listed(word.removeprefix("plugins=")))
+    folders = [after for word, after in pairwise(words) if word == "--config-dir"]
+    folders += [word.removeprefix("--config-dir=") for word in words if word.startswith("--config-dir=")]
+    if folders or any(word.startswith("plugins=") for word in words):
+        from timix_pl.config.compose import load_named_plugins, search_path_override
+
+        load_named_plugins([*map(search_path_override, folders[-1:]), *words])
     lines = [line for registry in ALL for name in registry.names() if registry.plugin_of(name) for line in _lines(registry, name)]
     return "\n".join(["", "from plugins:", *lines, ""]) if lines else ""
 
 
 def _lines(registry: Registry, name: str) -> Iterator[str]:
     yield f"  {f'{registry.key}={name}':<28} {registry.about(name)}"
-    if options := registry.options(name):
-        section = registry.key.partition(".")[0]
-        # where a section chooses several entries, each entry's options are grouped under its name
-        prefix = f"{section}.options." if registry.key.endswith((".kind", ".schedule")) else f"{section}.options.{name}."
-        yield from (f"      {prefix}{option}= [{as_typed(parameter.default)}]" for option, parameter in options.items())
+    if registry.key in schema_options() and "." in registry.key:
+        from timix_pl.config.entry_options import listed_options
+
+        yield from (f"      {line}" for line in listed_options(registry, name))

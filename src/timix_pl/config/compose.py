@@ -18,12 +18,12 @@ from yaml import YAMLError
 from timix_pl.config.conf_dir import conf_dir
 from timix_pl.config.entry_options import modules_of_entries
 from timix_pl.config.options import schema_options
-from timix_pl.config.saved import adopt_init
+from timix_pl.config.saved import adopt_init, plugins_of_run
 from timix_pl.config.schema import RootConfig
 from timix_pl.config.validate import evaluation_problems, is_used, problems, unused_options
 from timix_pl.core.choices import EVALUATORS, LOGGERS, LOSSES, MIXERS, OPTIMIZERS
 from timix_pl.core.errors import ConfigError, RunError
-from timix_pl.core.plugins import load_plugins
+from timix_pl.core.plugins import load_installed_plugins, load_plugins
 from timix_pl.core.words import nearest
 
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError)
@@ -115,11 +115,22 @@ def _understood(overrides: Sequence[str], folder: Path) -> list[str]:
     Raises:
         ConfigError: a plugin cannot be imported.
     """
+    load_named_plugins(overrides, folder)
+    return [_option_override(tasks_override(word)) for word in overrides]
+
+
+def load_named_plugins(overrides: Sequence[str], folder: Path | None = None) -> None:
+    """Import the plugins that the overrides name, or the experiment that they choose.
+
+    Args:
+        folder: that of ``config.yaml``; None: timix-pl's own.
+    Raises:
+        ConfigError: a plugin cannot be imported.
+    """
     naming = [word for word in overrides if _key(word) in ("plugins", "experiment", "hydra.searchpath")]
     if any(_key(word) != "experiment" for word in naming):
         with suppress(*REFUSALS):  # problems of these words are reported later, when all overrides are composed
-            load_plugins(_compose(naming, folder).plugins)
-    return [_option_override(tasks_override(word)) for word in overrides]
+            load_plugins(_compose(naming, folder or conf_dir()).plugins)
 
 
 def _option_override(word: str) -> str:
@@ -194,20 +205,19 @@ def _compose(overrides: Iterable[str], folder: Path) -> RootConfig:
         try:
             return to_root(hydra_compose("config", overrides))
         except MissingConfigException:
-            of_plugins = [part for word in overrides for part in _plugin_choice(word)]
-            if of_plugins == overrides:
-                raise
-            return to_root(hydra_compose("config", of_plugins))
+            _store_choices_of_plugins()
+            return to_root(hydra_compose("config", overrides))
 
 
-def _plugin_choice(word: str) -> list[str]:
-    """Translate ``mixing=NAME`` of a plugin, which has no YAML file, to the options that such a file would set."""
-    group, _, name = word.partition("=")
-    registry = GROUPS.get(group)
-    if registry is None or name not in registry or registry.plugin_of(name) is None:
-        return [word]
-    without_pta = group == "mixing" and not registry[name].needs_scores
-    return [f"{registry.key}={name}", *(["pta.enabled=false"] if without_pta else [])]
+def _store_choices_of_plugins() -> None:
+    """Give Hydra, for each choice of a plugin, what a file ``conf/GROUP/NAME.yaml`` would contain."""
+    for group, registry in GROUPS.items():
+        for name in registry.names():
+            if registry.plugin_of(name) is not None:
+                content: dict[str, Any] = {group: {"kind": name}}
+                if group == "mixing" and not registry[name].needs_scores:
+                    content["pta"] = {"enabled": False}
+                ConfigStore.instance().store(group=group, name=name, node=content, package="_global_")
 
 
 def _all_problems(overrides: Sequence[str], folder: Path, check: Callable[[RootConfig], list[str]]) -> list[str]:
@@ -223,7 +233,7 @@ def _all_problems(overrides: Sequence[str], folder: Path, check: Callable[[RootC
             _compose({*search_path, override}, folder)
             good.append(override)
         except REFUSALS as error:
-            found.append(_message(override, error))
+            found.append(_message(override, error) + _plugin_hint(override, error, overrides, folder))
             bad_keys.append(_key(override))
     if {"experiment", "task"} & set(bad_keys):
         return found
@@ -232,6 +242,19 @@ def _all_problems(overrides: Sequence[str], folder: Path, check: Callable[[RootC
         return found + [problem for problem in check(_compose(good, folder)) if not follows(problem)]
     except REFUSALS as error:
         return [*found, _message(" ".join(good), error)]
+
+
+def _plugin_hint(override: str, error: Exception, overrides: Sequence[str], folder: Path) -> str:
+    """The end of the message about a choice that a plugin may have."""
+    if not isinstance(error, MissingConfigException) or _key(override) not in GROUPS:
+        return ""
+    hint = "; ".join([", or name the plugin that has it with plugins=[MODULE]", *load_installed_plugins()])
+    with suppress(*REFUSALS):
+        run_dir = _compose(
+            [word for word in overrides if _key(word) in ("name", "run_dir", "experiment", "hydra.searchpath")], folder
+        ).run_dir
+        hint += plugins_of_run(run_dir)
+    return hint
 
 
 def _follows_from(bad_keys: Sequence[str], good_keys: Set[str]) -> Callable[[str], bool]:

@@ -78,8 +78,8 @@ class Includes:
         return f"{' or '.join(as_typed(value) for value in self.values)} among {self.key}"
 
 
-class TakenBy:
-    """Used if a chosen entry of a registry has an option of the same name."""
+class _ByEntry:
+    """Used if a chosen entry of a registry is of some kind."""
 
     def __init__(self, registry: Registry):
         self.registry, self.key = registry, registry.key
@@ -92,10 +92,17 @@ class TakenBy:
         return f"{self.key}={' or '.join(name for name in self.registry.names() if self._takes(name, option))}"
 
     def _takes(self, name: str, option: str) -> bool:
+        raise NotImplementedError
+
+
+class TakenBy(_ByEntry):
+    """Used if a chosen entry of a registry has an option of the same name. The option sets it."""
+
+    def _takes(self, name: str, option: str) -> bool:
         return name in self.registry and option.rpartition(".")[2] in self.registry.options(name)
 
 
-class Trait(TakenBy):
+class Trait(_ByEntry):
     """Used if an attribute of the chosen entry of a registry has some value."""
 
     def __init__(self, registry: Registry, name: str, value: Any):

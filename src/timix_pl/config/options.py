@@ -8,8 +8,9 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-from timix_pl.config.option import Condition, Facts, Resume
+from timix_pl.config.option import AnyOf, Condition, Facts, Resume, TakenBy
 from timix_pl.config.schema import RootConfig
+from timix_pl.core.registry import Registry
 from timix_pl.core.words import as_typed
 
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
@@ -28,9 +29,13 @@ class Option:
     @property
     def takes(self) -> str:
         """The values that it takes, in words."""
-        if self.facts.registry is not None:
-            return ", ".join([*self.facts.registry.own_names(), "or a plugin's"])
-        return in_words(self.type)
+        registry = self.facts.registry
+        if registry is None:
+            return in_words(self.type)
+        of_plugins = f"a plugin's {registry.thing}"
+        names = ", ".join([*([registry.none] if registry.none else []), *registry.own_names(), f"or {of_plugins}"])
+        names = names.removeprefix("or ")
+        return f"a list, each item {names}" if isinstance(self.default, list) else names
 
     @property
     def default_text(self) -> str:
@@ -40,6 +45,11 @@ class Option:
     def unmet(self, cfg: Any) -> Condition | None:
         """The first of its conditions that does not hold; None if the option is used."""
         return next((condition for condition in self.facts.used if not condition.holds(cfg, self.key)), None)
+
+    def sets(self, registry: Registry) -> bool:
+        """Whether it sets the option of the same name of the registry's entries."""
+        conditions = [part for used in self.facts.used for part in (used.conditions if isinstance(used, AnyOf) else [used])]
+        return any(isinstance(condition, TakenBy) and condition.registry is registry for condition in conditions)
 
 
 @cache
@@ -71,6 +81,9 @@ def in_words(kind: Any) -> str:
     """The values of a type, in words."""
     if kind is Any:
         return "a text or a list"
+    if typing.get_origin(kind) is typing.Literal:
+        *values, last = map(as_typed, typing.get_args(kind))
+        return f"{', '.join(values)} or {last}" if values else last
     if isinstance(kind, type) and issubclass(kind, Enum):
         *names, last = (member.name for member in kind)
         return f"{', '.join(names)} or {last}" if names else last
@@ -81,3 +94,13 @@ def in_words(kind: Any) -> str:
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         return ", or ".join("null" if part is type(None) else in_words(part) for part in typing.get_args(kind))
     return TYPE_NAMES.get(kind, "a value")
+
+
+def literals(kind: Any) -> list[Any]:
+    """The values of a ``Literal``, also of one that may be None; empty for any other type."""
+    if typing.get_origin(kind) is typing.Literal:
+        return list(typing.get_args(kind))
+    parts = typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else ()
+    if not any(typing.get_origin(part) is typing.Literal for part in parts):
+        return []
+    return [value for part in parts for value in ([None] if part is type(None) else literals(part))]

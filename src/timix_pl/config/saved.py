@@ -85,6 +85,12 @@ def read_config(path: Path) -> RootConfig | str:
     return root
 
 
+def plugins_of_run(run_dir: str) -> str:
+    """The end of a message about an unknown entry: the plugins of the run in that folder. Empty if there are none."""
+    saved = read_config(Path(run_dir) / "config.yaml")
+    return "" if isinstance(saved, str) or not saved.plugins else f"; {run_dir}/config.yaml has plugins={as_typed(saved.plugins)}"
+
+
 def _contradicted(cfg: RootConfig, saved: RootConfig, typed: Set[str]) -> list[str]:
     """Options of the model that the command line sets to other values. ``model=small`` counts as setting ``model``'s first key."""
     chosen: dict[str, str] = {}

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
-from timix_pl.config.entry_options import entry_problems
+from timix_pl.config.entry_options import entry_problems, is_taken
 from timix_pl.config.option import value_of
 from timix_pl.config.options import Option, schema_options
 from timix_pl.config.rules import FileOr, Shards
+from timix_pl.config.saved import plugins_of_run
 from timix_pl.config.schema import Compute, DataKind, LauncherKind, Precision, RootConfig, Strategy, Targets, TunedTowers
 from timix_pl.core.architectures import known_architectures
 from timix_pl.core.choices import MIXERS, OPTIMIZERS
@@ -66,7 +67,9 @@ def _without_effect(cfg: RootConfig, keys: list[str], decisive: str, words: str)
 def is_used(cfg: RootConfig, key: str) -> bool:
     """Whether an option has an effect in this configuration."""
     option = schema_options().get(key)
-    return option is None or option.unmet(cfg) is None
+    if option is None:
+        return ".options." not in key or is_taken(cfg, key)
+    return option.unmet(cfg) is None
 
 
 def said(cfg: RootConfig, *keys: str) -> str:
@@ -95,12 +98,15 @@ def shard_options() -> list[Option]:
 
 
 def _wrong_names(cfg: RootConfig, options: Iterable[Option]) -> Iterator[str]:
-    """Names that are not in the option's registry."""
+    """Names that are not in the option's registry, and lists that name one twice."""
     for option in options:
         registry, value = option.facts.registry, value_of(cfg, option.key)
         if registry is not None:
             names = value if isinstance(value, list) else [value]
-            yield from (registry.unknown(name) for name in names if name != registry.none and name not in registry)
+            unknown = [name for name in names if name != registry.none and name not in registry]
+            yield from (f"{registry.unknown(name)}{plugins_of_run(cfg.run_dir)}" for name in unknown)
+            if twice := {name: None for name in names if names.count(name) > 1}:
+                yield f"{said(cfg, option.key)}: names {', '.join(twice)} more than once; remove the repetition"
 
 
 def _wrong_values(cfg: RootConfig, options: Iterable[Option]) -> Iterator[str]:

@@ -18,10 +18,10 @@ def run_name(cfg: RootConfig, run_dir: Path | None = None) -> str:
 
 
 def flat(cfg: RootConfig) -> dict[str, Any]:
-    """The configuration as a dictionary of dotted keys and plain values."""
+    """The configuration as a dictionary of dotted keys and plain values. Empty dictionaries are left out."""
 
     def walk(node: Any, prefix: str) -> dict[str, Any]:
-        if not isinstance(node, dict) or not node:
+        if not isinstance(node, dict):
             return {prefix: node}
         return {key: value for name, child in node.items() for key, value in walk(child, f"{prefix}.{name}" if prefix else name).items()}
 

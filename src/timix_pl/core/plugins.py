@@ -1,6 +1,7 @@
 """Load plugins: modules outside of timix-pl that add entries to its registries."""
 
 import importlib
+import logging
 import sys
 from collections.abc import Iterable
 from functools import cache
@@ -8,6 +9,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from timix_pl.core.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 GROUP = "timix_pl.plugins"
 """The entry point group of installed packages. An entry point names a module."""
@@ -41,11 +44,18 @@ def load_plugins(modules: Iterable[str], said: str = "plugins") -> None:
 
 
 @cache
-def load_installed_plugins() -> None:
-    """Import the plugins of installed packages, once.
+def load_installed_plugins() -> list[str]:
+    """Import the plugins of installed packages, once. A command may not need those that fail, so each of these is only a warning.
 
-    Raises:
-        ConfigError: one of them fails to import.
+    Returns:
+        A message for each that fails.
     """
+    problems = []
     for point in entry_points(group=GROUP):
-        load_plugins([point.module], f"entry point {point.name} of {point.dist.name if point.dist else 'an installed package'}")
+        try:
+            load_plugins([point.module], f"entry point {point.name} of {point.dist.name if point.dist else 'an installed package'}")
+        except ConfigError as error:
+            problems += error.problems
+    for problem in problems:
+        log.warning("%s; its entries are left out", problem)
+    return problems

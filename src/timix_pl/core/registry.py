@@ -78,7 +78,7 @@ class Registry:
         names = [*([self.none] if self.none else []), *self.names()]
         choose = f"choose from {', '.join(names)}, or name" if names else "name"
         problem = f"{self.key}={name}: there is no {self.thing} '{name}'{nearest(name, names)}"
-        return f"{problem}; {choose} the plugin that has it with plugins=[MODULE]"
+        return "; ".join([problem, f"{choose} the plugin that has it with plugins=[MODULE]", *load_installed_plugins()])
 
     def plugin_of(self, name: str) -> str | None:
         """The plugin module that defines an entry; None for timix-pl's own entries."""

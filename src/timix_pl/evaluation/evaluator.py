@@ -62,12 +62,10 @@ class Evaluator(ABC):
         num_workers: loader processes per rank.
     """
 
-    choice: ClassVar[str]
-    """The name that it is registered under."""
-    name: str
-    """What the metrics' names begin with."""
+    choice: str
+    """The name that it is registered under. The metrics' names begin with it."""
     title: ClassVar[str] = ""
-    """The heading of its metrics in reports, as it stands inside a sentence; empty: the name."""
+    """The heading of its metrics in reports, as it stands inside a sentence; empty: its choice."""
     metrics: ClassVar[Mapping[str, Metric]] = {}
     """What each metric is, by its name without the evaluator's; see :func:`timix_pl.core.metric.describe`. Others are plain numbers."""
 
@@ -118,7 +116,7 @@ def run_tasks(evaluators: Sequence[Evaluator], model: DualEncoderLike, device: t
             with in_keys(getattr(evaluator, "keys", {})):
                 found = evaluator.run(model, device)
         except TimixError as error:
-            problems[evaluator.name] = str(error)
+            problems[evaluator.choice] = str(error)
         else:
             result.metrics.update(found.metrics)
             result.chance.update(found.chance)

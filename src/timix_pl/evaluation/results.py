@@ -19,7 +19,7 @@ def named(
     evaluator: Evaluator, metrics: Mapping[str, float], chance: Mapping[str, float], examples: list[dict[str, Any]] | None = None
 ) -> EvaluationResult:
     """A result whose metrics' names begin with the evaluator's name, with the descriptions that the evaluator declares."""
-    name = evaluator.name
+    name = evaluator.choice
     declared = {key: declared_metric(evaluator, key) for key in metrics}
     return EvaluationResult(
         {f"{name}/{key}": value for key, value in metrics.items()},

@@ -137,7 +137,7 @@ def about_evaluations(evaluators: Sequence[Evaluator], cfg: RootConfig, override
     about = {}
     for evaluator in evaluators:
         sizes = {name: len(part) for name, part in vars(evaluator).items() if isinstance(part, Dataset)}  # type: ignore[arg-type]
-        about[evaluator.name] = {"num_samples": sizes.get("dataset", sizes), "data": shards, "overrides": given}
+        about[evaluator.choice] = {"num_samples": sizes.get("dataset", sizes), "data": shards, "overrides": given}
     return about
 
 
@@ -166,7 +166,7 @@ def evaluate(checkpoint: Path, overrides: Sequence[str] = ()) -> Evaluated:
         except EvaluationError as raised:
             result, problems = raised.result, problems | raised.problems
     error = EvaluationError(problems, result) if problems else None
-    done = [evaluator for evaluator in evaluators if evaluator.name not in problems]
+    done = [evaluator for evaluator in evaluators if evaluator.choice not in problems]
     about = about_evaluations(done, cfg, overrides)
     return Evaluated(path.parent.parent, path, step, about, result, error, cfg.evaluation.weights)
 

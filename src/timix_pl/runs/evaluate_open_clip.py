@@ -67,7 +67,7 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
         except EvaluationError as raised:
             result, problems = raised.result, problems | raised.problems
     error = EvaluationError(problems, result) if problems else None
-    done = [evaluator for evaluator in evaluators if evaluator.name not in problems]
+    done = [evaluator for evaluator in evaluators if evaluator.choice not in problems]
     return EvaluatedModel(f"open_clip:{architecture}", own["weights"], out, about_evaluations(done, cfg, overrides), result, error)
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
+from timix_pl.config.entry_options import with_defaults
 from timix_pl.config.option import Resume
 from timix_pl.config.options import schema_options
 from timix_pl.config.saved import read_config, run_dir_of
 from timix_pl.config.schema import RootConfig
 from timix_pl.config.validate import is_pretraining, is_used
-from timix_pl.config.values import flat
 from timix_pl.core.errors import RunError
 from timix_pl.core.files import atomic_path, missing_folders, remove_empty
 from timix_pl.core.words import as_typed
@@ -98,7 +98,7 @@ def _differing(cfg: RootConfig, saved: RootConfig, kept: Collection[Resume]) -> 
 
     Paths of shards may change; whether the shards are the same is checked by their fingerprint.
     """
-    old, new = flat(saved), flat(cfg)
+    old, new = with_defaults(saved), with_defaults(cfg)
     differing = [key for key in dict.fromkeys([*new, *old]) if _resume(key) in kept and is_used(cfg, key) and old.get(key) != new.get(key)]
     return "; ".join(f"{key}={as_typed(new.get(key))} here, {as_typed(old.get(key))} there" for key in differing)
 

@@ -122,7 +122,7 @@ def test_probes_need_both_sets_with_the_same_class_folders(tmp_path, task, caplo
     words = {"evaluation.tasks": f"[{task}]", "data.probe_train_shards": train}
     assert build_evaluators(config(**words), MODEL) == []
     assert f"{task} is left out, because data.zero_shot_shards is not set" in caplog.text
-    assert [evaluator.name for evaluator in build_evaluators(config(shards=test, **words), MODEL)] == [task]
+    assert [evaluator.choice for evaluator in build_evaluators(config(shards=test, **words), MODEL)] == [task]
     class_folders(test, "c")
     with pytest.raises(DataError, match=r"must have the same class folders, and 1 are only in one of them, the first of them c\."):
         build_evaluators(config(shards=test, **words), MODEL)

@@ -125,7 +125,7 @@ def test_scenes_fill_in_only_the_shards_that_were_not_given(tmp_path):
 
 @pytest.mark.parametrize(("chosen", "mode", "warned"), [("null", "max", True), ("max", "max", False), ("min", "min", False)])
 def test_a_metric_that_declares_no_direction_is_best_as_it_is_told(chosen, mode, warned, caplog):
-    evaluation = SimpleNamespace(evaluators=[SimpleNamespace(name="mine", title="", metrics={})])
+    evaluation = SimpleNamespace(evaluators=[SimpleNamespace(choice="mine", title="", metrics={})])
     cfg = config("checkpoint.monitor=mine/score", f"checkpoint.mode={chosen}")
     assert _mode(cfg, evaluation, cfg.checkpoint.monitor) == mode
     assert ("best.ckpt will hold the weights of the largest value" in caplog.text) == warned
@@ -196,7 +196,7 @@ def test_data_that_is_wrong_for_one_evaluation_stops_no_other(tmp_path):
     )
     problems = {}
     (evaluator,) = build_evaluators(cfg, SimpleNamespace(image_size_px=IMAGE_SIZE_PX, pta=True), problems)
-    assert evaluator.name == "carry_over" and "classes" in problems["zero_shot"]
+    assert evaluator.choice == "carry_over" and "classes" in problems["zero_shot"]
     with pytest.raises(DataError):
         build_evaluators(cfg, SimpleNamespace(image_size_px=IMAGE_SIZE_PX, pta=True))
 

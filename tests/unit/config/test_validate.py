@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from timix_pl.config.compose import compose, to_root
+from timix_pl.config.conf_dir import groups
 from timix_pl.config.options import schema_options
 from timix_pl.config.rules import Range
 from timix_pl.config.validate import problems, unused_options
@@ -132,7 +133,7 @@ def test_a_sound_configuration_has_no_problems(base):
         (SCENES, ["evaluation.retrieval_folds=0"], ["evaluation.retrieval_folds=0: must be at least 1"]),
         (
             SCENES,
-            ["trainer.devices=3", "pta.batch_size=66", "mixing.ratio=0"],
+            ["trainer.devices=3", "pta.batch_size=66", "mixing.kind=none"],
             ["data.global_batch_size=256", "number of ranks, 3", "data.global_batch_size=258"],
         ),
         (SCENES, ["trainer.devices=2", "pta.batch_size=63"], ["pta.batch_size=63", "number of ranks, 2", "pta.batch_size=64"]),
@@ -220,6 +221,24 @@ def test_a_sound_configuration_has_no_problems(base):
             ["captioning.decoder=gpt2", "captioning.vocab_size=1000", "captioning.dim=128"],
             ["captioning.vocab_size=1000, captioning.dim=128: have no effect with captioning.decoder=gpt2", "captioning.decoder=null"],
         ),
+        (SCENES, ["mixing.kind=none", "pictures.num_mixed=3"], ["pictures.num_mixed=3: has no effect with mixing.kind=none"]),
+        (
+            SCENES,
+            ["mixing.kind=none", "pta.enabled=false", "pictures.num_heat_maps=3"],
+            ["pictures.num_heat_maps=3: has no effect with pta.enabled=false"],
+        ),
+        (
+            SCENES,
+            ["evaluation.tasks=[]", "evaluation.every_n_steps=2"],
+            ["evaluation.every_n_steps=2: has no effect with evaluation.tasks=[]"],
+        ),
+        (
+            SCENES,
+            ["evaluation.tasks=[]", "evaluation.batch_size=8"],
+            ["evaluation.batch_size=8: has no effect with evaluation.tasks=[]"],
+        ),
+        (SCENES, ["mixing.ratio=0", "mixing.gamma=3"], ["mixing.gamma=3: has no effect with mixing.ratio=0"]),
+        (SCENES, ["mixing.ratio=0", "pta.weight=3"], ["pta.weight=3: has no effect with mixing.ratio=0"]),
         (VQA, ["model.patch_dropout=0.5"], ["model.patch_dropout=0.5: has no effect with task=vqa", "task=pretrain"]),
         (
             VQA,
@@ -326,3 +345,31 @@ def test_the_batch_sizes_that_messages_propose_fit_together():
 def set_value(cfg, key, value):
     section, name = key.split(".")
     setattr(getattr(cfg, section), name, value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["mixing.kind=none", "pta.enabled=false", "pictures.num_mixed=0", "pictures.num_heat_maps=0"],
+        ["evaluation.tasks=[]", "evaluation.every_n_steps=null"],
+        ["mixing.ratio=0", "pta.enabled=false"],
+    ],
+)
+def test_what_is_off_may_be_switched_off_again(words):
+    cfg = config(SCENES + words)
+    assert unused_options(cfg, set(), lambda: cfg) == []
+
+
+@pytest.mark.parametrize("mixing", groups()["mixing"])
+@pytest.mark.parametrize("words", [[], ["evaluation=[]"], ["loss=siglip"]])
+def test_an_experiment_composes_with_each_mixing(mixing, words):
+    assert compose(["experiment=demo", f"mixing={mixing}", *words]).name == "demo"
+
+
+def test_an_experiment_composes_without_mixed_rows():
+    assert compose(["experiment=demo", "mixing.ratio=0"]).mixing.kind == "none"
+
+
+def test_loss_terms_learn_at_the_heads_rate():
+    cfg = config([*SCENES, "mixing.kind=none", "pta.enabled=false", "loss.terms=[x]", "optim.lr_scale.head=2"])
+    assert unused_options(cfg, set(), lambda: cfg) == []

@@ -75,8 +75,8 @@ def test_examples_are_the_best_the_middling_and_the_worst():
 
 
 def test_few_images_are_all_shown():
-    result = run(dataset=Items([item(number, references_of(number)) for number in range(3)]), name="dev")
-    assert len(result.examples["dev"]) == 3 and all(name.startswith("dev/") for name in result.metrics)
+    result = run(dataset=Items([item(number, references_of(number)) for number in range(3)]))
+    assert len(result.examples["captioning"]) == 3
 
 
 def test_each_image_is_seen_once_also_when_it_runs_again():

@@ -77,7 +77,7 @@ def test_descriptions_of_an_evaluator_from_outside_come_with_the_result_and_its_
 
 def test_an_evaluator_need_not_declare_anything(tmp_path):
     class Silent:
-        name = "silent"
+        choice = "silent"
 
         def run(self, model, device):
             return EvaluationResult({"silent/value": 1.0}, {})

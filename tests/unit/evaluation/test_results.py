@@ -11,7 +11,7 @@ from timix_pl.evaluation.results import named, write_result
 
 def test_images_of_examples_become_files_beside_them(tmp_path):
     image = torch.randint(0, 256, (3, 4, 6), dtype=torch.uint8)
-    evaluator = SimpleNamespace(name="task", title="", metrics={})
+    evaluator = SimpleNamespace(choice="task", title="", metrics={})
     result = named(evaluator, {"a": 0.5}, {"a": 0.1}, [{"query": "x", "top": [{"image": image, "right": True}]}])
     write_result(tmp_path, result, step=3)
     (example,) = json.loads((tmp_path / "examples/task.json").read_text())

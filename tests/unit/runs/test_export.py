@@ -363,7 +363,7 @@ def test_scenes_are_called_so_unless_other_data_was_evaluated(override, val, zer
 
 def test_samples_are_counted_by_set():
     items = Items([item(number, ["a"], label=0) for number in range(3)])
-    one = SimpleNamespace(name="retrieval", dataset=items, batch_size=2)
+    one = SimpleNamespace(choice="retrieval", dataset=items, batch_size=2)
     about = about_evaluations([one, LinearProbe(items, Items(items[:1]), batch_size=2), Noise(None, items, batch_size=2)], config(), [])
     assert [of["num_samples"] for of in about.values()] == [3, {"train": 3, "test": 1}, {"train": 3}]
     assert told_samples(about) == "Samples: retrieval 3, linear_probe 3 train + 1 test, noise 3 train"

@@ -143,7 +143,7 @@ def test_checkpoints_come_every_n_minutes(tmp_path):
 class Scores:
     """An evaluator with a score for each evaluation."""
 
-    name = "score"
+    choice = "score"
 
     def __init__(self, scores):
         self.scores = list(scores)

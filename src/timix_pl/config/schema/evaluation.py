@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from timix_pl.config.option import Includes, Unless, option
+from timix_pl.config.option import AnyOf, Includes, TakenBy, Unless, When, option
 from timix_pl.config.rules import COUNT, NOT_NEGATIVE, FileOr, Range
 from timix_pl.core.choices import EVALUATORS
 
@@ -30,17 +30,23 @@ class EvaluationConfig:
         1000,
         "Steps between evaluations; the last step is always evaluated. null: evaluate only at the end.",
         within=COUNT,
+        used=[AnyOf(Unless("evaluation.tasks", []), When("evaluation.every_n_steps", None))],
         in_evaluation=False,
     )
     weights: Weights = option(
         Weights.last, "last: evaluate the current weights; ema: their moving average (optim.ema).", used=[Unless("optim.ema", None)]
     )
-    batch_size: int = option(128, "Images per forward pass of an evaluation, per rank.", within=COUNT)
+    batch_size: int = option(
+        128,
+        "Images per forward pass of an evaluation, per rank.",
+        within=COUNT,
+        used=[Unless("evaluation.tasks", []), TakenBy(EVALUATORS)],
+    )
     captions_per_image: int | None = option(
         None,
         "retrieval: use the first n captions of each image (5 is COCO's protocol); null: all.",
         within=COUNT,
-        used=RETRIEVAL,
+        used=[*RETRIEVAL, TakenBy(EVALUATORS)],
     )
     retrieval_folds: int = option(
         1,

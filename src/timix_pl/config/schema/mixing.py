@@ -12,7 +12,8 @@ Compute = StrEnum("Compute", ["extra", "replace"])
 Lam = StrEnum("Lam", ["area", "relevance"])
 Targets = StrEnum("Targets", ["one_hot", "self"])
 
-MIXES = [When("task", "pretrain"), Unless("mixing.kind", "none")]
+CHOSEN = [When("task", "pretrain"), Unless("mixing.kind", "none")]
+MIXES = [*CHOSEN, Unless("mixing.ratio", 0.0)]
 WINDOWS = [AnyOf(TakenBy(MIXERS), TakenBy(EVALUATORS))]
 
 
@@ -29,7 +30,7 @@ class MixingConfig:
     )
     options: dict[str, Any] = option({}, "Options of a plugin's strategy: mixing.options.NAME=VALUE.", used=MIXES, in_evaluation=True)
     ratio: float = option(
-        1.0, "Share of the rows of each group that are mixed; 0 is plain CLIP.", within=SHARE, used=MIXES, on_card=True, frequent=True
+        1.0, "Share of the rows of each group that are mixed; 0 is plain CLIP.", within=SHARE, used=CHOSEN, on_card=True, frequent=True
     )
     compute: Compute = option(
         Compute.extra, "extra: train on mixed images in addition to the clean ones; replace: instead of them.", used=MIXES, on_card=True

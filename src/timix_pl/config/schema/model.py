@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from timix_pl.config.option import Unless, When, option
+from timix_pl.config.option import AnyOf, Unless, When, option
 from timix_pl.config.rules import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Range
 
 PtaGrad = StrEnum("PtaGrad", ["full", "trunk", "head"])
 
-TAUGHT = [When("task", "pretrain"), When("pta.enabled", True)]
+TAUGHT = [
+    When("task", "pretrain"),
+    When("pta.enabled", True),
+    AnyOf(Unless("mixing.ratio", 0.0), When("mixing.kind", "none")),  # a ratio of 0 is plain CLIP, without the head
+]
 """A run that trains the PTA head; a fine-tuning run only keeps it."""
 
 
@@ -85,7 +89,7 @@ class PtaConfig:
         0,
         "Pairs consumed before mixing starts, so that the PTA head has learnt something first.",
         within=NOT_NEGATIVE,
-        used=[When("task", "pretrain"), Unless("mixing.kind", "none")],
+        used=[When("task", "pretrain"), Unless("mixing.kind", "none"), Unless("mixing.ratio", 0.0)],
     )
     every_n_steps: int = option(1, "Steps between region batches.", within=COUNT, used=TAUGHT)
     batch_size: int = option(64, "Region images per region batch, over all ranks.", within=COUNT, used=TAUGHT)

@@ -9,7 +9,7 @@ from timix_pl.config.schema.tasks import TunedTowers
 from timix_pl.core.choices import OPTIMIZERS, SCHEDULES
 
 TOWERS_LEARN = [AnyOf(When("task", "pretrain"), When("tune.towers", TunedTowers.last, TunedTowers.all))]
-HEAD_LEARNS = [AnyOf(When("pta.enabled", True), Unless("task", "pretrain"))]
+HEAD_LEARNS = [AnyOf(When("pta.enabled", True), Unless("loss.terms", []), Unless("task", "pretrain"))]
 
 
 @dataclass
@@ -18,7 +18,9 @@ class LrScaleConfig:
 
     image: float = option(1.0, "Factor on optim.lr for the image tower.", within=NOT_NEGATIVE, used=TOWERS_LEARN)
     text: float = option(1.0, "Factor on optim.lr for the text tower.", within=NOT_NEGATIVE, used=TOWERS_LEARN)
-    head: float = option(1.0, "Factor on optim.lr for the PTA head and the head of a task.", within=NOT_NEGATIVE, used=HEAD_LEARNS)
+    head: float = option(
+        1.0, "Factor on optim.lr for the PTA head, further loss terms, and the head of a task.", within=NOT_NEGATIVE, used=HEAD_LEARNS
+    )
 
 
 @dataclass
@@ -34,10 +36,21 @@ class OptimConfig:
         within=NOT_NEGATIVE,
         on_card=True,
     )
-    beta1: float = option(0.9, "Decay of the first moment.", within=BELOW_ONE, used=[TakenBy(OPTIMIZERS)])
-    beta2: float = option(0.98, "Decay of the second moment.", within=BELOW_ONE, used=[TakenBy(OPTIMIZERS)])
-    eps: float = option(1e-6, "Term added to the denominator, for numerical stability.", within=POSITIVE, used=[TakenBy(OPTIMIZERS)])
-    momentum: float = option(0.9, "Momentum factor.", within=BELOW_ONE, used=[TakenBy(OPTIMIZERS)])
+    beta1: float | None = option(
+        None, "Decay of the first moment; null: the optimizer's own default.", within=BELOW_ONE, used=[TakenBy(OPTIMIZERS)]
+    )
+    beta2: float | None = option(
+        None, "Decay of the second moment; null: the optimizer's own default.", within=BELOW_ONE, used=[TakenBy(OPTIMIZERS)]
+    )
+    eps: float | None = option(
+        None,
+        "Term added to the denominator, for numerical stability; null: the optimizer's own default.",
+        within=POSITIVE,
+        used=[TakenBy(OPTIMIZERS)],
+    )
+    momentum: float | None = option(
+        None, "Momentum factor; null: the optimizer's own default.", within=BELOW_ONE, used=[TakenBy(OPTIMIZERS)]
+    )
     lr_scale: LrScaleConfig = section(LrScaleConfig, "Factors on the learning rate")
     layer_decay: float = option(
         1.0,

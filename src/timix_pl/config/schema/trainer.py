@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from timix_pl.config.option import TakenBy, Unless, When, option
+from timix_pl.config.option import AnyOf, TakenBy, Unless, When, option
 from timix_pl.config.rules import COUNT, NOT_NEGATIVE, POSITIVE
 from timix_pl.core.choices import CALLBACKS, LOGGERS
 
@@ -79,8 +79,18 @@ class CheckpointConfig:
 class PicturesConfig:
     """Pictures in the report."""
 
-    num_mixed: int = option(8, "Number of mixed pairs in the report; 0: none.", within=NOT_NEGATIVE)
-    num_heat_maps: int = option(8, "Number of heat maps of evaluation images in the report; 0: none.", within=NOT_NEGATIVE)
+    num_mixed: int = option(
+        8,
+        "Number of mixed pairs in the report; 0: none.",
+        within=NOT_NEGATIVE,
+        used=[AnyOf(Unless("mixing.kind", "none"), When("pictures.num_mixed", 0))],
+    )
+    num_heat_maps: int = option(
+        8,
+        "Number of heat maps of evaluation images in the report; 0: none.",
+        within=NOT_NEGATIVE,
+        used=[AnyOf(When("pta.enabled", True), When("pictures.num_heat_maps", 0))],
+    )
 
 
 @dataclass

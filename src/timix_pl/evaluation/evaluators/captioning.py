@@ -41,7 +41,6 @@ class Captioning(Evaluator):
         dataset: images with any number of captions each, at least one.
         batch_size: images per forward pass on each rank.
         num_workers: loader processes per rank.
-        name: what the metrics' names begin with.
     """
 
     title = "captioning"
@@ -51,11 +50,10 @@ class Captioning(Evaluator):
         "cider_d": Metric(Unit.score, higher_is_better=True, label="CIDEr-D", chance=_ONE_FOR_ALL),
     }
 
-    def __init__(self, dataset: Dataset[EvaluationItem], *, batch_size: int, num_workers: int = 0, name: str = "captioning"):
+    def __init__(self, dataset: Dataset[EvaluationItem], *, batch_size: int, num_workers: int = 0):
         self.dataset = dataset
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.name = name
         self._chance: dict[str, float] | None = None
 
     @classmethod

@@ -42,7 +42,6 @@ class CarryOver(Evaluator):
         batch_size: images per forward pass on each rank.
         num_workers: loader processes per rank.
         min_side, max_side: of the window, as in TiMix; its side here is the middle of those that TiMix draws from, rounded down.
-        name: what the metrics' names begin with.
     """
 
     title = "carry over"
@@ -62,12 +61,10 @@ class CarryOver(Evaluator):
         num_workers: int = 0,
         min_side: float = 0.35,
         max_side: float = 0.75,
-        name: str = "carry_over",
     ):
         self.dataset = dataset
         self.loading = {"batch_size": batch_size, "num_workers": num_workers}
         self.min_side, self.max_side = min_side, max_side
-        self.name = name
 
     @classmethod
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:

@@ -40,7 +40,6 @@ class Grounding(Evaluator):
         num_workers: loader processes per rank.
         min_cover: share of a patch's area that a box must cover to make the patch positive, 0 to 1; 0 means any touch.
         phrase_template: how a phrase becomes a caption, as in training.
-        name: what the metrics' names begin with.
     """
 
     title = "grounding"
@@ -70,14 +69,12 @@ class Grounding(Evaluator):
         num_workers: int = 0,
         min_cover: float = 0.0,
         phrase_template: str = "{}",
-        name: str = "grounding",
     ):
         self.dataset = dataset
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.min_cover = min_cover
         self.phrase_template = phrase_template
-        self.name = name
 
     @classmethod
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:

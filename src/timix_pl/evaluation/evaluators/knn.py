@@ -27,20 +27,16 @@ class Knn(Evaluator):
         train, test: images whose ``extra["label"]`` is the number of their class, from 0.
         batch_size: images per forward pass on each rank.
         num_workers: loader processes per rank.
-        name: what the metrics' names begin with.
     """
 
     title = "kNN"
     gathered = PROBE_SETS
     metrics = ZERO_SHOT_METRICS
 
-    def __init__(
-        self, train: Dataset[EvaluationItem], test: Dataset[EvaluationItem], *, batch_size: int, num_workers: int = 0, name: str = "knn"
-    ):
+    def __init__(self, train: Dataset[EvaluationItem], test: Dataset[EvaluationItem], *, batch_size: int, num_workers: int = 0):
         self.train, self.test = train, test
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.name = name
 
     @classmethod
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:
@@ -57,7 +53,7 @@ class Knn(Evaluator):
         """
         with evaluating(model):
             train, test, num_classes = encode_labelled(
-                model, self.train, self.test, self.name, batch_size=self.batch_size, num_workers=self.num_workers, device=device
+                model, self.train, self.test, self.choice, batch_size=self.batch_size, num_workers=self.num_workers, device=device
             )
         candidates = train.features.to(device), train.labels.to(device)
 

@@ -37,7 +37,6 @@ class LinearProbe(Evaluator):
         train, test: images whose ``extra["label"]`` is the number of their class, from 0.
         batch_size: images per forward pass on each rank.
         num_workers: loader processes per rank.
-        name: what the metrics' names begin with.
     """
 
     title = "linear probe"
@@ -51,12 +50,10 @@ class LinearProbe(Evaluator):
         *,
         batch_size: int,
         num_workers: int = 0,
-        name: str = "linear_probe",
     ):
         self.train, self.test = train, test
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.name = name
 
     @classmethod
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:
@@ -73,7 +70,7 @@ class LinearProbe(Evaluator):
         """
         with evaluating(model):
             train, test, num_classes = encode_labelled(
-                model, self.train, self.test, self.name, batch_size=self.batch_size, num_workers=self.num_workers, device=device
+                model, self.train, self.test, self.choice, batch_size=self.batch_size, num_workers=self.num_workers, device=device
             )
         features, labels = train.features.to(device), train.labels.to(device)
         fitted, validation = (rows.to(device) for rows in split_by_key(train.keys))

@@ -38,7 +38,6 @@ class MutualInformation(Evaluator):
         num_pairs: K.
         batch_size: pairs per forward pass on each rank, about.
         num_workers: loader processes per rank.
-        name: what the metrics' names begin with.
     Source: van den Oord et al. 2018; Poole et al. 2019, section 2.3; docs/noise.md derives the mixed one.
     """
 
@@ -63,15 +62,14 @@ class MutualInformation(Evaluator):
         self,
         held_out: Dataset[EvaluationItem] | None,
         train: Dataset[EvaluationItem] | None,
-        *,
         mixer: Mixer | None = None,
+        *,
         num_pairs: int = 128,
         batch_size: int,
         num_workers: int = 0,
-        name: str = "mutual_information",
     ):
         self.held_out, self.train, self.mixer = held_out, train, mixer
-        self.num_pairs, self.batch_size, self.num_workers, self.name = num_pairs, batch_size, num_workers, name
+        self.num_pairs, self.batch_size, self.num_workers = num_pairs, batch_size, num_workers
 
     @classmethod
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:

@@ -45,7 +45,6 @@ class Noise(Evaluator):
         num_pairs: pairs per batch of the losses.
         batch_size: pairs per forward pass on each rank, about.
         num_workers: loader processes per rank.
-        name: what the metrics' names begin with.
     """
 
     title = "noise"
@@ -72,10 +71,9 @@ class Noise(Evaluator):
         num_pairs: int = 128,
         batch_size: int,
         num_workers: int = 0,
-        name: str = "noise",
     ):
         self.held_out, self.train, self.field, self.min_score = held_out, train, field, min_score
-        self.num_pairs, self.batch_size, self.num_workers, self.name = num_pairs, batch_size, num_workers, name
+        self.num_pairs, self.batch_size, self.num_workers = num_pairs, batch_size, num_workers
 
     @classmethod
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:

@@ -32,7 +32,6 @@ class Retrieval(Evaluator):
         num_workers: loader processes per rank.
         captions_per_image: take the first so many of each image; None: all.
         num_folds: cut the set by position into so many parts, retrieve in each, and average.
-        name: what the metrics' names begin with.
     """
 
     title = "retrieval"
@@ -56,14 +55,12 @@ class Retrieval(Evaluator):
         num_workers: int = 0,
         captions_per_image: int | None = None,
         num_folds: int = 1,
-        name: str = "retrieval",
     ):
         self.dataset = dataset
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.captions_per_image = captions_per_image
         self.num_folds = num_folds
-        self.name = name
 
     @classmethod
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:

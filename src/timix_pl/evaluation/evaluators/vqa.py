@@ -45,7 +45,6 @@ class Vqa(Evaluator):
         answers: the model's open answers; the first is the most frequent one in training, which is the level of chance.
         batch_size: images, and questions, at a time on each rank.
         num_workers: loader processes per rank.
-        name: what the metrics' names begin with.
     """
 
     title = "VQA"
@@ -61,15 +60,14 @@ class Vqa(Evaluator):
     def __init__(
         self,
         dataset: Dataset[EvaluationItem],
-        *,
         kinds: Sequence[str],
         answers: Sequence[str],
+        *,
         batch_size: int,
         num_workers: int = 0,
-        name: str = "vqa",
     ):
         self.dataset, self.kinds, self.answers = dataset, tuple(kinds), list(answers)
-        self.batch_size, self.num_workers, self.name = batch_size, num_workers, name
+        self.batch_size, self.num_workers = batch_size, num_workers
 
     @classmethod
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:
@@ -159,7 +157,7 @@ class Vqa(Evaluator):
                 )
                 if len(self.kinds) == 1:
                     raise DataError(problem)
-                log.warning("%s/multiple_choice is left out: %s", self.name, with_keys(problem, self.keys))
+                log.warning("%s/multiple_choice is left out: %s", self.choice, with_keys(problem, self.keys))
                 continue
             types = [one["question"].type for one in asked]
             for values, rule in ((metrics, accuracy), (chance, guessing)):

@@ -39,7 +39,6 @@ class ZeroShot(Evaluator):
         templates: how a class name becomes a caption, e.g. ``"a photo of a {}."``; a class is the mean of its captions' features.
         batch_size: images, and captions, per forward pass on each rank.
         num_workers: loader processes per rank.
-        name: what the metrics' names begin with.
     Raises:
         DataError: there are no classes or templates, or a template has no ``{}``.
     """
@@ -60,7 +59,6 @@ class ZeroShot(Evaluator):
         *,
         batch_size: int,
         num_workers: int = 0,
-        name: str = "zero_shot",
     ):
         if not classes or not templates:
             raise DataError(
@@ -77,7 +75,6 @@ class ZeroShot(Evaluator):
         self.classes = list(classes)
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.name = name
 
     @classmethod
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:

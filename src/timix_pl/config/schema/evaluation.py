@@ -25,7 +25,7 @@ class EvaluationConfig:
         "Evaluations to run. One without data is skipped with a warning.",
         registry=EVALUATORS,
     )
-    options: dict[str, Any] = option({}, "Options of a plugin's evaluation: evaluation.options.TASK.NAME=VALUE.")
+    options: dict[str, Any] = option({}, "Options that only one evaluation has: evaluation.options.TASK.NAME=VALUE.")
     every_n_steps: int | None = option(
         1000,
         "Steps between evaluations; the last step is always evaluated. null: evaluate only at the end.",

@@ -24,9 +24,11 @@ class LossConfig:
         of_model=True,
         on_card=True,
     )
-    terms: list[str] = option([], "Further terms of the loss, from plugins.", registry=LOSS_TERMS, used=PRETRAINING)
+    terms: list[str] = option([], "Further terms of the loss.", registry=LOSS_TERMS, used=PRETRAINING)
     options: dict[str, Any] = option(
-        {}, "Options of a plugin's loss: loss.options.NAME=VALUE; of a further term: loss.options.TERM.NAME=VALUE.", used=PRETRAINING
+        {},
+        "Options that only the chosen loss has: loss.options.NAME=VALUE; options of a further term: loss.options.TERM.NAME=VALUE.",
+        used=PRETRAINING,
     )
     negatives: Negatives = option(
         Negatives.all_ranks,

@@ -28,7 +28,9 @@ class MixingConfig:
         in_evaluation=True,
         on_card=True,
     )
-    options: dict[str, Any] = option({}, "Options of a plugin's strategy: mixing.options.NAME=VALUE.", used=MIXES, in_evaluation=True)
+    options: dict[str, Any] = option(
+        {}, "Options that only the chosen strategy has: mixing.options.NAME=VALUE.", used=MIXES, in_evaluation=True
+    )
     ratio: float = option(
         1.0, "Share of the rows of each group that are mixed; 0 is plain CLIP.", within=SHARE, used=CHOSEN, on_card=True, frequent=True
     )

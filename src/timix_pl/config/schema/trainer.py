@@ -98,7 +98,7 @@ class LoggerConfig:
     """Where metrics are logged."""
 
     kind: str = option("csv", "Where metrics are logged; metrics.csv is always written.", registry=LOGGERS)
-    options: dict[str, Any] = option({}, "Options of a plugin's logger: logger.options.NAME=VALUE.")
+    options: dict[str, Any] = option({}, "Options that only the chosen logger has: logger.options.NAME=VALUE.")
     project: str = option("timix-pl", "wandb project.", used=[TakenBy(LOGGERS)])
     offline: bool = option(True, "wandb: write locally; upload with 'wandb sync'.", used=[TakenBy(LOGGERS)])
     label: str | None = option(

@@ -1,5 +1,6 @@
 """How the schema declares an option: its default, help text and rules, in one place."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -78,7 +79,7 @@ class Includes:
         return f"{' or '.join(as_typed(value) for value in self.values)} among {self.key}"
 
 
-class _ByEntry:
+class _ByEntry(ABC):
     """Used if a chosen entry of a registry is of some kind."""
 
     def __init__(self, registry: Registry):
@@ -91,8 +92,9 @@ class _ByEntry:
     def words(self, option: str) -> str:
         return f"{self.key}={' or '.join(name for name in self.registry.names() if self._takes(name, option))}"
 
+    @abstractmethod
     def _takes(self, name: str, option: str) -> bool:
-        raise NotImplementedError
+        """Whether the entry of that name is of this kind."""
 
 
 class TakenBy(_ByEntry):

@@ -5,6 +5,7 @@ from omegaconf import OmegaConf
 
 from timix_pl.config.compose import compose, recompose, search_path_override, tasks_override
 from timix_pl.config.conf_dir import conf_dir, groups
+from timix_pl.config.option import value_of
 from timix_pl.core.choices import MIXERS
 from timix_pl.core.errors import ConfigError, RunError
 
@@ -131,7 +132,8 @@ SWITCHED_OFF = [
 @pytest.mark.parametrize("words", SWITCHED_OFF, ids=" ".join)
 def test_what_an_experiment_sets_may_be_switched_off(words, monkeypatch):
     monkeypatch.setenv("TIMIX_REAL_DATA", "real")
-    compose(words)
+    key, _, value = words[1].partition("=")
+    assert str(value_of(compose(words), key)) == value
 
 
 def test_an_option_that_is_typed_must_be_of_use(monkeypatch):

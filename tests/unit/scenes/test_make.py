@@ -72,8 +72,9 @@ def test_zero_shot_labels_are_balanced_and_right(scenes, tmp_path):
 
 def test_finished_scenes_are_reused(tmp_path, monkeypatch):
     folder = make(tmp_path / "scenes", **FEW)
+    before = all_bytes(folder)
     monkeypatch.setattr(make_module, "ShardWriter", None)
-    make(folder, **FEW)
+    assert make(folder, **FEW) == folder and all_bytes(folder) == before
 
 
 def test_scenes_of_other_parameters_are_refused(tmp_path):

@@ -14,6 +14,7 @@ from timix_pl.building.data import build_stream, evaluation_set, prepare_data
 from timix_pl.building.devices import device_peak_flops, precision_of
 from timix_pl.building.evaluators import build_evaluators, grounding_set
 from timix_pl.building.model import build_model, check_model, save_memory_and_time
+from timix_pl.building.objective import build_objective
 from timix_pl.building.optim import build_optim
 from timix_pl.building.trainer import _mode
 from timix_pl.config.compose import compose, to_root
@@ -232,3 +233,13 @@ def test_the_optimizer_and_its_learning_rates_come_from_the_configuration():
     assert {group["momentum"] for group in optimizer.param_groups} == {0.5}
     assert build_optim(config("optim.layer_decay=0.5", "optim.ema=0.9")).layer_decay == 0.5
     assert build_optim(config("optim.ema=0.9")).ema == 0.9 and build_optim(config()).ema is None
+
+
+@pytest.mark.parametrize("name", ["info_nce", "mixed", "patch_text", "total"])
+def test_a_term_with_the_name_of_a_part_of_the_loss_is_refused(name):
+    cfg = config()
+    cfg.loss.terms = [name]
+    with pytest.raises(
+        ConfigError, match=f"loss.terms: '{name}' is also the name of a part of the loss; register the term under another name"
+    ):
+        build_objective(cfg, build_model(config("model.architecture=timix-tiny", "pta.block=2"), "meta"))

@@ -88,6 +88,13 @@ def test_a_flag_that_does_not_exist_is_explained(capsys):
     assert "there is no flag --max_steps: options are written KEY=VALUE" in capsys.readouterr().err
 
 
+def test_spaces_around_the_equals_sign_get_one_message(capsys):
+    with pytest.raises(SystemExit) as ended:
+        train.main(["experiment=demo", "trainer.max_steps", "=", "60"])
+    assert ended.value.code == 2
+    assert "error: trainer.max_steps = 60: write trainer.max_steps=60, without spaces" in capsys.readouterr().err
+
+
 def test_a_flag_that_means_an_option_brings_the_option(capsys):
     for flag, option in (
         ("--dry-run", "dry_run=..."),

@@ -1,5 +1,6 @@
 """Every command line of the documentation works as typed: a real shell splits it, the command accepts it."""
 
+import functools
 import importlib
 import json
 import os
@@ -30,10 +31,11 @@ COMMAND = re.compile(rf"^(?:\w+=\S* )*(?:{'|'.join(SCRIPTS)})\b.*")
 def command_lines(document: Path) -> list[str]:
     """Lines of its bash blocks that start one of our commands, continued lines joined."""
     blocks = re.findall(r"^```bash\n(.*?)^```", document.read_text(encoding="utf-8"), re.M | re.S)
-    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if COMMAND.match(line)]
+    return [" ".join(line.split()) for block in blocks for line in block.replace("\\\n", " ").splitlines() if COMMAND.match(line)]
 
 
-LINES = [pytest.param(line, id=f"{document.name}: {line}") for document in DOCUMENTS for line in command_lines(document)]
+DOCUMENTED = {line: document.name for document in DOCUMENTS for line in command_lines(document)}  # a line of two documents runs once
+LINES = [pytest.param(line, id=f"{name}: {line}") for line, name in DOCUMENTED.items()]
 EXPERIMENTS = {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")}
 
 
@@ -68,9 +70,13 @@ def write_own_conf(folder: Path) -> None:
 
 def write_run(folder: Path) -> None:
     """As much of a run as the arguments of timix-evaluate are checked against: of the experiment that its name says, or the demo."""
-    experiment = folder.name if folder.name in EXPERIMENTS else "demo"
     (folder / "checkpoints").mkdir(parents=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(compose([f"experiment={experiment}", "optim.ema=0.9999"]))))
+    (folder / "config.yaml").write_text(config_of_run(folder.name if folder.name in EXPERIMENTS else "demo"))
+
+
+@functools.cache
+def config_of_run(experiment: str) -> str:
+    return OmegaConf.to_yaml(OmegaConf.structured(compose([f"experiment={experiment}", "optim.ema=0.9999"])))
 
 
 def recompose_only(checkpoint, overrides=()):

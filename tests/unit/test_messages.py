@@ -22,7 +22,7 @@ STREAMS = ("data.train_shards", "data.region_shards")
 def talks_to_a_run(node: ast.AST) -> bool:
     """An evaluator's ``gather``, which asks the run for options by their keys, and the table of what it asks for."""
     if isinstance(node, ast.AnnAssign):
-        return isinstance(node.target, ast.Name) and node.target.id in ("gathered", "PROBE_SETS")
+        return isinstance(node.target, ast.Name) and node.target.id == "gathered"
     return isinstance(node, ast.FunctionDef) and any(ast.unparse(arg.annotation or arg) == "RunToEvaluate" for arg in node.args.args)
 
 

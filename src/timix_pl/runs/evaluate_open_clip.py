@@ -1,6 +1,5 @@
 """Evaluate models that open_clip can load and timix-pl did not train."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from timix_pl.evaluation.evaluator import EvaluationError, run_tasks
 from timix_pl.models.dual_encoder import DualEncoder
 from timix_pl.runs.evaluate import EvaluatedModel, about_evaluations
 from timix_pl.runs.ranks import joined_ranks
-
-log = logging.getLogger(__name__)
 
 FOLDER_PREFIX = "local-dir:"
 
@@ -44,9 +41,6 @@ def evaluate_open_clip(architecture: str, words: Sequence[str]) -> EvaluatedMode
         raise ConfigError(found)
     cfg = recompose(conf_dir() / "config.yaml", overrides)
     cfg.pta.enabled, cfg.mixing.kind = False, "none"
-    if "grounding" in cfg.evaluation.tasks:
-        cfg.evaluation.tasks.remove("grounding")
-        log.warning("evaluation.tasks: grounding is left out, because models of open_clip have no PTA head")
     prepare_data(cfg)
     with in_keys(_KEYS):
         model = DualEncoder.create(

@@ -11,9 +11,11 @@ from timix_pl.building.evaluators import built_in_metric
 from timix_pl.config.options import schema_options
 from timix_pl.config.schema import DataKind, RootConfig
 from timix_pl.config.values import flat, run_name
+from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.errors import TimixError
 from timix_pl.core.metric import descriptions_in
 from timix_pl.core.words import as_typed
+from timix_pl.evaluation.evaluator import Evaluator
 from timix_pl.export.export import export
 from timix_pl.export.model_card import Result, RunFacts
 from timix_pl.export.writing import check_out
@@ -24,19 +26,7 @@ from timix_pl.training.checkpoint_io import plain_values
 
 log = logging.getLogger(__name__)
 
-
 SCENES = "scenes (generated)"
-
-
-SHARDS_OF = {"grounding": "grounding_shards", "noise": "noise_shards"} | dict.fromkeys(
-    ("zero_shot", "linear_probe", "knn"), "zero_shot_shards"
-)
-"""The option in ``data`` with an evaluation's samples, if it is not ``val_shards``."""
-
-
-OF_SETS = ("noise", "mutual_information", "linear_probe", "knn")
-"""Evaluations that also use training samples."""
-
 
 _LOCAL = r"(?:(?i:file):(?://[^/\s]*)?|~[^/\s]*)?"
 """A regular expression for what may precede an absolute path: ``file:``, a host, or ``~user``."""
@@ -98,16 +88,24 @@ def _results(cfg: RootConfig, run_dir: Path) -> list[Result]:
 def _sets(metric: str, metrics: Collection[str]) -> list[str]:
     """The sets of samples that a metric describes, with the evaluator's names for them."""
     task, of = metric.split("/")[:2]
-    if task not in ("noise", "mutual_information"):
+    if "held_out" not in _gathered(task):
         return ["test"]
     both = ["held_out", "train"]
     return [name for name in both if of.startswith(name)] or [name for name in both if f"{task}/{name}" in metrics]
 
 
+def _gathered(task: str) -> Mapping[str, str]:
+    """The keys of the samples of an evaluation, see :class:`Evaluator`. A plugin may be missing here: then those of most evaluations."""
+    if task not in EVALUATORS:
+        return Evaluator.gathered
+    return EVALUATORS[task].gathered  # type: ignore[no-any-return]
+
+
 def _data_name(cfg: RootConfig, metric: str, of_set: str, about: Mapping[str, Any] | None) -> str:
     """The name of the data of a metric, with the number of samples if it is known for this set."""
     task, about = metric.split("/")[0], about or {"data": vars(cfg.data), "overrides": [], "num_samples": {}}
-    key = "train_shards" if of_set == "train" else SHARDS_OF.get(task, "val_shards")
+    gathered = _gathered(task)
+    key = "train_shards" if of_set == "train" else gathered[of_set if of_set in gathered else "dataset"].removeprefix("data.")
     if task == "grounding" and not about["data"].get(key):
         key = "val_shards"
     words = [word.lstrip("+") for word in about["overrides"]]
@@ -117,7 +115,7 @@ def _data_name(cfg: RootConfig, metric: str, of_set: str, about: Mapping[str, An
         name = _shown(about["data"].get(key))
     counts = about["num_samples"]
     if isinstance(counts, int):  # earlier versions gave the sum of all sets
-        counts = {} if task in OF_SETS else {of_set: counts}
+        counts = {} if "train" in gathered else {of_set: counts}
     return f"{name}, {counts[of_set]:,} samples" if of_set in counts else name
 
 

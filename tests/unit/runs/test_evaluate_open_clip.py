@@ -30,7 +30,7 @@ def test_a_weights_file_gives_the_figures_of_its_model(shards, tmp_path, caplog)
     same = tiny_model(pretrained=str(tmp_path / "weights.pt"))
     expected = Retrieval(EvaluationSet(str(shards), (32, 48)), batch_size=12, num_workers=0).run(same, torch.device("cpu"))
     assert evaluated.result.metrics == pytest.approx(expected.metrics)
-    assert "grounding is left out, because models of open_clip have no PTA head" in caplog.text
+    assert "grounding is left out, because the model has no PTA head" in caplog.text
     assert "zero_shot is left out, because data.zero_shot_shards is not set" in caplog.text
     assert evaluated.told() == f"Model: open_clip:test-nano, weights {tmp_path}/weights.pt\nSamples: retrieval 12"
     assert evaluated.write() == [f"Results: {tmp_path}/a/b/evaluation.json"]

@@ -80,7 +80,7 @@ class Grounding(Evaluator):
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:
         """See :class:`Evaluator`."""
         if run.model.pta is None:
-            raise LeftOut("pta.enabled=false")
+            raise LeftOut("the model has no PTA head")
         given = {name: run.value(cls.gathered[name]) for name in ("min_cover", "phrase_template")}
         if (dataset := run.evaluation_set("grounding")) is not None:
             return given | {"dataset": dataset}

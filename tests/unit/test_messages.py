@@ -9,7 +9,7 @@ import pytest
 
 from tests.commands import REPOSITORY
 from timix_pl.building.keys import DECODER, FINE_TUNED, RUN
-from timix_pl.config.options import schema_options
+from timix_pl.config.schema_options import schema_options
 from timix_pl.core.choices import EVALUATORS, LOGGERS
 
 SOURCE = REPOSITORY / "src" / "timix_pl"

@@ -8,7 +8,7 @@ from timix_pl.building.entries import create
 from timix_pl.building.keys import RUN
 from timix_pl.building.mixing import build_mixing
 from timix_pl.config.entry_options import option_keys
-from timix_pl.config.option import value_of
+from timix_pl.config.facts import value_of
 from timix_pl.config.schema import DataKind, RootConfig
 from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.errors import TimixError, in_keys

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 import timix_pl
-from timix_pl.config.options import schema_options
+from timix_pl.config.schema_options import schema_options
 
 
 def parser(command: str, description: str, details: str) -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from timix_pl.config.options import schema_options
+from timix_pl.config.schema_options import schema_options
 from timix_pl.core.choices import ALL
 from timix_pl.core.registry import Registry
 

@@ -14,7 +14,7 @@ from timix_pl.cli.arguments import parse, parser
 from timix_pl.cli.errors import clean_exit
 from timix_pl.cli.plugins import plugin_help
 from timix_pl.config.conf_dir import groups
-from timix_pl.config.options import schema_options
+from timix_pl.config.schema_options import schema_options
 from timix_pl.core.errors import STATUS_OF_A_STOPPED_RUN, ConfigError
 from timix_pl.core.launched import launched
 

@@ -17,9 +17,9 @@ from yaml import YAMLError
 
 from timix_pl.config.conf_dir import conf_dir
 from timix_pl.config.entry_options import modules_of_entries
-from timix_pl.config.options import schema_options
 from timix_pl.config.saved import adopt_init, plugins_of_run
 from timix_pl.config.schema import RootConfig
+from timix_pl.config.schema_options import schema_options
 from timix_pl.config.validate import evaluation_problems, is_used, problems, unused_options
 from timix_pl.core.choices import EVALUATORS, LOGGERS, LOSSES, MIXERS, OPTIMIZERS
 from timix_pl.core.errors import ConfigError, RunError

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from timix_pl.config.option import value_of
-from timix_pl.config.options import in_words, literals, schema_options
+from timix_pl.config.facts import value_of
 from timix_pl.config.schema import RootConfig
+from timix_pl.config.schema_options import in_words, literals, schema_options
 from timix_pl.config.values import flat
 from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.registry import Registry

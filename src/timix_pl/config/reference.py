@@ -3,8 +3,8 @@
 from itertools import groupby
 
 from timix_pl.config.conf_dir import groups
-from timix_pl.config.options import Option, schema_options
 from timix_pl.config.rules import Range
+from timix_pl.config.schema_options import Option, schema_options
 
 HEAD = """\
 # Configuration

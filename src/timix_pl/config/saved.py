@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from timix_pl.config.option import value_of
-from timix_pl.config.options import schema_options
+from timix_pl.config.facts import value_of
 from timix_pl.config.schema import RootConfig
+from timix_pl.config.schema_options import schema_options
 from timix_pl.core.files import nearest_path
 from timix_pl.core.plugins import load_plugins
 from timix_pl.core.words import as_typed

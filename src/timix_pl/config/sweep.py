@@ -9,8 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
 from timix_pl.config.compose import compose, unused_words
-from timix_pl.config.options import schema_options
 from timix_pl.config.schema import LauncherKind, RootConfig
+from timix_pl.config.schema_options import schema_options
 from timix_pl.config.validate import is_used
 from timix_pl.core.errors import ConfigError
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from timix_pl.config.entry_options import entry_problems, is_taken
-from timix_pl.config.option import value_of
-from timix_pl.config.options import Option, schema_options
+from timix_pl.config.facts import value_of
 from timix_pl.config.rules import FileOr, Shards
 from timix_pl.config.saved import plugins_of_run
 from timix_pl.config.schema import Compute, DataKind, LauncherKind, Precision, RootConfig, Strategy, Targets, TunedTowers
+from timix_pl.config.schema_options import Option, schema_options
 from timix_pl.core.architectures import known_architectures
 from timix_pl.core.choices import MIXERS, OPTIMIZERS
 from timix_pl.core.words import as_typed, nearest

@@ -1,6 +1,6 @@
 """Check that the shards of a run exist, before it starts."""
 
-from timix_pl.config.option import value_of
+from timix_pl.config.facts import value_of
 from timix_pl.config.rules import Shards
 from timix_pl.config.schema import RootConfig
 from timix_pl.config.validate import shard_options

@@ -10,7 +10,7 @@ from timix_pl.building.evaluators import build_evaluators
 from timix_pl.building.keys import RUN
 from timix_pl.config.compose import recompose
 from timix_pl.config.conf_dir import conf_dir, groups
-from timix_pl.config.options import schema_options
+from timix_pl.config.schema_options import schema_options
 from timix_pl.core.errors import ConfigError, in_keys
 from timix_pl.core.words import nearest
 from timix_pl.evaluation.evaluator import EvaluationError, run_tasks

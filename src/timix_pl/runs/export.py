@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from timix_pl.building.evaluators import built_in_metric
-from timix_pl.config.options import schema_options
 from timix_pl.config.schema import DataKind, RootConfig
+from timix_pl.config.schema_options import schema_options
 from timix_pl.config.values import flat, run_name
 from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.errors import TimixError

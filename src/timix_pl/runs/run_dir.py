@@ -11,10 +11,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from timix_pl.config.entry_options import with_defaults
-from timix_pl.config.option import Resume
-from timix_pl.config.options import schema_options
+from timix_pl.config.facts import Resume
 from timix_pl.config.saved import read_config, run_dir_of
 from timix_pl.config.schema import RootConfig
+from timix_pl.config.schema_options import schema_options
 from timix_pl.config.validate import is_pretraining, is_used
 from timix_pl.core.errors import RunError
 from timix_pl.core.files import atomic_path, missing_folders, remove_empty

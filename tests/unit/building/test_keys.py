@@ -11,8 +11,8 @@ from timix_pl.building.keys import DECODER, FINE_TUNED, RUN
 from timix_pl.building.model import build_model
 from timix_pl.config.compose import compose, to_root
 from timix_pl.config.conf_dir import groups
-from timix_pl.config.options import schema_options
 from timix_pl.config.schema import RootConfig
+from timix_pl.config.schema_options import schema_options
 from timix_pl.core.choices import TASKS
 from timix_pl.core.errors import DataError, ModelError, ShapeError
 from timix_pl.evaluation.evaluator import EvaluationError, run_tasks

@@ -18,7 +18,7 @@ from timix_pl.building.objective import build_objective
 from timix_pl.building.optim import build_optim
 from timix_pl.building.trainer import _mode
 from timix_pl.config.compose import compose, to_root
-from timix_pl.config.option import Resume
+from timix_pl.config.facts import Resume
 from timix_pl.config.schema import RootConfig
 from timix_pl.config.validate import shard_options
 from timix_pl.core.errors import ConfigError, DataError, ModelError

@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 from timix_pl.config.compose import compose, recompose, search_path_override, tasks_override
 from timix_pl.config.conf_dir import conf_dir, groups
-from timix_pl.config.option import value_of
+from timix_pl.config.facts import value_of
 from timix_pl.core.choices import MIXERS
 from timix_pl.core.errors import ConfigError, RunError
 

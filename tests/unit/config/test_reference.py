@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from timix_pl.config.options import schema_options
 from timix_pl.config.reference import reference
+from timix_pl.config.schema_options import schema_options
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
 

@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from timix_pl.config.compose import compose, to_root
 from timix_pl.config.conf_dir import groups
-from timix_pl.config.options import schema_options
 from timix_pl.config.rules import Range
+from timix_pl.config.schema_options import schema_options
 from timix_pl.config.validate import problems, unused_options
 from timix_pl.core.choices import OPTIMIZERS
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from timix_pl.config.option import Resume, Unless, When, option, section
+from timix_pl.config.facts import Resume, Unless, When, option, section
 from timix_pl.config.rules import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, ColorJitter, LowHigh, Range, Shards, Template
 
 DataKind = StrEnum("DataKind", ["scenes", "shards", "stream"])

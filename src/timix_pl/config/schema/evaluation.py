@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from timix_pl.config.option import AnyOf, Includes, TakenBy, Unless, When, option
+from timix_pl.config.facts import AnyOf, Includes, TakenBy, Unless, When, option
 from timix_pl.config.rules import COUNT, NOT_NEGATIVE, FileOr, Range
 from timix_pl.core.choices import EVALUATORS
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from timix_pl.config.option import When, option
+from timix_pl.config.facts import When, option
 from timix_pl.config.rules import COUNT, NOT_NEGATIVE, POSITIVE, Range
 
 LauncherKind = StrEnum("LauncherKind", ["local", "torchrun", "slurm"])

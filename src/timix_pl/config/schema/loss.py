@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from timix_pl.config.option import When, option
+from timix_pl.config.facts import When, option
 from timix_pl.config.rules import COUNT
 from timix_pl.core.choices import LOSS_TERMS, LOSSES
 

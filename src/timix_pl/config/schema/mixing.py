@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from timix_pl.config.option import AnyOf, TakenBy, Trait, Unless, When, option
+from timix_pl.config.facts import AnyOf, TakenBy, Trait, Unless, When, option
 from timix_pl.config.rules import NOT_NEGATIVE, POSITIVE, SHARE, Range
 from timix_pl.core.choices import EVALUATORS, MIXERS
 

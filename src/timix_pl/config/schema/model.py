@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from timix_pl.config.option import AnyOf, Unless, When, option
+from timix_pl.config.facts import AnyOf, Unless, When, option
 from timix_pl.config.rules import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Range
 
 PtaGrad = StrEnum("PtaGrad", ["full", "trunk", "head"])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from timix_pl.config.option import AnyOf, Resume, TakenBy, Unless, When, option, section
+from timix_pl.config.facts import AnyOf, Resume, TakenBy, Unless, When, option, section
 from timix_pl.config.rules import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Range
 from timix_pl.config.schema.tasks import TunedTowers
 from timix_pl.core.choices import OPTIMIZERS, SCHEDULES

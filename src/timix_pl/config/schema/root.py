@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from timix_pl.config.option import Resume, Unless, When, option, section
+from timix_pl.config.facts import Resume, Unless, When, option, section
 from timix_pl.config.rules import NOT_NEGATIVE, TwoSteps
 from timix_pl.config.schema.data import DataConfig
 from timix_pl.config.schema.evaluation import EvaluationConfig

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from timix_pl.config.option import Resume, When, option
+from timix_pl.config.facts import Resume, When, option
 from timix_pl.config.rules import BELOW_ONE, COUNT, NOT_NEGATIVE, Range
 
 VqaKind = StrEnum("VqaKind", ["multiple_choice", "open", "both"])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from timix_pl.config.option import AnyOf, TakenBy, Unless, When, option
+from timix_pl.config.facts import AnyOf, TakenBy, Unless, When, option
 from timix_pl.config.rules import COUNT, NOT_NEGATIVE, POSITIVE
 from timix_pl.core.choices import CALLBACKS, LOGGERS
 

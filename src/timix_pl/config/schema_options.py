@@ -8,7 +8,7 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-from timix_pl.config.option import AnyOf, Condition, Facts, Resume, TakenBy
+from timix_pl.config.facts import AnyOf, Condition, Facts, Resume, TakenBy
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.registry import Registry
 from timix_pl.core.words import as_typed

@@ -1,20 +1,16 @@
 """An export is whole or absent, replaces only its own kind, and its card says how it is loaded."""
 
 import math
-import os
 import re
-import subprocess
-import sys
 
 import onnxruntime
 import pytest
 import safetensors
 import torch
 import yaml
-from PIL import Image
 
 from tests.commands import REPOSITORY
-from tests.tiny import random_pixels
+from tests.unit.export.cards import assert_of_the_model, code_of, shown_by_the_cards
 from tests.unit.export.models import FACTS, trained
 from timix_pl.core.choices import EXPORT_FORMATS
 from timix_pl.core.errors import ConfigError, ModelError
@@ -30,23 +26,19 @@ def test_every_format_is_tested():
     assert sorted(FORMATS) == EXPORT_FORMATS.names()
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_the_code_of_the_card_runs_without_timix_and_shows_the_models_features(format, tmp_path):
-    model = trained("test-clip", init_logit_bias=-10.0)
-    image = Image.fromarray(random_pixels(32, 32, seed=0))
-    image.save(tmp_path / "photo.jpg", quality=100, subsampling=0)
-    export(model, FACTS, format, tmp_path / "out")
-    (code,) = re.findall(r"^```python\n(.*?)^```", (tmp_path / "out/README.md").read_text(), re.M | re.S)
-    block = "" if format == "safetensors" else "import sys; sys.modules['timix_pl'] = None\n"
-    show = "\nprint([round(float(x), 4) for x in [*image_features[0], *text_features[1], *logits[0]]])"
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
-    done = subprocess.run([sys.executable, "-c", block + code + show], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    read = Image.open(tmp_path / "photo.jpg")
-    image_features, text_features = model.encode_image(read), model.encode_text(["a dog", "a cat"])
-    logits = model.logit_scale * image_features @ text_features.T + model.logit_bias
-    expected = [*image_features[0].tolist(), *text_features[1].tolist(), *logits[0].tolist()]
-    assert yaml.safe_load(done.stdout) == pytest.approx(expected, abs=2e-4)
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """The model, the folder of its exports, and what the code of their cards shows; of all formats but ONNX, which is in test_onnx.py."""
+    model, folder = trained("test-clip", init_logit_bias=-10.0), tmp_path_factory.mktemp("exports")
+    for format in FORMATS[:-1]:
+        export(model, FACTS, format, folder / format)
+    return model, folder, shown_by_the_cards(folder, FORMATS[:-1])
+
+
+@pytest.mark.parametrize("format", FORMATS[:-1])
+def test_the_code_of_the_card_runs_without_timix_and_shows_the_models_features(format, exports):
+    model, folder, shown = exports
+    assert_of_the_model(shown[format], model, folder)
 
 
 @pytest.fixture
@@ -64,6 +56,7 @@ def no_graphs(monkeypatch):
 
     monkeypatch.setattr(onnx, "_write_graph", lambda part, inputs, output, path: parts.update({path: part}))
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    return parts
 
 
 def test_the_page_on_exporting_has_the_code_of_the_cards(tmp_path, no_graphs):
@@ -72,9 +65,13 @@ def test_the_page_on_exporting_has_the_code_of_the_cards(tmp_path, no_graphs):
     model.encoder.logit_scale.data.fill_(math.log(14.3))
     for format, block in zip(FORMATS, blocks[1:], strict=True):
         export(model, FACTS, format, tmp_path / "out")
-        (code,) = re.findall(r"^```python\n(.*?)^```", (tmp_path / "out/README.md").read_text(), re.M | re.S)
-        code = re.sub(r"14\.[23]\d{5,}", "14.3", code.replace('"out"', '"exports/demo"'))
+        code = re.sub(r"14\.[23]\d{5,}", "14.3", code_of(tmp_path / "out").replace('"out"', '"exports/demo"'))
         assert code.split() == block.split()
+
+
+def test_onnx_writes_no_patch_scores_without_a_pta_head(tmp_path, no_graphs):
+    export(trained("test-clip", with_pta=False), FACTS, "onnx", tmp_path / "out")
+    assert [path.name for path in no_graphs] == ["image.onnx", "text.onnx"] and "pta" not in code_of(tmp_path / "out")
 
 
 def test_a_card_tells_what_the_run_was_and_found(tmp_path):

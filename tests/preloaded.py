@@ -110,7 +110,7 @@ def _fork_exec(template: socket.socket, command: list[str], *options: Any) -> in
     """What ``subprocess.Popen`` calls: the same arguments, the same result."""
     words = [os.fsdecode(word) for word in command]
     if words[0] == sys.executable:
-        words = words[1:]
+        words = words[2:] if words[1] == "-u" else words[1:]  # torchrun asks ranks to write at once; they do when they end
     elif Path(words[0]).name not in SCRIPTS:
         return new_process(command, *options)
     _, _, _, cwd, environment, stdin, _, _, stdout, _, stderr, _, _, _, new_session, group, _, _, _, _, prepare, *_ = options

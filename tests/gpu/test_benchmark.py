@@ -25,6 +25,8 @@ def settings_as_before():
 @pytest.mark.parametrize("name", gpu.VARIANTS)
 def test_every_row_can_be_measured(name, device, settings_as_before):
     variant = gpu.VARIANTS[name]
+    if device == "cpu":
+        variant = variant._replace(scale=min(variant.scale, 4))  # 4 parts of a batch are accumulated as 16 are
     row = gpu.measure(variant, "timix-tiny", 4, device=device, num_steps=2, backend="inductor" if device == "cuda" else "eager")
     assert row.batch_size == 4 * variant.scale
     assert row.samples_per_s > 0 and row.peak_gb > 0

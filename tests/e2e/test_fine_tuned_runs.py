@@ -82,6 +82,7 @@ def test_the_text_alone_does_not_tell_the_colour(folder, tmp_path):
             words(
                 folder,
                 "trainer.max_steps=40",
+                "data.num_workers=0",
                 "optim.lr=3e-3",
                 "vqa.dropout=0",
                 "vqa.dim=64",

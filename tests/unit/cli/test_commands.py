@@ -244,11 +244,13 @@ def test_a_model_of_open_clip_goes_to_the_same_evaluations(tmp_path, monkeypatch
     assert said.endswith("Results: out/evaluation.json\n") and (tmp_path / "out/evaluation.json").exists()
 
 
-def test_all_wrong_paths_are_told_at_once_and_nothing_is_made(run, tmp_path):
+def test_all_wrong_paths_are_told_at_once_and_nothing_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "shards").mkdir()
-    done = run("timix-train", "data.train_shards=shard/a", "data.val_shards=shards/b", "data.region_shards=c", "trainer.max_steps=1")
-    assert done.returncode == 2
-    assert [line.partition(":")[0] for line in done.stderr.splitlines()[1:]] == [
+    with pytest.raises(SystemExit) as ended:
+        train.main(["data.train_shards=shard/a", "data.val_shards=shards/b", "data.region_shards=c", "trainer.max_steps=1"])
+    assert ended.value.code == 2
+    assert [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()[1:]] == [
         "  - data.train_shards=shard/a",
         "  - data.val_shards=shards/b",
         "  - data.region_shards=c",

@@ -1,5 +1,6 @@
 """Losses and gradients of two ranks, averaged as DDP does, against one process with the whole batch."""
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -55,9 +56,22 @@ def averaged(tensor):
     return sum_over_ranks(tensor) / world_size()
 
 
+def all_averaged(tensors):
+    """Of many, in one exchange."""
+    flat = averaged(torch.cat([tensor.flatten() for tensor in tensors.values()])).split([tensor.numel() for tensor in tensors.values()])
+    return {key: part.view(tensor.shape) for part, (key, tensor) in zip(flat, tensors.items(), strict=True)}
+
+
+@functools.cache
+def model_for(loss):
+    """One model for all cases, none of which changes its weights."""
+    return tiny_model(seed=1, init_logit_bias=-2.0 if loss == "siglip" else None)
+
+
 def loss_and_gradients(name, compute, targets, loss, *, tile_rows=UNTILED, own_rank=False, half=None):
     """This rank's share of the global batch, or without ranks a half of it as if there was nothing else. ``own_rank``: without regions."""
-    model = tiny_model(seed=1, init_logit_bias=-2.0 if loss == "siglip" else None)
+    model = model_for(loss)
+    model.zero_grad()
     local = G // world_size() if half is None else G // 2
     local_images = NUM_IMAGES // world_size()
     regions = share_of_regions(random_regions(model, NUM_IMAGES, NUM_PHRASES, seed=3), rank() * local_images, local_images)
@@ -74,8 +88,8 @@ def loss_and_gradients(name, compute, targets, loss, *, tile_rows=UNTILED, own_r
     output = loss_of(objective, encoded, pairs, gamma=0.7)
     output.loss.backward()
     terms = {"total": output.loss, **output.terms}
-    gradients = {key: averaged(p.grad) for key, p in model.named_parameters() if p.grad is not None and "token_embedding" not in key}
-    return {key: averaged(value).reshape(()) for key, value in terms.items()}, gradients
+    gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None and "token_embedding" not in key}
+    return {key: averaged(value).reshape(()) for key, value in terms.items()}, all_averaged(gradients)
 
 
 def assert_same(result, expected):

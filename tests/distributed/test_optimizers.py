@@ -24,6 +24,7 @@ from timix_pl.training.sharding import ShardedStrategy
 KINDS = OPTIMIZERS.names()
 SHARDED = [kind for kind in KINDS if OPTIMIZERS[kind].shards]
 HALFWAY = "step-00000002.ckpt"
+EVALUATED = "sgd"  # after every step, which the average needs of one optimizer only
 # so large an eps that AdamW moves by the gradient, not by its sign: rounding stays rounding
 SETTINGS = {"adamw": {"eps": 1.0, "lr": 0.1}, "muon": {"eps": 1.0, "lr": 0.02}, "sgd": {"lr": 0.1}}
 
@@ -53,17 +54,18 @@ class Features:
         return EvaluationResult({"features/sum": features_of(model)}, {})
 
 
-def trained(folder, kind, name, *, resume_from=None, sharded=False):
-    checkpoints = folder / kind / name
+def trained(folder, kind, *, saved_as=None, resume_from=None, sharded=False):
+    """A run whose checkpoints, if it is to have any, other runs find by a name."""
+    evaluation = EvaluationCallback([Features()], every_n_steps=1, folder=folder, averaged=True)
     return train(
         folder,
-        checkpoints,
+        saved_as and folder / kind / saved_as,
         resume_from=resume_from and folder / kind / resume_from / HALFWAY,
         strategy=ShardedStrategy(2, sharded_checkpoints=True) if sharded else None,
         optim=optim_settings(
             **({"kind": kind, "lr": 1e-3, "weight_decay": 0.01, "warmup_frac": 0.25, "ema": 0.75} | SETTINGS.get(kind, {}))
         ),
-        callbacks=[EvaluationCallback([Features()], every_n_steps=1, folder=folder, averaged=True)],
+        callbacks=[evaluation] if kind == EVALUATED else [],
     )
 
 
@@ -71,13 +73,13 @@ def runs_on_two(folder):
     found = {}
     with muon_in_full_precision():
         for kind in KINDS:
-            found[kind, "copies"] = trained(folder, kind, "copies")
-            found[kind, "copies, resumed"] = trained(folder, kind, "copies, resumed", resume_from="copies")
+            found[kind, "copies"] = trained(folder, kind, saved_as="copies")
+            found[kind, "copies, resumed"] = trained(folder, kind, resume_from="copies")
         for kind in SHARDED:
-            found[kind, "shards"] = trained(folder, kind, "shards", sharded=True)
-            found[kind, "shards, resumed"] = trained(folder, kind, "shards, resumed", resume_from="shards", sharded=True)
-            found[kind, "shards from copies"] = trained(folder, kind, "shards from copies", resume_from="copies", sharded=True)
-            found[kind, "copies from shards"] = trained(folder, kind, "copies from shards", resume_from="shards")
+            found[kind, "shards"] = trained(folder, kind, saved_as="shards", sharded=True)
+            found[kind, "shards, resumed"] = trained(folder, kind, resume_from="shards", sharded=True)
+            found[kind, "shards from copies"] = trained(folder, kind, resume_from="copies", sharded=True)
+            found[kind, "copies from shards"] = trained(folder, kind, resume_from="shards")
             found[kind, "state"] = stated_and_kept(kind)
     return found
 
@@ -118,7 +120,7 @@ def results(tmp_path_factory):
     write_shards(folder / "train", 20)
     write_shards(folder / "regions", 10, seed=1, num_regions=2)
     with muon_in_full_precision():
-        one = {kind: trained(folder, kind, "one") for kind in KINDS}
+        one = {kind: trained(folder, kind) for kind in KINDS}
     return one, run_on_ranks(runs_on_two, 2, folder)
 
 
@@ -171,12 +173,12 @@ def test_an_entry_states_the_shards_that_its_optimizer_keeps(results, kind):
 
 def test_the_average_is_evaluated_whether_it_is_sharded_or_not(results):
     one, ranks = results
-    weights, rows = one["sgd"]
+    weights, rows = one[EVALUATED]
     last, averaged = tiny_model(), tiny_model()
     last.load_state_dict({name: value for name, value in weights.items() if not name.startswith("average.")})
     averaged.load_state_dict(last.state_dict() | averaged_weights(weights, "average."))
     assert rows[-1]["features/sum"] == pytest.approx(features_of(averaged), rel=1e-5)
     assert abs(features_of(last) - features_of(averaged)) > 1e-3
     for name in ("copies", "shards"):
-        of_two = [row["features/sum"] for row in ranks[0]["sgd", name][1]]
+        of_two = [row["features/sum"] for row in ranks[0][EVALUATED, name][1]]
         assert of_two == pytest.approx([row["features/sum"] for row in rows], rel=1e-4)

@@ -31,18 +31,18 @@ def sharded(**options):
 def runs_on_two(folder, one):
     """Weights and rows of each kind of run; ``one``: the folder of the run on one rank."""
     halfway = "step-00000002.ckpt"
-    variants = {name: train(folder, folder / name, strategy=sharded(), **options) for name, options in VARIANTS.items()}
     bf16 = VARIANTS["bf16 weights"]
-    return variants | {
-        "bf16 weights, resumed": train(
-            folder, folder / "bf16_resumed", strategy=sharded(), resume_from=folder / "bf16 weights" / halfway, **bf16
-        ),
+    return {
+        "bf16 weights": train(folder, folder / "bf16", strategy=sharded(), **bf16),
+        "bf16 weights, resumed": train(folder, strategy=sharded(), resume_from=folder / "bf16" / halfway, **bf16),
+        "patch dropout": train(folder, strategy=sharded(), **VARIANTS["patch dropout"]),
+        "mixed tokens": train(folder, strategy=sharded(), **VARIANTS["mixed tokens"]),
         "whole": train(folder, folder / "whole", strategy=sharded()),
-        "in chunks": train(folder, folder / "chunks", strategy=sharded(), micro_batch_size=2),
+        "in chunks": train(folder, strategy=sharded(), micro_batch_size=2),
         "offloaded": train(folder, folder / "offloaded", strategy=sharded(offload=True)),
-        "resumed": train(folder, folder / "resumed", strategy=sharded(), resume_from=folder / "whole" / halfway),
+        "resumed": train(folder, strategy=sharded(), resume_from=folder / "whole" / halfway),
         "resumed from one rank": train(folder, folder / "from_one", strategy=sharded(sharded_checkpoints=False), resume_from=one / halfway),
-        "skipping": train(folder, folder / "skipping", strategy=sharded(), objective=Objective(InfiniteOnTheLastRank())),
+        "skipping": train(folder, strategy=sharded(), objective=Objective(InfiniteOnTheLastRank())),
         "unwritable": unwritable(folder),
         "of another model": of_another_model(folder),
     }
@@ -71,7 +71,7 @@ def of_another_model(folder):
     path = folder / "another" / "step-00000002.ckpt"
     save_folder({"state_dict": {"x": torch.ones(2)}, "optimizer_states": [{"state": {}, "param_groups": []}]}, path)
     try:
-        train(folder, folder / "from_another", strategy=sharded(), resume_from=path)
+        train(folder, strategy=sharded(), resume_from=path)
     except RunError as error:
         return str(error)
     raise AssertionError("it was loaded")
@@ -83,7 +83,7 @@ def results(tmp_path_factory):
     write_shards(folder / "train", 20)
     write_shards(folder / "regions", 10, seed=1, num_regions=2)
     one = train(folder, folder / "one")
-    skipping = train(folder, folder / "one_skipping", objective=Objective(InfiniteOnTheLastRank()))
+    skipping = train(folder, objective=Objective(InfiniteOnTheLastRank()))
     return folder, one, skipping, run_on_ranks(runs_on_two, 2, folder, folder / "one")
 
 
@@ -115,9 +115,9 @@ def test_a_resumed_run_ends_with_the_same_bits(results, kind, resumed):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_shards_train_like_one_rank_in_other_ways_too(results, tmp_path, variant):
+def test_shards_train_like_one_rank_in_other_ways_too(results, variant):
     folder, (plain, _), _, ranks = results
-    weights, rows = train(folder, tmp_path, **VARIANTS[variant])
+    weights, rows = train(folder, **VARIANTS[variant])
     assert not same(weights, plain)
     found, rows_found = ranks[0][variant]
     assert {weight.dtype for weight in found.values()} == {weight.dtype for weight in weights.values()}
@@ -140,7 +140,7 @@ def test_one_rank_goes_on_from_a_folder_or_a_file_of_two(results, written):
     step = 2 if written == "whole" else NUM_STEPS
     checkpoint = folder / written / f"step-{step:08d}.ckpt"
     assert checkpoint.is_dir() == (written == "whole")
-    found, rows_found = train(folder, folder / f"back_from_{written}", resume_from=checkpoint)
+    found, rows_found = train(folder, resume_from=checkpoint)
     close(found, weights)
     assert len(rows_found) == NUM_STEPS - step
 

@@ -34,16 +34,21 @@ class Loader(DataLoader):
         super().__init__(wrapped, batch_size=None, collate_fn=_unchanged, worker_init_fn=_start_worker, **options)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # No variable holds the iterator, because the traceback of an error would keep it alive. The workers must end before the garbage
+        # collector closes their queues: torch could not tell them to end, and would wait 10 s for each, at any later moment.
+        for item in self._items():
+            if isinstance(item, TimixError):
+                raise item
+            yield item
+
+    def _items(self) -> Iterator[Any]:
         if self.num_workers and used_here():
             _start_fork_server()
             self.multiprocessing_context = "forkserver"
         items = super().__iter__()
         atexit.unregister(_end_workers)
         atexit.register(_end_workers)  # the last one registered runs first: before torch waits for each worker
-        for item in items:
-            if isinstance(item, TimixError):
-                raise item
-            yield item
+        return items
 
 
 class _ErrorsAsItems(Dataset):

@@ -1,7 +1,14 @@
 """Loader processes live as long as the process that they load for needs them, and no longer."""
 
+import multiprocessing
 import subprocess
 import sys
+
+import pytest
+from torch.utils.data import Dataset
+
+from timix_pl.core.errors import DataError
+from timix_pl.data.loader import Loader
 
 PROGRAM = """
 import os, signal, sys, time
@@ -41,3 +48,18 @@ def test_signals_to_the_whole_group_do_not_take_its_batches_away() -> None:
 
 def test_a_worker_that_hangs_does_not_keep_the_process_from_ending() -> None:
     assert run((0.0, 1000.0), 3) == "0 1 2\n"
+
+
+class Failing(Dataset):
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, number: int) -> int:
+        raise DataError("no such shard")
+
+
+def test_workers_end_with_an_error_whose_traceback_is_kept() -> None:
+    before = set(multiprocessing.active_children())
+    with pytest.raises(DataError, match="no such shard") as caught:
+        list(Loader(Failing(), num_workers=2))
+    assert caught.tb is not None and set(multiprocessing.active_children()) <= before

@@ -2,8 +2,9 @@
 
 Such a command is a fork of a *template*: a process that has the libraries imported, and does nothing else. It is a child of the process
 that started it, in its group and with its streams, so it hears signals, is killed and is waited for as any other. It has a template of
-its own, as one more child, for what it starts in turn: ranks of Lightning or torchrun, jobs of a sweep. Two things differ from a new
-process: ``/proc/PID/environ`` is not its own (``rank_1_of`` finds ranks), and it ends without taking the interpreter apart.
+its own, as one more child, for what it starts in turn: ranks of Lightning or torchrun, jobs of a sweep. Three things differ from a new
+process: ``/proc/PID/environ`` is not its own (``rank_1_of`` finds ranks), it ends without taking the interpreter apart, and torchrun's
+event log does not name methods, which takes seconds.
 """
 
 import atexit
@@ -26,6 +27,7 @@ from typing import Any, NoReturn
 
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.utilities import rank_zero_only
+from torch.distributed.elastic.rendezvous import dynamic_rendezvous
 
 from tests.commands import SCRIPTS
 from tests.fork_server import forget_fork_server, start_fork_server
@@ -88,6 +90,7 @@ def _serve(requests: socket.socket) -> NoReturn:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # nor one that a launcher sends to all of its children
     prctl(PR_SET_NAME, b"template", 0, 0, 0)
+    dynamic_rendezvous.get_method_name = lambda depth=0: ""  # it would search all modules
     while True:
         request, streams, _, _ = socket.recv_fds(requests, 1 << 20, 3)
         if not request:

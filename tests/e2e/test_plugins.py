@@ -65,7 +65,7 @@ def rows(run_dir: Path) -> list[dict[str, str]]:
 
 
 def test_a_mixing_strategy_of_ones_own_trains_resumes_and_is_known_to_help(place: Workplace):
-    line, run_dir = lines("mixing=halves", "share=0.25"), place.folder / "halves"
+    line, run_dir = lines("mixing=my_halves", "share=0.25"), place.folder / "my_halves"
     place.train(line, *MIXED, f"run_dir={run_dir}", "evaluation.tasks=[]")
     assert [float(row["train/mixing/lam"]) for row in rows(run_dir)] == [0.25, 0.25]
     assert "share: 0.25" in (run_dir / "config.yaml").read_text()
@@ -83,12 +83,14 @@ def test_a_mixing_strategy_of_ones_own_trains_resumes_and_is_known_to_help(place
         (["mixing.options.shar=0.5"], "mixing.options.shar=0.5: there is no such option; nearest: share"),
         (["mixing.options.share=much"], "mixing.options.share=much: it takes a number; the default is 0.5"),
         (["mixing.options.share=2"], "share=2): share must lie between 0 and 1"),
-        (["mixing.kind=halfs"], "there is no mixing strategy 'halfs'; nearest: halves"),
+        (["mixing.kind=my_halfs"], "there is no mixing strategy 'my_halfs'; nearest: my_halves"),
         (["plugins=[my_timx]"], "plugins: there is no module my_timx"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_its_key(place: Workplace, words: list[str], message: str):
-    assert message in place.train(lines("mixing=halves", "share=0.25").replace("mixing.options.share=0.25", ""), *MIXED, *words, status=2)
+    assert message in place.train(
+        lines("mixing=my_halves", "share=0.25").replace("mixing.options.share=0.25", ""), *MIXED, *words, status=2
+    )
 
 
 def test_loss_terms_are_added_up_and_left_out_of_exports(place: Workplace):
@@ -97,15 +99,15 @@ def test_loss_terms_are_added_up_and_left_out_of_exports(place: Workplace):
     for row in rows(run_dir):
         loss = {name.removeprefix("train/loss/"): float(value) for name, value in row.items() if name.startswith("train/loss/") and value}
         expected = loss["info_nce"] + float(row["train/mixing/gamma"]) * loss["mixed"] + loss["patch_text"]
-        assert loss["total"] == pytest.approx(expected + 0.2 * loss["uniformity"] + loss["reconstruction"], rel=1e-4)
+        assert loss["total"] == pytest.approx(expected + 0.2 * loss["my_uniformity"] + loss["my_reconstruction"], rel=1e-4)
     place.run(f"timix-export checkpoint={run_dir} format=safetensors out={place.folder}/export")
     checkpoint = torch.load(run_dir / "checkpoints/step-00000002.ckpt", weights_only=True, map_location="cpu")
-    assert "model.terms.reconstruction.colour.weight" in checkpoint["state_dict"]
+    assert "model.terms.my_reconstruction.colour.weight" in checkpoint["state_dict"]
 
 
 def test_an_optimizer_of_ones_own_goes_on_where_it_stopped(place: Workplace):
     whole, halved = place.folder / "whole", place.folder / "halved"
-    line = lines("optim=rmsprop")
+    line = lines("optim=my_rmsprop")
     place.train(line, *MIXED, f"run_dir={whole}", "evaluation.tasks=[]", "trainer.max_steps=4", "checkpoint.every_n_steps=2")
     shutil.copytree(whole, halved)
     (halved / "checkpoints/step-00000004.ckpt").unlink()
@@ -121,11 +123,11 @@ def test_an_optimizer_of_ones_own_goes_on_where_it_stopped(place: Workplace):
 
 def test_an_evaluation_of_ones_own_runs_in_training_and_afterwards(place: Workplace):
     run_dir = place.folder / "runs/demo"
-    place.train(lines("evaluation.tasks=[retrieval,modality_gap]"), *MIXED, f"run_dir={run_dir}")
+    place.train(lines("evaluation.tasks=[retrieval,my_gap]"), *MIXED, f"run_dir={run_dir}")
     in_training = json.loads((run_dir / "evaluation.json").read_text())
-    assert in_training["descriptions"]["modality_gap/distance"]["label"] == "distance of the centres"
-    assert in_training["metrics"]["modality_gap/distance"] > 0
-    assert "modality_gap/distance" in place.run(lines("timix-evaluate"))
+    assert in_training["descriptions"]["my_gap/distance"]["label"] == "distance of the centres"
+    assert in_training["metrics"]["my_gap/distance"] > 0
+    assert "my_gap/distance" in place.run(lines("timix-evaluate"))
     assert "distance of the centres" in (run_dir / "report.html").read_text()
     shutil.move(place.folder / "my_timix.py", place.folder / "away.py")
     try:
@@ -152,7 +154,7 @@ def test_a_layout_of_ones_own_makes_shards(place: Workplace):
 
 
 def test_a_folder_of_ones_own_names_plugins(place: Workplace):
-    assert "kind: halves" in place.train(lines("--config-dir"), "dry_run=true", "mixing.group_size=4")
+    assert "kind: my_halves" in place.train(lines("--config-dir"), "dry_run=true", "mixing.group_size=4")
 
 
 def test_an_installed_package_needs_no_word_and_its_module_is_kept_with_the_run(place: Workplace, tmp_path: Path):
@@ -162,13 +164,13 @@ def test_an_installed_package_needs_no_word_and_its_module_is_kept_with_the_run(
     shutil.copy(place.folder / "my_timix.py", site / "my_package.py")
     (site / "my_timix-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: my-timix\nVersion: 1.0\n")
     (site / "my_timix-1.0.dist-info/entry_points.txt").write_text("[timix_pl.plugins]\nmine = my_package\n")
-    place.train("timix-train experiment=demo mixing=halves", *MIXED, f"run_dir={tmp_path}/run", "evaluation.tasks=[]", path=(site,))
+    place.train("timix-train experiment=demo mixing=my_halves", *MIXED, f"run_dir={tmp_path}/run", "evaluation.tasks=[]", path=(site,))
     assert "- my_package" in (tmp_path / "run/config.yaml").read_text()
     assert "there is no module my_package" in place.run(f"timix-evaluate checkpoint={tmp_path}/run", status=2)
 
 
 def test_a_sweep_knows_the_options_of_plugins(place: Workplace):
-    line = lines("mixing=halves", "share=0.25").replace("timix-train", "timix-train -m").replace("share=0.25", "share=0.25,0.75")
+    line = lines("mixing=my_halves", "share=0.25").replace("timix-train", "timix-train -m").replace("share=0.25", "share=0.25,0.75")
     place.train(line, *MIXED, f"run_dir={place.folder}/sweep", "evaluation.tasks=[]", "trainer.max_steps=1")
     lam = [float(rows(place.folder / f"sweep/{number}")[0]["train/mixing/lam"]) for number in range(2)]
     assert lam == [0.25, 0.75]

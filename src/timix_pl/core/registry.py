@@ -43,7 +43,10 @@ class Registry:
             other = self._entries.get(name)
             is_ours = entry.__module__ == f"{self.package}.{name}"
             if (other is not None and other.__module__ != entry.__module__) or (name in self.own_names() and not is_ours):
-                raise ConfigError([f"{self.key}: the {self.thing} '{name}' of {entry.__module__} exists already; choose another name"])
+                before = other.__module__ if other is not None else f"{self.package}.{name}"
+                raise ConfigError(
+                    [f"{self.key}: {entry.__module__} registers the {self.thing} '{name}', which {before} has already; choose another name"]
+                )
             self._entries[name] = entry
             entry.choice = name  # type: ignore[attr-defined]
             return entry

@@ -56,6 +56,9 @@ def required(found: Any, key: str) -> Any:
 class Evaluator(ABC):
     """One evaluation. Keyword-only parameters of the constructor are options of the configuration.
 
+    An evaluation that needs captions calls ``check_captions`` of its dataset in :meth:`gather`, and
+    :func:`timix_pl.evaluation.batches.require_captions` on each batch.
+
     Args:
         dataset: what is evaluated on.
         batch_size: images per forward pass on each rank.

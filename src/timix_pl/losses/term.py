@@ -51,7 +51,7 @@ class BatchTerm(LossTerm):
 
     @abstractmethod
     def forward(self, seen: Seen) -> Float[Tensor, "B ..."]:
-        """What :meth:`loss` needs for each pair besides the features."""
+        """What :meth:`loss` needs for each pair besides the features. If it needs nothing, return ``seen.image_features[:, :0]``."""
 
     @abstractmethod
     def loss(
@@ -64,6 +64,9 @@ class BatchTerm(LossTerm):
         first: int,
     ) -> Float[Tensor, ""]:
         """This rank's loss; its average over ranks is the loss of the full batch.
+
+        If it is not a mean over pairs, such as the log of a mean, gather the features of all ranks first
+        (:func:`timix_pl.core.distributed.gather`).
 
         It must use none of the term's parameters, because they are whole, and get a gradient in each chunk, only in the forward pass of
         the model. :meth:`forward` is part of that: what it returns may depend on them.

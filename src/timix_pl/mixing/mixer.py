@@ -72,7 +72,8 @@ class Mixer(ABC):
 
     @abstractmethod
     def apply(self, images: Float[Tensor, "B c H W"], plan: MixPlan) -> Float[Tensor, "M c H W"]:
-        """The mixed images. ``images`` is not modified. It may also be a grid of tokens, with one pixel per patch."""
+        """The mixed images. ``images`` is not modified. It may also be a grid of tokens, with one pixel per patch,
+        so its sides may be odd numbers."""
 
     def join(self, captions: Sequence[str], rows: Int[Tensor, " M"], partners: Int[Tensor, " M"]) -> list[str]:
         """The captions of the mixed images, if the strategy ``joins_captions``: each row's caption, then its partner's."""

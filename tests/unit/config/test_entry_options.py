@@ -90,13 +90,18 @@ class Term:
         pass
 
 
+def names(registry):
+    """timix-pl's own names, as messages list them."""
+    return "".join(f"{name}, " for name in registry.own_names()) + ("or " if registry.own_names() else "")
+
+
 @pytest.fixture(autouse=True)
 def plugins(monkeypatch):
     """The entries of a plugin; afterwards they are gone."""
     compose(DEMO)  # registers the schema
     monkeypatch.setattr(ConfigStore.instance(), "repo", dict(ConfigStore.instance().repo))
     entries = [
-        (MIXERS, "halves", Halves),
+        (MIXERS, "my_halves", Halves),
         (MIXERS, "scored", Scored),
         (OPTIMIZERS, "mine", Mine),
         (OPTIMIZERS, "whole", Whole),
@@ -128,19 +133,19 @@ def experiment(folder, text: str) -> list[str]:
 
 
 def test_a_choice_of_a_plugin_composes_like_a_file(tmp_path):
-    assert [compose([*DEMO, f"mixing={name}"]).pta.enabled for name in ("halves", "scored", "cutmix")] == [False, True, False]
-    for name in ("halves", "cutmix"):
+    assert [compose([*DEMO, f"mixing={name}"]).pta.enabled for name in ("my_halves", "scored", "cutmix")] == [False, True, False]
+    for name in ("my_halves", "cutmix"):
         assert compose([*DEMO, "pta.enabled=true", f"mixing={name}"]).pta.enabled
-    mine = experiment(tmp_path, "defaults:\n  - demo\n  - override /mixing: halves\n  - _self_\npta: {enabled: true}\n")
-    assert (compose(mine).mixing.kind, compose(mine).pta.enabled) == ("halves", True)
+    mine = experiment(tmp_path, "defaults:\n  - demo\n  - override /mixing: my_halves\n  - _self_\npta: {enabled: true}\n")
+    assert (compose(mine).mixing.kind, compose(mine).pta.enabled) == ("my_halves", True)
 
 
 @pytest.mark.parametrize(
     ("word", "parts"),
     [
-        ("mixing=halvs", ["no such option; nearest: halves", "cutmix", "scored", "plugins=[MODULE]"]),
+        ("mixing=my_halvs", ["no such option; nearest: my_halves", "cutmix", "scored", "plugins=[MODULE]"]),
         ("optim=min", ["no such option; nearest: mine", "adamw", "plugins=[MODULE]"]),
-        ("mixing.kind=halvs", ["there is no mixing strategy 'halvs'; nearest: halves", "plugins=[MODULE]"]),
+        ("mixing.kind=my_halvs", ["there is no mixing strategy 'my_halvs'; nearest: my_halves", "plugins=[MODULE]"]),
     ],
 )
 def test_a_mistyped_choice_lists_those_of_plugins(word, parts):
@@ -168,9 +173,12 @@ def test_an_optimizer_has_its_published_settings_however_it_is_chosen(name, beta
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["mixing=halves", "mixing.options.shar=1"], "mixing.options.shar=1: there is no such option; nearest: share; choose from share"),
-        (["mixing=halves", "mixing.options.share=a"], "mixing.options.share=a: it takes a number; the default is 0.5"),
-        (["mixing=halves", "mixing.options.side=up"], "mixing.options.side=up: it takes left or right; the default is left"),
+        (
+            ["mixing=my_halves", "mixing.options.shar=1"],
+            "mixing.options.shar=1: there is no such option; nearest: share; choose from share",
+        ),
+        (["mixing=my_halves", "mixing.options.share=a"], "mixing.options.share=a: it takes a number; the default is 0.5"),
+        (["mixing=my_halves", "mixing.options.side=up"], "mixing.options.side=up: it takes left or right; the default is left"),
         (["mixing=cutmix", "mixing.options.min_side=1"], "mixing.options.min_side=1: this option has its own key; set mixing.min_side"),
         (["optim.options.betaa=1"], "optim.options.betaa=1: there is no such option; choose from optim.beta1, optim.beta2, optim.eps"),
         (["optim=whole", "optim.beta2=0.5"], "optim.beta2=0.5: it takes a whole number; the default is 0"),
@@ -187,8 +195,11 @@ def test_an_optimizer_has_its_published_settings_however_it_is_chosen(name, beta
         (["evaluation.options.retrieval.name=x"], "there is no such option"),
         (["evaluation.tasks=[retrieval,gap,retrieval]"], "evaluation.tasks=[retrieval,gap,retrieval]: names retrieval more than once"),
         (["loss.terms=[term,term]"], "loss.terms=[term,term]: names term more than once"),
-        (["loss.terms=term"], "loss.terms=term: loss.terms takes a list, each item a plugin's loss term; the default is []"),
-        (["mixing={kind: [a]}"], "mixing.kind takes none, cutmix, mixgen, mixup, timix, or a plugin's mixing strategy"),
+        (
+            ["loss.terms=term"],
+            f"loss.terms=term: loss.terms takes a list, each item {names(LOSS_TERMS)}a plugin's loss term; the default is []",
+        ),
+        (["mixing={kind: [a]}"], f"mixing.kind takes none, {names(MIXERS)}a plugin's mixing strategy"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -198,7 +209,7 @@ def test_what_does_not_fit_gets_one_message(words, message):
 
 
 def test_a_literal_is_an_option_like_any_other():
-    assert options(MIXERS, "halves", "mixing=halves", "mixing.options.side=right") == {"side": "right"}
+    assert options(MIXERS, "my_halves", "mixing=my_halves", "mixing.options.side=right") == {"side": "right"}
 
 
 def test_a_required_option_can_be_set():
@@ -206,10 +217,10 @@ def test_a_required_option_can_be_set():
 
 
 def test_a_sweep_leaves_an_option_of_a_plugin_out_where_no_entry_takes_it():
-    halves, cutmix = sweep_jobs([*DEMO, "mixing=halves,cutmix", "mixing.options.share=0.3"])
-    assert halves.cfg.mixing.options == {"share": 0.3} and cutmix.cfg.mixing.options == {}
+    my_halves, cutmix = sweep_jobs([*DEMO, "mixing=my_halves,cutmix", "mixing.options.share=0.3"])
+    assert my_halves.cfg.mixing.options == {"share": 0.3} and cutmix.cfg.mixing.options == {}
     with pytest.raises(ConfigError, match=r"mixing\.options\.shar=0\.3: there is no such option"):
-        sweep_jobs([*DEMO, "mixing=halves,cutmix", "mixing.options.shar=0.3"])
+        sweep_jobs([*DEMO, "mixing=my_halves,cutmix", "mixing.options.shar=0.3"])
 
 
 def refusal(cfg: RootConfig) -> str:
@@ -238,8 +249,8 @@ def resumes(cfg: RootConfig) -> bool:
 
 @pytest.mark.parametrize("word", ["share=0.5", "side=left", "size=small"])
 def test_an_option_typed_at_its_default_is_the_same_run(word, run_dir, tmp_path):
-    run_dir("mixing=halves")
-    words = [*DEMO, "mixing=halves", f"run_dir={tmp_path}"]
+    run_dir("mixing=my_halves")
+    words = [*DEMO, "mixing=my_halves", f"run_dir={tmp_path}"]
     assert resumes(compose([*words, f"mixing.options.{word}"]))
     assert "mixing.options.share=0.3 here, 0.5 there. Choose" in refusal(compose([*words, "mixing.options.share=0.3"]))
 
@@ -253,10 +264,10 @@ def test_a_run_of_before_the_optimizers_own_defaults_resumes(run_dir, tmp_path):
 
 
 def test_resuming_without_the_plugin_names_it(run_dir, tmp_path):
-    run_dir("mixing=halves")
-    del MIXERS._entries["halves"]
+    run_dir("mixing=my_halves")
+    del MIXERS._entries["my_halves"]
     ConfigStore.instance().repo.pop("mixing")
-    for word in ("mixing=halves", "mixing.kind=halves"):
+    for word in ("mixing=my_halves", "mixing.kind=my_halves"):
         (message,) = problems_of(word, f"run_dir={tmp_path}")
         assert message.endswith(f"{tmp_path}/config.yaml has plugins=[{__name__}]")
 

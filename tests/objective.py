@@ -10,7 +10,11 @@ def pair_objective(loss=None, *, pta_weight=1.0, terms=None, **options):
     batch_terms, chunk_terms = (
         {name: term for name, term in (terms or {}).items() if isinstance(term, kind)} for kind in (BatchTerm, ChunkTerm)
     )
-    return Objective(Contrastive(loss, terms=batch_terms, **options), terms=chunk_terms, weights={"patch_text": pta_weight})
+    return Objective(
+        Contrastive(loss, terms=batch_terms, **options),
+        terms=chunk_terms,
+        weights=dict.fromkeys(("patch_text", "patch_text_mixed"), pta_weight),
+    )
 
 
 def add_terms(model, *kinds):
@@ -21,6 +25,6 @@ def add_terms(model, *kinds):
     return terms
 
 
-def loss_of(objective, encoded, batch, *, gamma=1.0):
+def loss_of(objective, encoded, batch, *, gamma=1.0, more=None):
     """Of one forward pass of this rank's whole batch."""
-    return objective(encoded, batch, objective.count_items(batch, batch.images.device), gamma=gamma)
+    return objective(encoded, batch, objective.count_items(batch, batch.images.device, more), gamma=gamma)

@@ -1,6 +1,7 @@
 """What tests train on: a model of three blocks on a 4 x 6 patch grid, and batches and shards for it."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from timix_pl.core.sample import Region
 from timix_pl.core.types import MixPlan, PairBatch, RegionBatch
 from timix_pl.data.shards.writer import ShardWriter
 from timix_pl.mixing.mixer import Mixer, MixRows
+from timix_pl.mixing.mosaic import draw_mosaics
 from timix_pl.mixing.step import MixStep
 from timix_pl.models.dual_encoder import DualEncoder
 
@@ -71,6 +73,15 @@ def mix_step(
 ) -> MixStep:
     chosen = mix_rows(rows, partners, seed, step, first, device)
     return MixStep(mixer=mixer, compute=compute, chosen=chosen, joined_tokens=joined_tokens, planned=planned)
+
+
+def taught_by(mix: MixStep, num_rows: int, group_size: int, *, frac: float = 0.5) -> MixStep:
+    """The same mixing with mosaics, of a local batch of ``num_rows``, and the PTA head learns from it."""
+    chosen = mix.chosen
+    num_mixed = len(chosen.rows) * group_size // num_rows
+    place = {"seed": chosen.seed, "step": chosen.step, "first": chosen.first}
+    mosaics = draw_mosaics(num_rows, mix.mixer.grid, group_size=group_size, num_mixed=num_mixed, frac=frac, **place)
+    return replace(mix, mosaics=mosaics if frac else None, teaches=True)
 
 
 def random_pairs(model: DualEncoder, num_pairs: int, seed: int, *, first: int = 0, regions: RegionBatch | None = None) -> PairBatch:

@@ -16,13 +16,13 @@ from tests.distributed.test_objective import MIXERS, averaged, share_of_pairs, s
 from tests.objective import add_terms, pair_objective
 from tests.plugins.coca import Captioning
 from tests.plugins.patch_contrast import PatchContrast
-from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
+from tests.tiny import GRID, mix_step, random_pairs, random_regions, taught_by, tiny_model
 from tests.unit.training.test_accumulation import CASES as STEPS
 from timix_pl.core.choices import LOSSES
 from timix_pl.core.distributed import rank, world_size
 from timix_pl.mixing.groups import mixed_rows
 from timix_pl.mixing.strategies.mixgen import MixGen
-from timix_pl.training.accumulation import Chunk, accumulate
+from timix_pl.training.accumulation import Chunk, accumulate, num_mixed_labels
 from timix_pl.training.sharding import ShardedStrategy
 
 G, GROUP, NUM_IMAGES, NUM_PHRASES = 8, 2, 4, 7
@@ -57,7 +57,7 @@ def gradients(step, strategy, num_chunks, *, spare_memory, terms=()):
             prepare_for_backward(wrapped, loss)
         loss.backward()
 
-    num_items = objective.count_items(batch, torch.device("cpu"))
+    num_items = objective.count_items(batch, torch.device("cpu"), num_mixed_labels(chunks, GRID[0] * GRID[1]))
     _, output = accumulate(chunks, encode, objective, num_items, 0.7, backward)
     found = {key: whole(p.grad) for key, p in model.named_parameters() if p.grad is not None}
     return averaged(output.loss).reshape(()), found
@@ -72,7 +72,8 @@ def mix(model, name, compute, pairs):
         return None
     rows, partners = mixed_rows(len(pairs.images), GROUP, 1.0, seed=4, step=5, first=pairs.first)
     joined = model.tokenizer(MixGen(GRID).join(pairs.captions, rows, partners)) if name == "mixgen" else None
-    return mix_step(MIXERS[name], compute, rows, partners, 4, 5, pairs.first, joined)
+    step = mix_step(MIXERS[name], compute, rows, partners, 4, 5, pairs.first, joined)
+    return taught_by(step, len(pairs.images), GROUP) if name == "taught" else step
 
 
 TERMS = (Captioning, PatchContrast)

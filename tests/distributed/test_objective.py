@@ -29,6 +29,7 @@ MIXERS = {
     "cutmix": CutMix(GRID),
     "mixup": Mixup(GRID),
     "mixgen": MixGen(GRID),
+    "taught": TiMix(GRID),
 }
 CASES = [("none", "extra", "one_hot")]
 CASES += [("timix", "extra", "self"), ("timix", "extra", "one_hot"), ("timix", "replace", "one_hot")]

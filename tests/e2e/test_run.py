@@ -114,7 +114,7 @@ def test_a_run_leaves_everything_behind(shards: Path, tmp_path: Path, capsys: py
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(shards: Path, tmp_path: Path) -> None:
     options = ["trainer.max_steps=6", "checkpoint.every_n_steps=2", "checkpoint.keep_last=9", "evaluation.every_n_steps=3"]
-    options += ["mixing=timix", "mixing.warmup_frac=0.5"]
+    options += ["mixing=timix", "mixing.warmup_frac=0.5", "pta.teacher=both", "pta.first_samples=16"]
     train(arguments(shards, tmp_path / "whole", *options))
     shutil.copytree(tmp_path / "whole", tmp_path / "cut", symlinks=True)
     for path in (tmp_path / "cut" / "checkpoints").glob("step-*[456].ckpt"):
@@ -158,6 +158,7 @@ def test_extending_a_finished_run_keeps_its_schedule(shards: Path, tmp_path: Pat
             ],
         ),
         ((), ["data=stream", "mixing.stop_frac=1", "pta.first_samples=8"]),
+        (("data.region_shards=", "pta."), []),  # pairs only
     ],
     ids=" ".join,
 )

@@ -2,7 +2,7 @@
 
 from timix_pl.building.entries import create
 from timix_pl.config.schema import RootConfig
-from timix_pl.config.validate import mixes
+from timix_pl.config.validate import mixes, mixing_teaches
 from timix_pl.core.choices import MIXERS
 from timix_pl.core.errors import ConfigError
 from timix_pl.training.callbacks.mixing import MixingCallback
@@ -27,6 +27,8 @@ def build_mixing(cfg: RootConfig, patch_grid: tuple[int, int]) -> MixingCallback
         stop_frac=mixing.stop_frac,
         group_size=mixing.group_size,
         first_samples=cfg.pta.first_samples,
+        teaches=mixing_teaches(cfg),
+        mosaic_frac=cfg.pta.mosaic_frac if mixing_teaches(cfg) else 0.0,
     )
 
 
@@ -40,7 +42,7 @@ def check_mixing_happens(cfg: RootConfig, max_steps: int) -> None:
     if mixes(cfg) and cfg.pta.first_samples >= stop:
         raise ConfigError(
             [
-                f"pta.first_samples={cfg.pta.first_samples}: mixing starts after these, but ends after {stop:.0f} samples "
-                f"(mixing.stop_frac={cfg.mixing.stop_frac:g} of the run), so nothing would be mixed; lower the first, or train longer"
+                f"pta.first_samples={cfg.pta.first_samples}: the head chooses windows only after these, but mixing ends after {stop:.0f} "
+                f"samples (mixing.stop_frac={cfg.mixing.stop_frac:g} of the run); lower the first, or train longer"
             ]
         )

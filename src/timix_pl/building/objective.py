@@ -15,7 +15,7 @@ def build_objective(cfg: RootConfig, encoder: DualEncoder) -> Objective:
     Raises:
         ConfigError: the loss or a term rejects its options, or a term has a name that the loss uses itself.
     """
-    if taken := {cfg.loss.kind, "mixed", "patch_text", "total"} & set(cfg.loss.terms):
+    if taken := {cfg.loss.kind, "mixed", "patch_text", "patch_text_mixed", "total"} & set(cfg.loss.terms):
         raise ConfigError(
             [f"loss.terms: '{name}' is also the name of a part of the loss; register the term under another name" for name in sorted(taken)]
         )
@@ -29,4 +29,4 @@ def build_objective(cfg: RootConfig, encoder: DualEncoder) -> Objective:
         terms={name: term for name, term in terms.items() if isinstance(term, BatchTerm)},
     )
     chunk_terms = {name: term for name, term in terms.items() if isinstance(term, ChunkTerm)}
-    return Objective(contrastive, terms=chunk_terms, weights={"patch_text": cfg.pta.weight})
+    return Objective(contrastive, terms=chunk_terms, weights=dict.fromkeys(("patch_text", "patch_text_mixed"), cfg.pta.weight))

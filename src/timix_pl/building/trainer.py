@@ -14,7 +14,7 @@ from timix_pl.building.keys import RUN
 from timix_pl.building.mixing import build_mixing
 from timix_pl.building.task import Task
 from timix_pl.config.schema import Mode, RootConfig, Weights
-from timix_pl.config.validate import teaches_pta
+from timix_pl.config.validate import boxes_teach
 from timix_pl.config.values import plain, run_name
 from timix_pl.core.choices import CALLBACKS
 from timix_pl.core.errors import ConfigError
@@ -61,7 +61,7 @@ def build_trainer(cfg: RootConfig, task: Task, model: AnyModel, data: StepDataMo
         region_batch_size=cfg.pta.batch_size,
         region_every_n_steps=cfg.pta.every_n_steps,
     )
-    regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if teaches_pta(cfg) else 0
+    regions_per_step = cfg.pta.batch_size / cfg.pta.every_n_steps if boxes_teach(cfg) else 0
     callbacks = [
         *([mixing] if mixing else []),
         ThroughputCallback(peak_flops, flops),

@@ -28,8 +28,8 @@ examples:
       a first look: train on the embedded data set on a CPU, in minutes
   timix-train dry_run=true experiment=demo
       show the configuration, the model's size and the estimated cost; do not train
-  timix-train data.train_shards=shards/train data.region_shards=shards/regions \\
-      data.val_shards=shards/val model=vit_b_32 trainer.max_epochs=10
+  timix-train data.train_shards=shards/train data.val_shards=shards/val \\
+      model=vit_b_32 trainer.max_epochs=10
       train on your own data, in tar shards (timix-data makes them)
   timix-train task=vqa init=runs/mine data.train_shards=shards/vqa_train \\
       data.val_shards=shards/vqa_val trainer.max_epochs=10

@@ -16,6 +16,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from timix_pl.config.conf_dir import conf_dir
+from timix_pl.config.derived import choose_teacher, take_ratio_0_as_plain_clip
 from timix_pl.config.entry_options import modules_of_entries
 from timix_pl.config.saved import adopt_init, plugins_of_run
 from timix_pl.config.schema import RootConfig
@@ -42,6 +43,7 @@ def compose(overrides: Sequence[str] = ()) -> RootConfig:
     typed = {_key(word) for word in words}
 
     def check(cfg: RootConfig) -> list[str]:
+        choose_teacher(cfg)
         found = [*unused_options(cfg, typed, lambda: _of_files(words)), *adopt_init(cfg, typed)]
         take_ratio_0_as_plain_clip(cfg)
         return found + problems(cfg)
@@ -140,7 +142,9 @@ def _option_override(word: str) -> str:
 
 def _of_files(words: Sequence[str]) -> RootConfig:
     """The configuration from the files only: with the experiment, without the other overrides."""
-    return _compose([word for word in words if _key(word) in ("experiment", "hydra.searchpath")], conf_dir())
+    cfg = _compose([word for word in words if _key(word) in ("experiment", "hydra.searchpath")], conf_dir())
+    choose_teacher(cfg)
+    return cfg
 
 
 def _adding(stored: Any, override: str) -> str:
@@ -159,12 +163,6 @@ def to_root(cfg: DictConfig) -> RootConfig:
     checked = OmegaConf.merge(_schema(), OmegaConf.to_container(cfg, resolve=True))
     root: RootConfig = OmegaConf.to_object(checked)  # type: ignore[assignment]
     return root
-
-
-def take_ratio_0_as_plain_clip(cfg: RootConfig) -> None:
-    """Replace ``mixing.ratio=0`` by ``mixing=none``, so that a sweep over the ratio can include plain CLIP."""
-    if cfg.mixing.kind != "none" and cfg.mixing.ratio == 0:
-        cfg.mixing.kind, cfg.pta.enabled = "none", False
 
 
 def search_path_override(config_dir: str) -> str:

@@ -14,7 +14,7 @@ from timix_pl.config.entry_options import entry_problems, is_taken
 from timix_pl.config.facts import value_of
 from timix_pl.config.rules import FileOr, Shards
 from timix_pl.config.saved import plugins_of_run
-from timix_pl.config.schema import Compute, DataKind, LauncherKind, Precision, RootConfig, Strategy, Targets, TunedTowers
+from timix_pl.config.schema import Compute, DataKind, LauncherKind, Precision, PtaTeacher, RootConfig, Strategy, Targets, TunedTowers
 from timix_pl.config.schema_options import Option, schema_options
 from timix_pl.core.architectures import known_architectures
 from timix_pl.core.choices import MIXERS, OPTIMIZERS
@@ -90,6 +90,16 @@ def is_pretraining(cfg: RootConfig) -> bool:
 def teaches_pta(cfg: RootConfig) -> bool:
     """Whether the run trains the patch-text alignment head; a fine-tuning run only keeps it."""
     return cfg.pta.enabled and is_pretraining(cfg)
+
+
+def boxes_teach(cfg: RootConfig) -> bool:
+    """Whether region images with boxes teach the PTA head."""
+    return teaches_pta(cfg) and cfg.pta.teacher is not PtaTeacher.mixing
+
+
+def mixing_teaches(cfg: RootConfig) -> bool:
+    """Whether mixed images teach the PTA head."""
+    return teaches_pta(cfg) and cfg.pta.teacher in (PtaTeacher.mixing, PtaTeacher.both)
 
 
 def shard_options() -> list[Option]:
@@ -170,11 +180,11 @@ def _shards(cfg: RootConfig) -> Iterator[str]:
         yield f"{said(cfg, 'data.prepare')}: data=scenes makes its own data; set data.prepare=null, or choose data=shards"
     if data.train_shards is None and not scenes:
         yield "data.train_shards is not set: name the folder of the training shards, or try the embedded data set with data=scenes"
-    if data.region_shards is None and not scenes and teaches_pta(cfg):
-        without = " or ".join(["none", *(name for name in MIXERS.names() if not MIXERS[name].needs_scores)])
+    if data.region_shards is None and not scenes and boxes_teach(cfg):
+        without = "pta.teacher=mixing" if mixes(cfg) else "pta.enabled=false"
         yield (
-            f"data.region_shards is not set, but {said(cfg, 'mixing.kind', 'pta.enabled')} trains on images with boxes: "
-            f"name the folder of the region shards, or choose a mixing that needs none: mixing={without}"
+            f"data.region_shards is not set, but {said(cfg, 'pta.teacher')} trains on images with boxes: name the folder of the region "
+            f"shards, or set {without}"
         )
 
 
@@ -211,9 +221,19 @@ def _mixing(cfg: RootConfig) -> Iterator[str]:
         level = None
         yield f"{said(cfg, 'mixing.level')}: must be pixels, or tokens:k with a block k of the image tower, as in mixing.level=tokens:2"
     if not mixes(cfg):
+        if mixing_teaches(cfg):
+            yield (
+                f"{said(cfg, 'pta.teacher', 'mixing.kind')}: no images are mixed; choose mixing=timix or cutmix, or pta.teacher=boxes with "
+                "data.region_shards"
+            )
         return
     if mixing.compute is Compute.replace and mixing.targets is Targets.self and is_used(cfg, "mixing.targets"):
         yield "mixing.compute=replace, mixing.targets=self: self needs the clean pass, which replace skips; set mixing.targets=one_hot"
+    if level is not None and level > cfg.pta.block and mixing_teaches(cfg):
+        yield (
+            f"{said(cfg, 'pta.teacher', 'mixing.level', 'pta.block')}: the head reads features that are not mixed yet, and cannot "
+            f"learn from them; set mixing.level=tokens:{cfg.pta.block} or less, or pixels"
+        )
     if level and cfg.model.patch_dropout > 0:
         yield (
             f"{said(cfg, 'mixing.level', 'model.patch_dropout')}: patches of a window may be dropped before they are mixed; set "
@@ -226,6 +246,12 @@ def _strategy(cfg: RootConfig) -> Iterator[str]:
         yield (
             f"{said(cfg, 'mixing.kind', 'pta.enabled')}: this strategy needs the scores of the PTA head; set pta.enabled=true, or choose "
             "another mixing"
+        )
+    if mixes(cfg) and mixing_teaches(cfg) and not MIXERS[cfg.mixing.kind].has_windows:
+        windows = " or ".join(name for name in MIXERS.names() if MIXERS[name].has_windows)
+        yield (
+            f"{said(cfg, 'mixing.kind', 'pta.teacher')}: each patch of these mixed images comes from two images, so they cannot teach "
+            f"the head; choose mixing={windows}, or pta.teacher=boxes with data.region_shards, or pta.enabled=false"
         )
 
 
@@ -282,7 +308,7 @@ def _launcher(cfg: RootConfig) -> Iterator[str]:
 
 def batch_problems(cfg: RootConfig, ranks: int) -> Iterator[str]:
     """Batch sizes and group sizes that do not divide evenly among ``ranks`` processes. The proposed values fit together."""
-    if teaches_pta(cfg):
+    if boxes_teach(cfg):
         if cfg.pta.batch_size % ranks:
             yield _not_shared(cfg, "pta.batch_size", ranks, ranks)
         if cfg.pta.negative_frac > 0 and cfg.pta.batch_size < 2:

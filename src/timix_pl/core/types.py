@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.utils._pytree import register_dataclass
 
@@ -171,16 +171,25 @@ class Windows(NamedTuple):
     source: Int[Tensor, "M 2"]
 
 
+class Mosaics(NamedTuple):
+    """Mixed images that show their partner in random blocks of patches, at the same place: numbers of mixed images, and their patches."""
+
+    which: Int[Tensor, " K"]
+    inside: Bool[Tensor, "K P"]
+
+
 class MixPlan(NamedTuple):
     """Which rows to mix: ``rows[m]`` of the local batch with ``partners[m]``. ``lam[m]`` is the share that row ``rows[m]`` keeps.
 
-    ``windows`` is None if whole images are blended (Mixup, MixGen).
+    ``windows`` is None if whole images are blended (Mixup, MixGen) and if all mixed images are mosaics. A mosaic has no window, though
+    ``windows`` has a row for it.
     """
 
     rows: Int[Tensor, " M"]
     partners: Int[Tensor, " M"]
     lam: Float[Tensor, " M"]
     windows: Windows | None
+    mosaics: Mosaics | None = None
 
 
 @dataclass(kw_only=True)

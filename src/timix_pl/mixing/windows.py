@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from timix_pl.core.errors import ShapeError
@@ -39,6 +39,14 @@ def window_sums(scores: Float[Tensor, "M h w"], side: int) -> Float[Tensor, "M h
 def corners(flat_index: Int[Tensor, " M"], num_columns: int) -> Int[Tensor, "M 2"]:
     """Convert flat positions on a grid to row and column."""
     return torch.stack((flat_index // num_columns, flat_index % num_columns), 1)
+
+
+def inside(windows: Windows, grid: tuple[int, int]) -> Bool[Tensor, "M P"]:
+    """The patches of the mixed images that show the partner."""
+    ys, xs = (torch.arange(length, device=windows.target.device) for length in grid)
+    top, left = windows.target[:, :1], windows.target[:, 1:]
+    in_rows, in_columns = (ys >= top) & (ys < top + windows.side), (xs >= left) & (xs < left + windows.side)
+    return (in_rows[:, :, None] & in_columns[:, None]).flatten(1)
 
 
 def _pixels(corner: Int[Tensor, "M 2"], side: int, patch: tuple[int, int]) -> tuple[Tensor, Tensor]:

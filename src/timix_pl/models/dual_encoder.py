@@ -19,6 +19,9 @@ from timix_pl.models.patch_dropout import PatchDropout
 from timix_pl.models.patch_text_alignment import PatchTextAlignment
 from timix_pl.models.text_tower import TextTower
 
+NUM_TEXTS = 3
+"""Captions under which a mixed image teaches the PTA head: the row's, the partner's, and that of the partner's partner."""
+
 
 class Mixing(Protocol):
     """The mixing of one step, as the model needs it. Implemented by :class:`timix_pl.mixing.step.MixStep`."""
@@ -26,6 +29,7 @@ class Mixing(Protocol):
     compute: str
     rows: Tensor
     joined_tokens: Tensor | None
+    teaches: bool
 
     @property
     def needs_scores(self) -> bool: ...
@@ -35,6 +39,8 @@ class Mixing(Protocol):
     def apply(self, images: Tensor, plan: MixPlan) -> Tensor: ...
 
     def apply_tokens(self, tokens: Tensor, plan: MixPlan, grid: tuple[int, int]) -> Tensor: ...
+
+    def shows_partner(self, plan: MixPlan) -> Tensor: ...
 
 
 class DualEncoder(nn.Module):
@@ -244,6 +250,8 @@ class DualEncoder(nn.Module):
             output = self.image(x, start=level, keep=keep)
             image_features = output.image_features
             patch_features = output.patch_features if output.patch_features is not None else patch_features  # level > pta.block
+            of_mixed = patch_features[plan.rows] if mix.teaches and patch_features is not None else None
+            keep = None if keep is None else keep[plan.rows]
             if mix.joined_tokens is not None:
                 text_features = text_features.index_copy(0, plan.rows, self.text(mix.joined_tokens)[0])
         else:
@@ -252,7 +260,8 @@ class DualEncoder(nn.Module):
                 plan = mix.plan(self._scores(patch_features, pooled, keep) if mix.needs_scores else None)
                 mixed = self._mixed(x if level is None else clean_tokens, mix, plan)
                 keep = self._keep(len(x), dropout, "mixed", mix.rows)
-                mixed_features = F.normalize(self.image(mixed, start=level, keep=keep).image_features, dim=-1)
+                output = self.image(mixed, start=level, keep=keep)
+                mixed_features, of_mixed = F.normalize(output.image_features, dim=-1), output.patch_features
                 if mix.joined_tokens is not None:
                     mixed_text = F.normalize(self.text(mix.joined_tokens)[0], dim=-1)
         image_features, text_features = F.normalize(image_features, dim=-1), F.normalize(text_features, dim=-1)
@@ -280,6 +289,10 @@ class DualEncoder(nn.Module):
                 pooled_text=pooled,
             )
             self._run_terms(seen, encoded, with_sums)
+        if mix is not None and mix.teaches and with_sums:
+            assert plan is not None and of_mixed is not None
+            encoded.mixed_logits, encoded.mixed_labels = self._mixed_logits(of_mixed, pooled, tokens, mix, plan, keep)
+            encoded.touched |= {"pta"}
         if regions is not None and with_sums:
             encoded.region_logits = self._region_logits(regions)
             encoded.touched |= {"pta"}
@@ -350,6 +363,34 @@ class DualEncoder(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.pta_grad == "full"):
             pooled = self.text(regions.tokens)[1]
         return self.pta(patch_features, pooled, regions.image_index)
+
+    def _mixed_logits(
+        self,
+        patch_features: Float[Tensor, "M K C"],
+        pooled_text: Float[Tensor, "B E"],
+        tokens: Int[Tensor, "B T"],
+        mix: Mixing,
+        plan: MixPlan,
+        keep: Int[Tensor, "M K"] | None,
+    ) -> tuple[Float[Tensor, "R K"], Float[Tensor, "R K"]]:
+        """Logits and labels of mixed images under ``NUM_TEXTS`` captions each.
+
+        A patch is positive under the captions of the image that it shows, also where several images have the same caption.
+        """
+        assert self.pta is not None
+        next_of = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device).index_copy(0, plan.rows, plan.partners)
+        texts = torch.stack((plan.rows, plan.partners, next_of[plan.partners]))
+        same = [(tokens[texts] == tokens[shown]).all(2) for shown in (plan.rows, plan.partners)]
+        of_partner = mix.shows_partner(plan)
+        if keep is not None:
+            of_partner = of_partner.gather(1, keep)
+        labels = torch.where(of_partner, same[1][:, :, None], same[0][:, :, None]).flatten(0, 1)
+        if self.pta_grad == "head":
+            patch_features = patch_features.detach()
+        if self.pta_grad != "full":
+            pooled_text = pooled_text.detach()
+        image_index = torch.arange(len(plan.rows), device=tokens.device).repeat(len(texts))
+        return self.pta(patch_features, pooled_text[texts.flatten()], image_index), labels.float()
 
 
 def _check_walk(image: ImageTower, mixing_level: int | None, patch_dropout: float) -> None:

@@ -22,6 +22,7 @@ class Encoded:
             ``text_features``.
         plan: how images were mixed.
         region_logits: PTA logits of region images.
+        mixed_logits, mixed_labels: PTA logits of mixed images that teach the head, and their labels.
         logit_scale: inverse temperature.
         logit_bias: added to all logits.
         sums: for each loss term that is a sum over items, the sum over the items of this pass.
@@ -36,6 +37,8 @@ class Encoded:
     joined: bool = False
     plan: MixPlan | None = None
     region_logits: Float[Tensor, "R P"] | None = None
+    mixed_logits: Float[Tensor, "Q K"] | None = None
+    mixed_labels: Float[Tensor, "Q K"] | None = None
     logit_scale: Float[Tensor, " 1"] | None = None
     logit_bias: Float[Tensor, " 1"] | None = None
     sums: dict[str, Float[Tensor, ""]] = field(default_factory=dict)

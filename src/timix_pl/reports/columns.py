@@ -9,6 +9,7 @@ TRAINING_COLUMNS: Mapping[str, Metric] = {
     "train/loss/info_nce": Metric(Unit.nats, higher_is_better=False, label="InfoNCE"),
     "train/loss/siglip": Metric(Unit.nats, higher_is_better=False, label="SigLIP"),
     "train/loss/patch_text": Metric(Unit.nats, higher_is_better=False, label="patch-text"),
+    "train/loss/patch_text_mixed": Metric(Unit.nats, higher_is_better=False, label="patch-text of mixed images"),
     "train/loss/*": Metric(higher_is_better=False, label="{}"),  # any other term, and the total
     "train/pta/precision": Metric(Unit.share, higher_is_better=True, label="precision"),
     "train/pta/recall": Metric(Unit.share, higher_is_better=True, label="recall"),

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from timix_pl.core.types import Batch, LossOutput, MixPlan, Windows
 from timix_pl.mixing.step import MixStep
+from timix_pl.models.dual_encoder import NUM_TEXTS
 from timix_pl.models.encoded import Encoded
-from timix_pl.models.patch_dropout import PatchDropout
+from timix_pl.models.patch_dropout import PatchDropout, num_kept_patches
 from timix_pl.training.objective import Contrastive, Objective
 
 FEATURES = ("image_features", "text_features", "mixed_image_features", "mixed_text_features")
@@ -41,6 +42,14 @@ class Chunk:
         arguments, options = self.batch.model_input()
         own = {"mix": self.mix, "dropout": self.dropout, "with_sums": None if self.with_sums else False}
         return model(*arguments, **options | {name: value for name, value in own.items() if value is not None})
+
+
+def num_mixed_labels(chunks: Sequence[Chunk], num_patches: int) -> dict[str, int]:
+    """The number of patch labels of the mixed images that teach the PTA head, for :meth:`Objective.count_items`; empty if none do."""
+    rows = [len(chunk.mix.rows) for chunk in chunks if chunk.mix is not None and chunk.mix.teaches]
+    dropout = chunks[0].dropout
+    kept = num_patches if dropout is None else num_kept_patches(num_patches, dropout.share)
+    return {"patch_text_mixed": NUM_TEXTS * sum(rows) * kept} if rows else {}
 
 
 def accumulate(
@@ -131,7 +140,7 @@ def _with(encoded: Encoded, values: Mapping[str, Tensor]) -> Encoded:
 
 
 def joined(parts: Sequence[Encoded], offsets: Sequence[int]) -> Encoded:
-    """Concatenate the features of all parts. Rows in their plans are shifted to count from the batch's first row."""
+    """Concatenate the features of all parts. Rows in their plans are shifted to count from the batch's first row; mosaics are left out."""
     rows = {name: torch.cat([_tensors(part)[name] for part in parts]) for name in _tensors(parts[0]) if name not in SHARED}
     shared = {name: value for name in SHARED if (value := getattr(parts[0], name)) is not None}
     plans = [(part.plan, offset) for part, offset in zip(parts, offsets, strict=True) if part.plan is not None]

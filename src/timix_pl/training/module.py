@@ -1,5 +1,6 @@
 """The LightningModule: one training step of any task, and what it logs."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,13 +12,14 @@ from timix_pl.core.distributed import world_size
 from timix_pl.core.memory import return_free_memory
 from timix_pl.core.randomness import seed_of
 from timix_pl.core.types import Batch, LossOutput, PairBatch
-from timix_pl.mixing.groups import mixed_rows
+from timix_pl.mixing.groups import mixed_rows, num_mixed_rows
 from timix_pl.mixing.mixer import Mixer, MixRows
+from timix_pl.mixing.mosaic import draw_mosaics
 from timix_pl.mixing.step import MixStep
 from timix_pl.models.encoded import Encoded
 from timix_pl.models.patch_dropout import PatchDropout
 from timix_pl.optim.settings import OptimSettings
-from timix_pl.training.accumulation import Chunk, accumulate
+from timix_pl.training.accumulation import Chunk, accumulate, num_mixed_labels
 from timix_pl.training.objective import Objective
 from timix_pl.training.step_module import StepModule
 
@@ -32,6 +34,8 @@ class MixNow(NamedTuple):
     ratio: float
     gamma: float
     group_size: int
+    mosaic_frac: float = 0.0
+    teaches: bool = False
 
 
 class TrainModule(StepModule):
@@ -70,7 +74,7 @@ class TrainModule(StepModule):
         encoded, output = self._gradients(batch)
         self.check_finite()
         grad_norm = self.update(output.loss, output.terms, batch.keys)
-        self._newest_of_items |= _values_of_regions(encoded, output, batch)
+        self._newest_of_items |= _values_of_head(encoded, output, batch)
         if batch.varies and self.device.type == "cpu" and self.global_step % _STEPS_PER_RETURN == 0:
             return_free_memory()
         if self.logs_now():
@@ -78,9 +82,9 @@ class TrainModule(StepModule):
 
     def _gradients(self, batch: Batch) -> tuple[Encoded, LossOutput]:
         """Forward and backward pass of this rank's batch, whole or in chunks of ``micro_batch_size``."""
-        num_items = self.objective.count_items(batch, self.device)
         parts = batch.split(self.micro_batch_size or len(batch.images))
         chunks = [Chunk(batch=part, mix=self.mix_step(part), dropout=self.dropout(part)) for part in parts]
+        num_items = self.objective.count_items(batch, self.device, num_mixed_labels(chunks, math.prod(self.model.patch_grid)))
         gamma = self.mixing.gamma if self.mixing else 0.0
         return accumulate(chunks, self._encode, self.objective, num_items, gamma, self._backward)
 
@@ -98,7 +102,7 @@ class TrainModule(StepModule):
         if self.mixing is None:
             return None
         assert isinstance(batch, PairBatch)
-        mixer, compute, ratio, _, group_size = self.mixing
+        mixer, compute, ratio, _, group_size, mosaic_frac, teaches = self.mixing
         place = {"seed": self.seed, "step": self.global_step, "first": batch.first}
         rows, partners = mixed_rows(len(batch.images), group_size, ratio, **place)
         if not len(rows):
@@ -107,7 +111,11 @@ class TrainModule(StepModule):
         if mixer.joins_captions:
             joined = self.model.tokenizer(mixer.join(batch.captions, rows, partners)).to(self.device, non_blocking=True)
         chosen = MixRows(rows=rows, partners=partners, device=self.device, **place)
-        return MixStep(mixer=mixer, compute=compute, chosen=chosen, joined_tokens=joined)
+        mosaics = None
+        if mosaic_frac:
+            num_mixed = num_mixed_rows(group_size, ratio)
+            mosaics = draw_mosaics(len(batch.images), mixer.grid, group_size=group_size, num_mixed=num_mixed, frac=mosaic_frac, **place)
+        return MixStep(mixer=mixer, compute=compute, chosen=chosen, joined_tokens=joined, mosaics=mosaics, teaches=teaches)
 
     def dropout(self, batch: Batch) -> PatchDropout | None:
         """This step's patch dropout; None if nothing is dropped."""
@@ -160,14 +168,19 @@ class TrainModule(StepModule):
 
 
 @torch.no_grad()
-def _values_of_regions(encoded: Encoded, output: LossOutput, batch: Batch) -> dict[str, Tensor]:
-    """Values of the last region batch, on the device. They are stored until the next logged step, which may have no region batch."""
-    if encoded.region_logits is None or not isinstance(batch, PairBatch) or batch.regions is None:
+def _values_of_head(encoded: Encoded, output: LossOutput, batch: Batch) -> dict[str, Tensor]:
+    """Values of the PTA head's last batch, on the device: of region images, or else of mixed images. They are stored until the next logged
+    step, which may have none."""
+    if encoded.region_logits is not None and isinstance(batch, PairBatch) and batch.regions is not None:
+        term, logits, labels = "patch_text", encoded.region_logits, batch.regions.patch_labels
+    elif encoded.mixed_logits is not None and encoded.mixed_labels is not None:
+        term, logits, labels = "patch_text_mixed", encoded.mixed_logits, encoded.mixed_labels
+    else:
         return {}
-    said, true = encoded.region_logits > 0, batch.regions.patch_labels > 0
+    said, true = logits > 0, labels > 0
     hits = (said & true).sum()
     return {
-        "train/loss/patch_text": output.terms["patch_text"].detach(),
+        f"train/loss/{term}": output.terms[term].detach(),
         "train/pta/precision": hits / said.sum().clamp(min=1),
         "train/pta/recall": hits / true.sum().clamp(min=1),
     }

@@ -130,13 +130,14 @@ class Objective:
         self.contrastive, self._terms = contrastive, terms or {}
         self._weights = {name: term.weight for name, term in self._terms.items()} | dict(weights or {})
 
-    def count_items(self, batch: Batch, device: torch.device) -> dict[str, Float[Tensor, ""]]:
+    def count_items(self, batch: Batch, device: torch.device, more: Mapping[str, int] | None = None) -> dict[str, Float[Tensor, ""]]:
         """The number of items of each term over items in the global batch. Call it on all ranks together.
 
         Args:
             batch: this rank's whole batch.
+            more: numbers of this rank's items that the batch does not tell.
         """
-        own = batch.num_items() | {name: term.num_items(batch) for name, term in self._terms.items()}
+        own = batch.num_items() | dict(more or {}) | {name: term.num_items(batch) for name, term in self._terms.items()}
         if not own:
             return {}
         zero = torch.zeros((), device=device)  # adding to it copies nothing to a GPU, for which the host would wait
@@ -162,6 +163,8 @@ class Objective:
         sums = dict(encoded.sums)
         if encoded.region_logits is not None and isinstance(batch, PairBatch) and batch.regions is not None:
             sums["patch_text"] = patch_text(encoded.region_logits, batch.regions.patch_labels)
+        if encoded.mixed_logits is not None and encoded.mixed_labels is not None:
+            sums["patch_text_mixed"] = patch_text(encoded.mixed_logits, encoded.mixed_labels)
         terms = {name: total * world_size() / num_items[name].clamp(min=1) for name, total in sums.items()}
         weighted = [self._weights.get(name, 1.0) * value for name, value in terms.items()]
         return LossOutput(torch.stack(weighted).sum() if weighted else torch.zeros(()), terms)

@@ -54,6 +54,7 @@ class PairWorkload(Workload):
 
     Args:
         mixer, compute: the strategy and its mode; None: plain CLIP.
+        teaches: mixed images teach the PTA head.
     """
 
     parts = {  # noqa: RUF012
@@ -65,9 +66,9 @@ class PairWorkload(Workload):
     cut = ("pair", "mixed_image")
     not_counted = "the loss's features and tiles"
 
-    def __init__(self, model: DualEncoder, mixer: Mixer | None, compute: str = "extra"):
+    def __init__(self, model: DualEncoder, mixer: Mixer | None, compute: str = "extra", *, teaches: bool = False):
         super().__init__(model)
-        self.mixer, self.compute = mixer, compute
+        self.mixer, self.compute, self.teaches = mixer, compute, teaches
         mixed = ((2, 2, 0, 0),) if mixer is not None else ()
         taught = ((2, 0, 1, 1), (2, 0, 1, 2)) if model.pta is not None else ()
         self.probes = ((2, 0, 0, 0), *mixed, *taught)
@@ -87,7 +88,7 @@ class PairWorkload(Workload):
                 partners = rows.roll(-1)
             chosen = MixRows(rows=rows, partners=partners, seed=0, step=0, first=0, device=torch.device("cpu"))
             joined = tokens(num_mixed) if self.mixer.joins_captions else None
-            mix = _RealPlan(mixer=self.mixer, compute=self.compute, chosen=chosen, joined_tokens=joined)
+            mix = _RealPlan(mixer=self.mixer, compute=self.compute, chosen=chosen, joined_tokens=joined, teaches=self.teaches)
         if num_region_images:
             index, labels = torch.zeros(num_phrases, dtype=torch.long), torch.empty(num_phrases, num_patches)
             images, phrases = self.images(num_region_images), tokens(num_phrases)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from timix_pl.config.saved import adopt_init, pretrained_run_of, run_dir_of
-from timix_pl.config.schema import LossConfig, ModelConfig, OptimConfig, PtaConfig, RootConfig
+from timix_pl.config.saved import adopt_init, pretrained_run_of, read_config, run_dir_of
+from timix_pl.config.schema import DataConfig, LossConfig, ModelConfig, OptimConfig, PtaConfig, PtaTeacher, RootConfig
 from timix_pl.runs.run_dir import write_config
 
 
@@ -91,3 +91,12 @@ def test_the_run_directory_of_a_checkpoint(tmp_path):
 def test_a_fine_tuned_run_names_the_one_it_started_from():
     assert pretrained_run_of(RootConfig(init="runs/mine")) == "the run that it started from, init=runs/mine"
     assert pretrained_run_of(RootConfig()) == "a pre-training run"
+
+
+@pytest.mark.parametrize(("region_shards", "teacher"), [("b", PtaTeacher.boxes), (None, PtaTeacher.mixing)])
+def test_a_run_that_has_not_stored_its_teacher_goes_on_with_the_same(region_shards, teacher, tmp_path):
+    write_config(RootConfig(run_dir=str(tmp_path), data=DataConfig(train_shards="a", region_shards=region_shards)))
+    stored = tmp_path / "config.yaml"
+    stored.write_text(stored.read_text().replace("  teacher: null\n", ""))
+    assert "teacher" not in stored.read_text()
+    assert read_config(stored).pta.teacher is teacher

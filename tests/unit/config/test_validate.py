@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from timix_pl.config.compose import compose, to_root
 from timix_pl.config.conf_dir import groups
+from timix_pl.config.derived import choose_teacher
 from timix_pl.config.rules import Range
 from timix_pl.config.schema_options import schema_options
 from timix_pl.config.validate import problems, unused_options
@@ -22,7 +23,9 @@ VQA, CAPTIONING = ([*SHARDS, "data.region_shards=null", "mixing.kind=none", f"ta
 
 
 def config(overrides):
-    return to_root(OmegaConf.from_dotlist(overrides))
+    cfg = to_root(OmegaConf.from_dotlist(overrides))
+    choose_teacher(cfg)
+    return cfg
 
 
 def problems_of(overrides):
@@ -54,7 +57,18 @@ def test_a_sound_configuration_has_no_problems(base):
         (SHARDS, ["data.kind=stream", "data.train_shards=['pipe:cat a.tar']"], ["pipe:cat a.tar", "data.allow_pipe=true"]),
         (SHARDS, ["data.val_shards=[{path: 'pipe:cat a.tar'}]", "data.allow_pipe=true"], ["data.val_shards", "only in data.train_shards"]),
         (SHARDS, ["data.val_shards=[{weight: 1}]"], ["data.val_shards=[{weight: 1}]", "path: FOLDER"]),
-        (SHARDS, ["data.region_shards=null"], ["data.region_shards is not set", "pta.enabled=true", "mixing=none"]),
+        (
+            SHARDS,
+            ["data.region_shards=null", "pta.teacher=boxes"],
+            ["data.region_shards is not set", "pta.teacher=boxes", "pta.teacher=mixing"],
+        ),
+        (SHARDS, ["data.region_shards=null", "pta.teacher=both"], ["data.region_shards is not set", "pta.teacher=both"]),
+        (SHARDS, ["data.region_shards=null", "mixing.kind=none"], ["data.region_shards is not set", "pta.enabled=false"]),
+        (SCENES, ["pta.teacher=mixing", "mixing.kind=none"], ["pta.teacher=mixing, mixing.kind=none", "no images are mixed"]),
+        (SCENES, ["pta.teacher=mixing", "mixing.kind=mixup"], ["mixing.kind=mixup, pta.teacher=mixing", "mixing=cutmix or timix"]),
+        (SCENES, ["pta.teacher=mixing", "mixing.level=tokens:7"], ["mixing.level=tokens:7, pta.block=6", "mixing.level=tokens:6 or less"]),
+        (SCENES, ["pta.teacher=mixing", "pta.batch_size=8"], ["pta.batch_size=8", "no effect with pta.teacher=mixing"]),
+        (SCENES, ["pta.mosaic_frac=0.3"], ["pta.mosaic_frac=0.3", "no effect with pta.teacher=boxes"]),
         (SCENES, ["data.phrase_template=photo"], ["data.phrase_template=photo", "contains {} once"]),
         (SCENES, ["data.augmentation.scale=[0.5,1.5]"], ["data.augmentation.scale=[0.5,1.5]", "at most 1", "[0.9,1]"]),
         (SCENES, ["data.augmentation.scale=[0.5]"], ["data.augmentation.scale=[0.5]", "[smallest,largest]"]),
@@ -315,7 +329,6 @@ def test_all_problems_come_at_once():
         "optim.lr=0",
         "evaluation.tasks=x: ",
         "model.architecture=nope",
-        "data.region_shards",
         "trainer.max_steps",
     ):
         assert [message for message in messages if message.startswith(key)], key

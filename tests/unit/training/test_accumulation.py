@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.objective import loss_of, pair_objective
 from tests.optim import optim_settings
-from tests.tiny import GRID, mix_step, random_pairs, random_regions, tiny_model
+from tests.tiny import GRID, mix_step, random_pairs, random_regions, taught_by, tiny_model
 from tests.unit.training.running import GLOBAL_BATCH_SIZE, fit, ready_batches, training_module, weights_of
 from timix_pl.core.choices import LOSSES
 from timix_pl.core.randomness import seed_of
@@ -15,7 +15,7 @@ from timix_pl.mixing.strategies.cutmix import CutMix
 from timix_pl.mixing.strategies.mixgen import MixGen
 from timix_pl.mixing.strategies.mixup import Mixup
 from timix_pl.mixing.strategies.timix import TiMix
-from timix_pl.training.accumulation import Chunk, accumulate, joined
+from timix_pl.training.accumulation import Chunk, accumulate, joined, num_mixed_labels
 from timix_pl.training.callbacks.mixing import MixingCallback
 
 GROUP = 2
@@ -31,8 +31,16 @@ CASES = [
     ("mixup", "replace", "one_hot", "info_nce"),
     ("mixgen", "extra", "one_hot", "info_nce"),
     ("mixgen", "replace", "one_hot", "info_nce"),
+    ("taught", "extra", "self", "info_nce"),
+    ("taught", "replace", "one_hot", "info_nce"),
 ]
-MIXERS = {"timix": TiMix(GRID, lam="relevance"), "cutmix": CutMix(GRID), "mixup": Mixup(GRID), "mixgen": MixGen(GRID)}
+MIXERS = {
+    "timix": TiMix(GRID, lam="relevance"),
+    "cutmix": CutMix(GRID),
+    "mixup": Mixup(GRID),
+    "mixgen": MixGen(GRID),
+    "taught": TiMix(GRID),
+}
 
 
 def chunks_of(model, name, compute, size, *, regions=True):
@@ -44,6 +52,7 @@ def chunks_of(model, name, compute, size, *, regions=True):
             rows, partners = mixed_rows(len(part.images), GROUP, 1.0, seed=4, step=5, first=part.first)
             joined = model.tokenizer(MixGen(GRID).join(part.captions, rows, partners)) if name == "mixgen" else None
             mix = mix_step(MIXERS[name], compute, rows, partners, 4, 5, part.first, joined)
+            mix = taught_by(mix, len(part.images), GROUP) if name == "taught" else mix
         chunks.append(Chunk(batch=part, mix=mix))
     return chunks
 
@@ -62,7 +71,7 @@ def gradients(model):
 
 def in_one_go(model, objective, chunk):
     encoded = encoder(model)(chunk)
-    output = loss_of(objective, encoded, chunk.batch, gamma=0.7)
+    output = loss_of(objective, encoded, chunk.batch, gamma=0.7, more=num_mixed_labels([chunk], GRID[0] * GRID[1]))
     output.loss.backward()
     return encoded, output
 
@@ -74,7 +83,8 @@ def in_chunks(model, objective, chunks):
         order.append(last)
         loss.backward()
 
-    num_items = objective.count_items(chunks[-1].batch, torch.device("cpu"))  # all regions are in the last one
+    taught = num_mixed_labels(chunks, GRID[0] * GRID[1])
+    num_items = objective.count_items(chunks[-1].batch, torch.device("cpu"), taught)  # all regions are in the last one
     result = accumulate(chunks, encoder(model), objective, num_items, 0.7, backward)
     assert order == [False] * (len(chunks) - 1) + [True]
     return result

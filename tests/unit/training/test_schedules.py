@@ -7,12 +7,13 @@ from tests.optim import optim_settings
 from tests.tiny import GRID, tiny_model
 from tests.unit.training.running import AtEachStep, fit, ready_batches, training_module
 from timix_pl.mixing.strategies.mixup import Mixup
+from timix_pl.mixing.strategies.timix import TiMix
 from timix_pl.training.callbacks.mixing import MixingCallback
 
 
-def mixing_by_step(num_steps, callback, **options):
+def mixing_by_step(num_steps, callback, *, with_pta=False, **options):
     """What the module mixes with in each step of a run of 8 samples per step."""
-    model = tiny_model(with_pta=False)
+    model = tiny_model(with_pta=with_pta)
     seen = []
     module = training_module(model, num_steps=num_steps, **options)
     fit(module, ready_batches(model, num_steps, regions=False), callbacks=[callback, AtEachStep(before=lambda m: seen.append(m.mixing))])
@@ -31,6 +32,13 @@ def test_with_replace_the_ratio_ramps_up_and_gamma_is_not_used():
     seen = mixing_by_step(4, MixingCallback(Mixup(GRID), ratio=0.8, gamma=2.0, compute="replace", warmup_frac=1.0, group_size=4))
     assert [now.ratio if now else 0.0 for now in seen] == pytest.approx([0, 0.2, 0.4, 0.6])
     assert all(now.gamma == 1.0 for now in seen if now)
+
+
+def test_if_mixed_images_teach_all_are_mosaics_until_the_head_chooses_windows():
+    callback = MixingCallback(TiMix(GRID), group_size=4, first_samples=16, teaches=True, mosaic_frac=0.5)
+    seen = mixing_by_step(4, callback, with_pta=True)
+    assert [now.mosaic_frac for now in seen] == [1.0, 1.0, 0.5, 0.5]
+    assert {(now.gamma, now.teaches) for now in seen} == {(1.0, True)}
 
 
 def test_without_a_ramp_mixing_is_whole_from_the_first_step_to_the_last():

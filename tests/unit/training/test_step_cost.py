@@ -61,6 +61,15 @@ def test_what_carries_no_gradient_has_no_backward_pass(pta_grad):
     assert 0.5 < trunk / (whole["mixed_image"] / 3) < 0.8  # two of three blocks
 
 
+@pytest.mark.parametrize("compute", ["extra", "replace"])
+def test_a_mixed_image_that_teaches_costs_the_head_on_three_texts(compute):
+    model = tiny_model()
+    taught = count_flops(PairWorkload(model, CutMix(GRID), compute, teaches=True))
+    silent = flops_of_pairs(model, CutMix(GRID), compute)
+    assert taught["mixed_image"] - silent["mixed_image"] == 3 * pta_head(model, 1, 3)
+    assert taught["pair"] == silent["pair"]
+
+
 def test_in_place_mixing_costs_its_scores_alone():
     model = tiny_model()
     extra, replace = flops_of_pairs(model, TiMix(GRID)), flops_of_pairs(model, TiMix(GRID), "replace")

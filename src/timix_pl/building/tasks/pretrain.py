@@ -15,6 +15,7 @@ from timix_pl.building.mixing import build_mixing
 from timix_pl.building.objective import build_objective
 from timix_pl.building.task import Task
 from timix_pl.config.schema import DataKind
+from timix_pl.config.validate import boxes_teach, mixing_teaches
 from timix_pl.core.choices import TASKS
 from timix_pl.data.sets.pair_set import PairSet
 from timix_pl.data.sets.resampled import ResampledShards
@@ -44,7 +45,7 @@ class Pretraining(Task):
 
     def regions(self) -> SampleStream | None:
         """See :class:`Task`."""
-        return build_stream(self.cfg, "region") if self.cfg.pta.enabled else None
+        return build_stream(self.cfg, "region") if boxes_teach(self.cfg) else None
 
     def model(self, encoder: DualEncoder, facts: Facts | None) -> DualEncoder:
         """The encoder itself."""
@@ -74,13 +75,13 @@ class Pretraining(Task):
 
     def workload(self, model: DualEncoder, mixer: Mixer | None) -> Workload:
         """See :class:`Task`."""
-        return PairWorkload(model, mixer, self.cfg.mixing.compute)
+        return PairWorkload(model, mixer, self.cfg.mixing.compute, teaches=mixing_teaches(self.cfg))
 
     def most_counts(self, num_ranks: int) -> dict[str, int]:
         """The counts of a step with a region batch and mixing at full strength."""
         cfg = self.cfg
         num_pairs = math.ceil(cfg.data.global_batch_size / num_ranks)
-        num_regions = math.ceil(cfg.pta.batch_size / num_ranks) if cfg.pta.enabled else 0
+        num_regions = math.ceil(cfg.pta.batch_size / num_ranks) if boxes_teach(cfg) else 0
         return {
             "pair": num_pairs,
             "mixed_image": num_pairs * num_mixed_rows(cfg.mixing.group_size, cfg.mixing.ratio) // cfg.mixing.group_size,

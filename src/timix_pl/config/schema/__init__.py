@@ -9,7 +9,7 @@ from timix_pl.config.schema.evaluation import EvaluationConfig, Weights
 from timix_pl.config.schema.launcher import LauncherConfig, LauncherKind
 from timix_pl.config.schema.loss import LossConfig, Negatives
 from timix_pl.config.schema.mixing import Compute, Lam, MixingConfig, Targets
-from timix_pl.config.schema.model import ModelConfig, PtaConfig, PtaGrad
+from timix_pl.config.schema.model import ModelConfig, PtaConfig, PtaGrad, PtaTeacher
 from timix_pl.config.schema.optim import LrScaleConfig, OptimConfig
 from timix_pl.config.schema.root import RootConfig
 from timix_pl.config.schema.tasks import CaptioningConfig, TuneConfig, TunedTowers, VqaConfig, VqaKind
@@ -51,6 +51,7 @@ __all__ = [
     "Prepare",
     "PtaConfig",
     "PtaGrad",
+    "PtaTeacher",
     "Remote",
     "RootConfig",
     "ScenesConfig",

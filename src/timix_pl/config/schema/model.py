@@ -6,6 +6,7 @@ from enum import StrEnum
 from timix_pl.config.facts import AnyOf, Unless, When, option
 from timix_pl.config.rules import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Range
 
+PtaTeacher = StrEnum("PtaTeacher", ["boxes", "mixing", "both"])
 PtaGrad = StrEnum("PtaGrad", ["full", "trunk", "head"])
 
 TAUGHT = [
@@ -14,6 +15,9 @@ TAUGHT = [
     AnyOf(Unless("mixing.ratio", 0.0), When("mixing.kind", "none")),  # a ratio of 0 is plain CLIP, without the head
 ]
 """A run that trains the PTA head; a fine-tuning run only keeps it."""
+
+BY_BOXES = [*TAUGHT, When("pta.teacher", PtaTeacher.boxes, PtaTeacher.both)]
+BY_MIXING = [*TAUGHT, When("pta.teacher", PtaTeacher.mixing, PtaTeacher.both)]
 
 
 @dataclass
@@ -66,6 +70,19 @@ class PtaConfig:
         used=[When("pta.enabled", True)],
         of_model=True,
     )
+    teacher: PtaTeacher | None = option(
+        None,
+        "What teaches the head. boxes: region images with boxes; mixing: mixed images, in which the caption of each patch is known; both. "
+        "null: boxes if there are region shards, else mixing.",
+        used=TAUGHT,
+        on_card=True,
+    )
+    mosaic_frac: float = option(
+        0.5,
+        "teacher=mixing or both: share of the mixed images that are mosaics of random blocks, instead of having a window.",
+        within=SHARE,
+        used=BY_MIXING,
+    )
     weight: float = option(1.0, "Weight of the PTA loss in the total loss.", within=NOT_NEGATIVE, used=TAUGHT)
     min_cover: float = option(
         0.0,
@@ -81,15 +98,18 @@ class PtaConfig:
         "head: only the head.",
         used=TAUGHT,
     )
-    negative_frac: float = option(0.0, "Share of another image's phrases added as negatives (0 on every patch).", within=SHARE, used=TAUGHT)
+    negative_frac: float = option(
+        0.0, "Share of another image's phrases added as negatives (0 on every patch).", within=SHARE, used=BY_BOXES
+    )
     caption_positive: bool = option(
-        False, "Also train with whole captions, positive on every patch (as the paper's code does).", used=TAUGHT
+        False, "Also train with whole captions, positive on every patch (as the paper's code does).", used=BY_BOXES
     )
     first_samples: int = option(
         0,
-        "Pairs consumed before mixing starts, so that the PTA head has learnt something first.",
+        "Pairs consumed before the head chooses windows, so that it has learnt something first. Before, nothing is mixed "
+        "(teacher=boxes), or all mixed images are mosaics.",
         within=NOT_NEGATIVE,
         used=[When("task", "pretrain"), Unless("mixing.kind", "none"), Unless("mixing.ratio", 0.0)],
     )
-    every_n_steps: int = option(1, "Steps between region batches.", within=COUNT, used=TAUGHT)
-    batch_size: int = option(64, "Region images per region batch, over all ranks.", within=COUNT, used=TAUGHT)
+    every_n_steps: int = option(1, "Steps between region batches.", within=COUNT, used=BY_BOXES)
+    batch_size: int = option(64, "Region images per region batch, over all ranks.", within=COUNT, used=BY_BOXES)

@@ -23,7 +23,10 @@ def module(tmp_path, monkeypatch):
         (None, "plugins: there is no module plugin_0; install its package, or start in the folder that contains it"),
         ("import not_there", "plugins: the plugin plugin_1 imports not_there, which is not installed"),
         ("1 / 0", "plugins: the plugin plugin_2 cannot be imported: ZeroDivisionError: division by zero"),
-        ("import timix_pl.core.choices as c\nc.MIXERS.register('cutmix')(print)", "mixing.kind: the mixing strategy 'cutmix' of builtins"),
+        (
+            "import timix_pl.core.choices as c\nc.MIXERS.register('cutmix')(print)",
+            "mixing.kind: builtins registers the mixing strategy 'cutmix', which",
+        ),
     ],
 )
 def test_a_named_plugin_that_cannot_be_imported_is_refused(text, message, module, request):

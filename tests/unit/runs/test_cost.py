@@ -13,8 +13,35 @@ from timix_pl.core.errors import ModelError
 from timix_pl.data.shards.local_tar import write_manifest
 from timix_pl.runs import cost
 from timix_pl.runs.dry_run import dry_run
+from timix_pl.training.step_cost import count_flops
 
 DEMO = ["experiment=demo", "trainer.peak_tflops=1"]
+
+
+@pytest.fixture(autouse=True)
+def counted_once(monkeypatch):
+    """Of the same model and the same parts of a step, FLOPs are counted once for all tests."""
+    monkeypatch.setattr(cost, "count_flops", lambda workload: _flops(_Described(workload)))
+
+
+class _Described:
+    """A workload that equals others of the same description."""
+
+    def __init__(self, workload):
+        self.workload, facts = workload, {name: value for name, value in vars(workload).items() if name not in ("model", "mixer", "item")}
+        own = {name: getattr(workload.model, name, None) for name in ("pta_grad", "mixing_level", "patch_dropout")}
+        self.text = f"{workload.model} {type(getattr(workload, 'mixer', None))} {facts} {own}"
+
+    def __eq__(self, other):
+        return self.text == other.text
+
+    def __hash__(self):
+        return hash(self.text)
+
+
+@functools.cache
+def _flops(described):
+    return count_flops(described.workload)
 
 
 def said(*words):

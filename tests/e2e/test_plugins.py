@@ -20,7 +20,7 @@ from tests.tutorial import commands, write_tutorial
 SMALL = """data.kind=shards data.global_batch_size=8 data.num_workers=0 trainer.max_steps=2 trainer.max_epochs=null trainer.num_threads=1
 trainer.log_every_n_steps=1 trainer.progress_bar=false trainer.accelerator=cpu pictures.num_mixed=0
 pictures.num_heat_maps=0""".split()  # noqa: SIM905
-MIXED = ["mixing.group_size=4", "pta.first_samples=0"]
+MIXED = ["mixing.group_size=4", "pta.first_frac=0"]
 
 
 class Workplace:

@@ -12,7 +12,7 @@ from timix_pl.building.checkpoints import load_weights
 from timix_pl.building.data import loading_options, num_steps, prepare_data
 from timix_pl.building.devices import check_batches
 from timix_pl.building.keys import RUN
-from timix_pl.building.mixing import check_mixing_happens
+from timix_pl.building.mixing import build_mixing, check_mixing_happens
 from timix_pl.building.model import build_model, check_model, save_memory_and_time
 from timix_pl.building.optim import build_optim
 from timix_pl.building.trainer import build_trainer
@@ -61,7 +61,7 @@ def assemble(cfg: RootConfig, checkpoint: Path | None = None, *, told_to_stop: C
         max_steps=num_steps(cfg, samples.num_samples or 0),
         **loading_options(cfg),
     )
-    check_mixing_happens(cfg, data.max_steps)
+    check_mixing_happens(cfg, build_mixing(cfg, model.patch_grid), data.max_steps)
     module = TrainModule(
         model,
         objective,

@@ -27,22 +27,24 @@ def build_mixing(cfg: RootConfig, patch_grid: tuple[int, int]) -> MixingCallback
         stop_frac=mixing.stop_frac,
         group_size=mixing.group_size,
         first_samples=cfg.pta.first_samples,
+        first_frac=cfg.pta.first_frac,
         teaches=mixing_teaches(cfg),
         mosaic_frac=cfg.pta.mosaic_frac if mixing_teaches(cfg) else 0.0,
     )
 
 
-def check_mixing_happens(cfg: RootConfig, max_steps: int) -> None:
-    """Check that mixing starts before it ends.
+def check_mixing_happens(cfg: RootConfig, mixing: MixingCallback | None, max_steps: int) -> None:
+    """Check that the mixing strategy starts before mixing ends.
 
     Raises:
-        ConfigError: ``pta.first_samples`` is not less than the number of samples after which mixing ends.
+        ConfigError: it does not.
     """
-    stop = cfg.mixing.stop_frac * max_steps * cfg.data.global_batch_size
-    if mixes(cfg) and cfg.pta.first_samples >= stop:
+    planned = max_steps * cfg.data.global_batch_size
+    if mixing is not None and mixing.first(planned) >= mixing.stop_frac * planned:
         raise ConfigError(
             [
-                f"pta.first_samples={cfg.pta.first_samples}: the head chooses windows only after these, but mixing ends after {stop:.0f} "
-                f"samples (mixing.stop_frac={cfg.mixing.stop_frac:g} of the run); lower the first, or train longer"
+                f"pta.first_samples={cfg.pta.first_samples}, pta.first_frac={cfg.pta.first_frac:g}: the mixing strategy starts after "
+                f"{mixing.first(planned):.0f} samples, but mixing ends after {mixing.stop_frac * planned:.0f} "
+                f"(mixing.stop_frac={cfg.mixing.stop_frac:g} of the run); lower the first, or train longer"
             ]
         )

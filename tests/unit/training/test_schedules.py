@@ -34,6 +34,13 @@ def test_with_replace_the_ratio_ramps_up_and_gamma_is_not_used():
     assert all(now.gamma == 1.0 for now in seen if now)
 
 
+def test_the_later_of_samples_and_share_of_the_run_counts():
+    callback = MixingCallback(Mixup(GRID), group_size=4, first_samples=8, first_frac=0.5)
+    assert [now is not None for now in mixing_by_step(6, callback)] == [False, False, False, True, True, True]
+    callback = MixingCallback(Mixup(GRID), group_size=4, first_samples=32, first_frac=0.5)
+    assert [now is not None for now in mixing_by_step(6, callback)] == [False, False, False, False, True, True]
+
+
 def test_if_mixed_images_teach_all_are_mosaics_until_the_head_chooses_windows():
     callback = MixingCallback(TiMix(GRID), group_size=4, first_samples=16, teaches=True, mosaic_frac=0.5)
     seen = mixing_by_step(4, callback, with_pta=True)

@@ -111,5 +111,11 @@ class PtaConfig:
         within=NOT_NEGATIVE,
         used=[When("task", "pretrain"), Unless("mixing.kind", "none"), Unless("mixing.ratio", 0.0)],
     )
+    first_frac: float = option(
+        0.0,
+        "The same as a share of the run. If both are set, the later one counts.",
+        within=BELOW_ONE,
+        used=[When("task", "pretrain"), Unless("mixing.kind", "none"), Unless("mixing.ratio", 0.0)],
+    )
     every_n_steps: int = option(1, "Steps between region batches.", within=COUNT, used=BY_BOXES)
     batch_size: int = option(64, "Region images per region batch, over all ranks.", within=COUNT, used=BY_BOXES)

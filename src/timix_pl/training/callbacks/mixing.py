@@ -23,6 +23,7 @@ class MixingCallback(Callback):
         group_size: rows per group.
         first_samples: samples before mixing starts, so that the PTA head is trained first. If mixed images teach the head, it is the
             number of samples before the head chooses the windows: until then, all mixed images are mosaics.
+        first_frac: the same as a share of the planned samples. The later of both counts.
         teaches: mixed images teach the PTA head.
         mosaic_frac: share of the mixed images that are mosaics, if mixed images teach the head.
     """
@@ -38,16 +39,21 @@ class MixingCallback(Callback):
         stop_frac: float = 1.0,
         group_size: int = 32,
         first_samples: int = 0,
+        first_frac: float = 0.0,
         teaches: bool = False,
         mosaic_frac: float = 0.0,
     ):
         self.mixer, self.ratio, self.compute, self.gamma = mixer, ratio, compute, gamma
         self.warmup_frac, self.stop_frac, self.group_size, self.first_samples = warmup_frac, stop_frac, group_size, first_samples
-        self.teaches, self.mosaic_frac = teaches, mosaic_frac
+        self.first_frac, self.teaches, self.mosaic_frac = first_frac, teaches, mosaic_frac
+
+    def first(self, planned_samples: int) -> float:
+        """The number of samples before the strategy starts."""
+        return max(self.first_samples, self.first_frac * planned_samples)
 
     def strength(self, consumed: int, planned_samples: int) -> float:
         """The strength of mixing, from 0 (none) to 1 (full), in the step that starts after ``consumed`` samples."""
-        first = 0 if self.teaches else self.first_samples
+        first = 0 if self.teaches else self.first(planned_samples)
         if consumed < first or consumed >= self.stop_frac * planned_samples:
             return 0.0
         warmup = self.warmup_frac * planned_samples
@@ -56,7 +62,7 @@ class MixingCallback(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the module's mixing for this step."""
         assert isinstance(pl_module, TrainModule)
-        mosaic_frac = 1.0 if self.teaches and pl_module.consumed < self.first_samples else self.mosaic_frac
+        mosaic_frac = 1.0 if self.teaches and pl_module.consumed < self.first(pl_module.planned_samples) else self.mosaic_frac
         strength = self.strength(pl_module.consumed, pl_module.planned_samples)
         if strength == 0.0:
             pl_module.mixing = None

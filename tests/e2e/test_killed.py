@@ -9,15 +9,14 @@ import sys
 import pytest
 import torch
 
-from tests.commands import REPOSITORY
 from tests.fork_server import run_in_a_fork
+from tests.preloaded import popen
 from tests.tiny import write_shards
 from timix_pl.cli.train import main as train
 from timix_pl.training.callbacks.checkpoints import CheckpointsCallback, newest_whole_checkpoint
 
 FULL_DISK = """
-import resource, sys
-sys.path[:0] = {paths}
+import resource
 from timix_pl.cli.train import main
 from timix_pl.training.callbacks.mixing import MixingCallback
 
@@ -85,10 +84,12 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path, words):
 def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(tmp_path, words):
     """Files may not grow beyond 1 MB, as on a full disk, from the third step on: the checkpoint of step 4 does not fit."""
     broken = [*words, f"run_dir={tmp_path / 'broken'}"]
-    program = FULL_DISK.format(paths=[str(REPOSITORY / "src"), str(REPOSITORY)], words=broken)
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ended.returncode == 2 and "Traceback" not in ended.stderr
-    assert "step-00000004.ckpt cannot be written" in ended.stderr and "make room" in ended.stderr
+    program = tmp_path / "full_disk.py"
+    program.write_text(FULL_DISK.format(words=broken))
+    process = popen([sys.executable, program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == 2 and "Traceback" not in said
+    assert "step-00000004.ckpt cannot be written" in said and "make room" in said
     checkpoints = tmp_path / "broken" / "checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["last.ckpt", "step-00000002.ckpt"]
     assert newest_whole_checkpoint(checkpoints) == (checkpoints / "step-00000002.ckpt", [])

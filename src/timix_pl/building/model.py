@@ -7,7 +7,7 @@ import sys
 import torch
 
 from timix_pl.building.keys import RUN
-from timix_pl.config.schema import RootConfig, Strategy
+from timix_pl.config.schema import PtaGrad, RootConfig, Strategy
 from timix_pl.config.validate import mixes, mixing_level
 from timix_pl.core.choices import LOSSES
 from timix_pl.core.errors import ConfigError, in_keys
@@ -33,7 +33,7 @@ def build_model(cfg: RootConfig, device: str = "cpu", *, load_weights: bool = Tr
         pta_block=cfg.pta.block,
         pta_hidden_dim=cfg.pta.hidden_dim,
         with_pta=cfg.pta.enabled,
-        pta_grad=cfg.pta.grad,
+        pta_grad=cfg.pta.grad or PtaGrad.full,  # null: the head is not trained
         init_logit_scale=cfg.model.init_logit_scale or loss.init_logit_scale,
         max_logit_scale=cfg.model.max_logit_scale,
         init_logit_bias=loss.init_logit_bias,

@@ -16,7 +16,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from timix_pl.config.conf_dir import conf_dir
-from timix_pl.config.derived import choose_teacher, take_ratio_0_as_plain_clip
+from timix_pl.config.derived import choose_teaching, take_ratio_0_as_plain_clip
 from timix_pl.config.entry_options import modules_of_entries
 from timix_pl.config.saved import adopt_init, plugins_of_run
 from timix_pl.config.schema import RootConfig
@@ -43,7 +43,7 @@ def compose(overrides: Sequence[str] = ()) -> RootConfig:
     typed = {_key(word) for word in words}
 
     def check(cfg: RootConfig) -> list[str]:
-        choose_teacher(cfg)
+        choose_teaching(cfg)
         found = [*unused_options(cfg, typed, lambda: _of_files(words)), *adopt_init(cfg, typed)]
         take_ratio_0_as_plain_clip(cfg)
         return found + problems(cfg)
@@ -143,7 +143,7 @@ def _option_override(word: str) -> str:
 def _of_files(words: Sequence[str]) -> RootConfig:
     """The configuration from the files only: with the experiment, without the other overrides."""
     cfg = _compose([word for word in words if _key(word) in ("experiment", "hydra.searchpath")], conf_dir())
-    choose_teacher(cfg)
+    choose_teaching(cfg)
     return cfg
 
 

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from timix_pl.config.derived import choose_teacher
+from timix_pl.config.derived import choose_teaching
 from timix_pl.config.facts import value_of
 from timix_pl.config.schema import RootConfig
 from timix_pl.config.schema_options import schema_options
@@ -83,7 +83,7 @@ def read_config(path: Path) -> RootConfig | str:
         root: RootConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RootConfig), OmegaConf.load(path)))  # type: ignore[assignment]
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         return f"{path} cannot be read: {str(error).splitlines()[0]}"
-    choose_teacher(root)  # a run of an earlier version has not stored it
+    choose_teaching(root)  # a run of an earlier version has not stored it
     return root
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from timix_pl.config.saved import adopt_init, pretrained_run_of, read_config, run_dir_of
-from timix_pl.config.schema import DataConfig, LossConfig, ModelConfig, OptimConfig, PtaConfig, PtaTeacher, RootConfig
+from timix_pl.config.schema import DataConfig, LossConfig, ModelConfig, OptimConfig, PtaConfig, PtaGrad, PtaTeacher, RootConfig
 from timix_pl.runs.run_dir import write_config
 
 
@@ -100,3 +100,4 @@ def test_a_run_that_has_not_stored_its_teacher_goes_on_with_the_same(region_shar
     stored.write_text(stored.read_text().replace("  teacher: null\n", ""))
     assert "teacher" not in stored.read_text()
     assert read_config(stored).pta.teacher is teacher
+    assert read_config(stored).pta.grad is (PtaGrad.full if region_shards else PtaGrad.trunk)

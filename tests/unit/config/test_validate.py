@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from timix_pl.config.compose import compose, to_root
 from timix_pl.config.conf_dir import groups
-from timix_pl.config.derived import choose_teacher
+from timix_pl.config.derived import choose_teaching
 from timix_pl.config.rules import Range
 from timix_pl.config.schema_options import schema_options
 from timix_pl.config.validate import problems, unused_options
@@ -24,7 +24,7 @@ VQA, CAPTIONING = ([*SHARDS, "data.region_shards=null", "mixing.kind=none", f"ta
 
 def config(overrides):
     cfg = to_root(OmegaConf.from_dotlist(overrides))
-    choose_teacher(cfg)
+    choose_teaching(cfg)
     return cfg
 
 

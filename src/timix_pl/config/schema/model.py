@@ -92,10 +92,10 @@ class PtaConfig:
         of_model=True,
         in_evaluation=True,
     )
-    grad: PtaGrad = option(
-        PtaGrad.full,
+    grad: PtaGrad | None = option(
+        None,
         "Where gradients of the PTA loss go. full: the head and both towers; trunk: the head and the image tower up to pta.block; "
-        "head: only the head.",
+        "head: only the head. null: trunk with teacher=mixing, else full.",
         used=TAUGHT,
     )
     negative_frac: float = option(

@@ -41,10 +41,11 @@ def check_mixing_happens(cfg: RootConfig, mixing: MixingCallback | None, max_ste
     """
     planned = max_steps * cfg.data.global_batch_size
     if mixing is not None and mixing.first(planned) >= mixing.stop_frac * planned:
+        by_share = mixing.first_frac * planned >= mixing.first_samples
+        key, value = ("pta.first_frac", mixing.first_frac) if by_share else ("pta.first_samples", mixing.first_samples)
         raise ConfigError(
             [
-                f"pta.first_samples={cfg.pta.first_samples}, pta.first_frac={cfg.pta.first_frac:g}: the mixing strategy starts after "
-                f"{mixing.first(planned):.0f} samples, but mixing ends after {mixing.stop_frac * planned:.0f} "
-                f"(mixing.stop_frac={cfg.mixing.stop_frac:g} of the run); lower the first, or train longer"
+                f"{key}={value:g}, mixing.stop_frac={mixing.stop_frac:g}: the strategy starts after {mixing.first(planned):.0f} samples, "
+                f"but mixing ends after {mixing.stop_frac * planned:.0f}; lower {key}"
             ]
         )

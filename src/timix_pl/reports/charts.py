@@ -62,7 +62,7 @@ _LEARNING = (
     _Spec("Captioning, ROUGE-L and CIDEr-D", ("captioning/rouge_l", "captioning/cider_d"), "times 100"),
     _Spec("Carry-over of PTA", ("carry_over/best_over_least", "carry_over/roc_auc")),
     _Spec("Carry-over: similarity lost to a blanked window", ("carry_over/drop_*",)),
-    _Spec("PTA on training batches", ("train/pta/*",), "patches called relevant, against the boxes"),
+    _Spec("PTA on training batches", ("train/pta/*",), "patches with probability above 0.5, against their labels"),
 )
 _RUNNING = (
     _Spec("Mixing: lam and gamma", ("train/mixing/lam", "train/mixing/gamma"), "share of the image kept; weight of the mixed loss"),

@@ -3,7 +3,7 @@
 from omegaconf import OmegaConf
 
 from timix_pl.building.keys import RUN
-from timix_pl.building.mixing import build_mixing
+from timix_pl.building.mixing import build_mixing, check_mixing_happens
 from timix_pl.building.model import build_model
 from timix_pl.config.schema import RootConfig
 from timix_pl.core.choices import TASKS
@@ -23,5 +23,8 @@ def dry_run(cfg: RootConfig) -> str:
     task = TASKS[cfg.task](cfg)
     model = task.model(build_model(cfg, device="meta"), None)
     task.objective(model)
-    cost = describe_cost(task, model, build_mixing(cfg, model.patch_grid))
+    mixing = build_mixing(cfg, model.patch_grid)
+    if cfg.trainer.max_steps is not None:
+        check_mixing_happens(cfg, mixing, cfg.trainer.max_steps)
+    cost = describe_cost(task, model, mixing)
     return f"{OmegaConf.to_yaml(OmegaConf.structured(cfg))}\n{cost}"

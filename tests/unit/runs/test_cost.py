@@ -9,7 +9,7 @@ import torch
 from tests.tiny import write_shards
 from timix_pl.config.compose import compose
 from timix_pl.core.choices import OPTIMIZERS
-from timix_pl.core.errors import ModelError
+from timix_pl.core.errors import ConfigError, ModelError
 from timix_pl.data.shards.local_tar import write_manifest
 from timix_pl.runs import cost
 from timix_pl.runs.dry_run import dry_run
@@ -105,6 +105,18 @@ def test_towers_that_the_optimizer_cannot_do_with_are_refused():
     cfg.model.architecture, cfg.pta.block = "test-timm-convnext", 1
     with pytest.raises(ModelError, match=r"optim\.kind=muon: the image tower, TimmModel, has no blocks that could be counted"):
         dry_run(cfg)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pta.first_samples=61440"], r"pta.first_samples=61440, mixing.stop_frac=1: the strategy starts after 61440 samples"),
+        (["pta.first_frac=0.6", "mixing.stop_frac=0.5"], r"pta.first_frac=0.6, mixing.stop_frac=0.5: .* ends after 30720; lower pta.first"),
+    ],
+)
+def test_mixing_that_would_end_before_it_starts_is_refused(words, message):
+    with pytest.raises(ConfigError, match=message):
+        said(*DEMO, *words)
 
 
 def test_bf16_takes_less():

@@ -87,8 +87,8 @@ class Grounding(Evaluator):
         dataset = required(run.evaluation_set("val"), cls.gathered["dataset"])
         if not dataset.has_regions():
             raise LeftOut(
-                "data.grounding_shards is not set and none of the samples looked at in data.val_shards has a usable box; "
-                "where few have one, set data.grounding_shards to the same"
+                "no box was found in the samples of data.val_shards that were looked at; if you have images with boxes, name them in "
+                "data.grounding_shards"
             )
         return given | {"dataset": dataset}
 

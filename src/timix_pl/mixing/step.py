@@ -9,7 +9,7 @@ from torch import Tensor
 from timix_pl.core.types import MixPlan, Mosaics
 from timix_pl.mixing.mixer import Mixer, MixRows
 from timix_pl.mixing.mosaic import put_together
-from timix_pl.mixing.windows import inside
+from timix_pl.mixing.windows import in_windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class MixStep:
         if plan.windows is None:
             assert plan.mosaics is not None
             return plan.mosaics.inside
-        shown = inside(plan.windows, self.mixer.grid)
+        shown = in_windows(plan.windows, self.mixer.grid)
         return shown if plan.mosaics is None else shown.index_copy(0, plan.mosaics.which, plan.mosaics.inside)
 
     def apply_tokens(self, tokens: Float[Tensor, "B L C"], plan: MixPlan, grid: tuple[int, int]) -> Float[Tensor, "M L C"]:

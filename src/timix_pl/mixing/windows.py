@@ -41,7 +41,7 @@ def corners(flat_index: Int[Tensor, " M"], num_columns: int) -> Int[Tensor, "M 2
     return torch.stack((flat_index // num_columns, flat_index % num_columns), 1)
 
 
-def inside(windows: Windows, grid: tuple[int, int]) -> Bool[Tensor, "M P"]:
+def in_windows(windows: Windows, grid: tuple[int, int]) -> Bool[Tensor, "M P"]:
     """The patches of the mixed images that show the partner."""
     ys, xs = (torch.arange(length, device=windows.target.device) for length in grid)
     top, left = windows.target[:, :1], windows.target[:, 1:]

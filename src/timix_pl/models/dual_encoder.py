@@ -250,7 +250,7 @@ class DualEncoder(nn.Module):
             output = self.image(x, start=level, keep=keep)
             image_features = output.image_features
             patch_features = output.patch_features if output.patch_features is not None else patch_features  # level > pta.block
-            of_mixed = patch_features[plan.rows] if mix.teaches and patch_features is not None else None
+            of_mixed = output.patch_features[plan.rows] if mix.teaches and output.patch_features is not None else None
             keep = None if keep is None else keep[plan.rows]
             if mix.joined_tokens is not None:
                 text_features = text_features.index_copy(0, plan.rows, self.text(mix.joined_tokens)[0])
@@ -290,7 +290,12 @@ class DualEncoder(nn.Module):
             )
             self._run_terms(seen, encoded, with_sums)
         if mix is not None and mix.teaches and with_sums:
-            assert plan is not None and of_mixed is not None
+            assert plan is not None
+            if self.pta is None or of_mixed is None:
+                raise ModelError(
+                    "mixed images can teach only a PTA head that reads their own patch features; build the model with `with_pta=True`, "
+                    "and with `mixing_level` at most `pta_block`"
+                )
             encoded.mixed_logits, encoded.mixed_labels = self._mixed_logits(of_mixed, pooled, tokens, mix, plan, keep)
             encoded.touched |= {"pta"}
         if regions is not None and with_sums:

@@ -105,8 +105,9 @@ def _data_name(cfg: RootConfig, metric: str, of_set: str, about: Mapping[str, An
     """The name of the data of a metric, with the number of samples if it is known for this set."""
     task, about = metric.split("/")[0], about or {"data": vars(cfg.data), "overrides": [], "num_samples": {}}
     gathered = _gathered(task)
-    key = "train_shards" if of_set == "train" else gathered[of_set if of_set in gathered else "dataset"].removeprefix("data.")
-    if task == "grounding" and not about["data"].get(key):
+    key = gathered.get(of_set) or gathered.get("dataset") or Evaluator.gathered["dataset"]
+    key = "train_shards" if of_set == "train" else key.removeprefix("data.")
+    if not about["data"].get(key):  # grounding takes them where it has no shards of its own
         key = "val_shards"
     words = [word.lstrip("+") for word in about["overrides"]]
     if cfg.data.kind == DataKind.scenes and not any(word.startswith(("data=", "data.kind=", f"data.{key}=")) for word in words):

@@ -21,6 +21,7 @@ from timix_pl.models.patch_dropout import PatchDropout, num_kept_patches
 from timix_pl.training.objective import Contrastive, Objective
 
 FEATURES = ("image_features", "text_features", "mixed_image_features", "mixed_text_features")
+OF_HEAD = ("region_logits", "mixed_logits", "mixed_labels")
 SHARED = ("logit_scale", "logit_bias")
 
 
@@ -70,7 +71,7 @@ def accumulate(
         backward: called with a scalar whose gradient is the loss's gradient through one chunk, the chunk's features, and whether it is the
             last call.
     Returns:
-        The features of the whole batch with the last chunk's region logits, and the loss. Detached if there are several chunks.
+        The features of the whole batch with the PTA head's logits in the last chunk, and the loss. Detached if there are several chunks.
     """
     if len(chunks) == 1:
         encoded = encode(chunks[0])
@@ -94,9 +95,9 @@ def accumulate(
         backward(torch.stack(parts).sum(), encoded, last)
     if compared is None:
         return encoded, LossOutput(loss, terms)
-    region_logits = None if encoded.region_logits is None else encoded.region_logits.detach()
+    of_head: dict[str, Any] = {name: None if (value := getattr(encoded, name)) is None else value.detach() for name in OF_HEAD}
     of_pairs = {name: value.detach() for name, value in compared.output.terms.items()}
-    return replace(compared.whole, region_logits=region_logits), LossOutput(compared.output.loss.detach() + loss, of_pairs | terms)
+    return replace(compared.whole, **of_head), LossOutput(compared.output.loss.detach() + loss, of_pairs | terms)
 
 
 class _FirstPass:

@@ -74,6 +74,8 @@ class TrainModule(StepModule):
         encoded, output = self._gradients(batch)
         self.check_finite()
         grad_norm = self.update(output.loss, output.terms, batch.keys)
+        if self.mixing is None and "train/loss/patch_text_mixed" in self._newest_of_items:
+            self._newest_of_items = {}  # of mixed images, which the run no longer makes
         self._newest_of_items |= _values_of_head(encoded, output, batch)
         if batch.varies and self.device.type == "cpu" and self.global_step % _STEPS_PER_RETURN == 0:
             return_free_memory()

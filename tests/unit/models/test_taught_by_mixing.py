@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.tiny import GRID, mix_step, random_captions, random_images, taught_by, tiny_model
+from timix_pl.core.errors import ModelError
 from timix_pl.mixing.groups import mixed_rows
 from timix_pl.mixing.strategies.cutmix import CutMix
 from timix_pl.mixing.strategies.timix import TiMix
@@ -48,6 +49,15 @@ def test_a_patch_is_positive_under_the_captions_of_the_image_that_it_shows(kind,
                 scores = encoder.patch_scores(mixed, tokens[said : said + 1]).flatten()
                 torch.testing.assert_close(encoded.mixed_logits[text * len(plan.rows) + m], scores, rtol=0, atol=2e-5)
     assert encoded.touched == {"pta"}
+
+
+@pytest.mark.parametrize("compute", ["extra", "replace"])
+@pytest.mark.parametrize("options", [{"with_pta": False}, {"pta_block": 1, "mixing_level": 2}])
+def test_a_head_that_cannot_see_the_mixed_images_is_refused(options, compute):
+    encoder = tiny_model(**options)
+    images, _, tokens = pairs(encoder)
+    with pytest.raises(ModelError, match="with_pta=True"):
+        encoder(images, tokens, mix=teaching(CutMix(GRID), compute, 0.5))
 
 
 @torch.no_grad()

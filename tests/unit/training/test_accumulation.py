@@ -106,6 +106,7 @@ def test_chunks_give_the_loss_and_every_gradient_of_the_whole(case, size):
         torch.testing.assert_close(output_in_chunks.terms[term], value.detach(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(encoded_in_chunks.image_features, encoded.image_features.detach(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(encoded_in_chunks.region_logits, encoded.region_logits.detach(), rtol=1e-4, atol=1e-5)
+    assert (encoded_in_chunks.mixed_logits is None) == (encoded_in_chunks.mixed_labels is None) == (name != "taught")
     if encoded.plan is not None:
         assert encoded_in_chunks.plan.rows.equal(encoded.plan.rows) and encoded_in_chunks.plan.partners.equal(encoded.plan.partners)
         torch.testing.assert_close(encoded_in_chunks.plan.lam, encoded.plan.lam)

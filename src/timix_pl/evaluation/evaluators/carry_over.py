@@ -70,7 +70,7 @@ class CarryOver(Evaluator):
     def gather(cls, run: RunToEvaluate) -> dict[str, Any]:
         """See :class:`Evaluator`."""
         if run.model.pta is None:
-            raise LeftOut("pta.enabled=false")
+            raise LeftOut("the model has no PTA head")
         return super().gather(run) | {name: run.value(cls.gathered[name]) for name in ("min_side", "max_side")}
 
     def run(self, model: DualEncoderLike, device: torch.device) -> EvaluationResult:

@@ -105,7 +105,7 @@ def test_the_search_for_boxes_looks_at_some_dozens_of_samples_spread_over_the_se
 
 
 @pytest.mark.parametrize(
-    ("key", "reason"), [("val", "none of the samples looked at in data.val_shards"), ("train", "data.grounding_shards is not set")]
+    ("key", "reason"), [("val", "no box was found in the samples of data.val_shards"), ("train", "data.grounding_shards is not set")]
 )
 def test_the_log_says_why_grounding_is_left_out(tmp_path, caplog, key, reason):
     val_shards(tmp_path / "shards", 60, [])

@@ -68,6 +68,8 @@ def test_a_sound_configuration_has_no_problems(base):
         (SCENES, ["pta.teacher=mixing", "mixing.kind=mixup"], ["mixing.kind=mixup, pta.teacher=mixing", "mixing=cutmix or timix"]),
         (SCENES, ["pta.teacher=mixing", "mixing.level=tokens:7"], ["mixing.level=tokens:7, pta.block=6", "mixing.level=tokens:6 or less"]),
         (SCENES, ["pta.teacher=mixing", "pta.batch_size=8"], ["pta.batch_size=8", "no effect with pta.teacher=mixing"]),
+        (SCENES, ["pta.teacher=mixing", "data.max_phrases=2"], ["data.max_phrases=2", "no effect with pta.teacher=mixing"]),
+        (SHARDS, ["pta.teacher=mixing"], ["data.region_shards=b", "no effect with pta.teacher=mixing"]),
         (SCENES, ["pta.mosaic_frac=0.3"], ["pta.mosaic_frac=0.3", "no effect with pta.teacher=boxes"]),
         (SCENES, ["data.phrase_template=photo"], ["data.phrase_template=photo", "contains {} once"]),
         (SCENES, ["data.augmentation.scale=[0.5,1.5]"], ["data.augmentation.scale=[0.5,1.5]", "at most 1", "[0.9,1]"]),

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import open_clip
@@ -22,10 +23,12 @@ from tests.unit.evaluation.fakes import Items, item
 from timix_pl.building.assemble import load_model
 from timix_pl.cli.export import main as export_main
 from timix_pl.config.compose import compose
+from timix_pl.core.choices import EVALUATORS
 from timix_pl.core.errors import ConfigError, ModelError, RunError, ShapeError, TimixError
 from timix_pl.core.types import EvaluationResult
 from timix_pl.data.sets.evaluation_set import EvaluationSet
 from timix_pl.data.shards.writer import ShardWriter
+from timix_pl.evaluation.evaluator import Evaluator
 from timix_pl.evaluation.evaluators.linear_probe import LinearProbe
 from timix_pl.evaluation.evaluators.noise import Noise
 from timix_pl.export.export import export
@@ -337,6 +340,18 @@ def test_each_metric_of_the_card_has_the_data_and_the_count_of_its_own_set(tmp_p
     of_earlier = labels_of(write_run(tmp_path / "earlier"), cfg, expected, about)
     one_set = {"grounding/patch_ap": "val, 1,509 samples"}
     assert of_earlier == {name: re.sub(r", [\d,]+ samples", "", label) for name, label in expected.items()} | one_set
+
+
+def test_the_data_of_a_plugins_evaluation_are_those_that_it_declares(tmp_path, monkeypatch):
+    class Mine(Evaluator):
+        gathered: ClassVar = {"labelled": "data.zero_shot_shards", "images": "something else"}
+
+    data = {f"{name}_shards": f"/mine/{name}" for name in ("val", "zero_shot")}
+    for name, gathered in (("mine", Mine.gathered), ("other", {"dataset": "data.zero_shot_shards"})):
+        monkeypatch.setitem(EVALUATORS._entries, name, type(name, (Mine,), {"gathered": gathered, "choice": name}))
+    about = {name: {"num_samples": 9, "overrides": [], "data": data} for name in ("mine", "other")}
+    expected = {"mine/gap": "val, 9 samples", "other/gap": "zero_shot, 9 samples"}
+    assert labels_of(write_run(tmp_path / "run"), config(data__kind="shards"), expected, about) == expected
 
 
 def test_training_pairs_alone_are_no_held_out_ones(tmp_path):

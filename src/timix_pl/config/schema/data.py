@@ -80,7 +80,7 @@ class DataConfig:
         "Images with boxes and phrases, to train PTA; same format as train_shards.",
         within=Shards(),
         resume=Resume.free,
-        used=[When("task", "pretrain")],
+        used=[When("task", "pretrain"), Unless("pta.teacher", "mixing")],
         on_card=True,
         frequent=True,
     )
@@ -192,7 +192,7 @@ class DataConfig:
         8,
         "Largest number of phrases per region image and step; if an image has more, they are drawn at random.",
         within=COUNT,
-        used=[When("task", "pretrain"), When("pta.enabled", True)],
+        used=[When("task", "pretrain"), When("pta.enabled", True), When("pta.teacher", "boxes", "both")],
     )
     phrase_template: str = option(
         "{}",

@@ -13,6 +13,7 @@ from tests.tiny import IMAGE_SIZE_PX, encoded_image, random_pixels
 from timix_pl.building.data import build_stream, evaluation_set, prepare_data
 from timix_pl.building.devices import device_peak_flops, precision_of
 from timix_pl.building.evaluators import build_evaluators, grounding_set
+from timix_pl.building.mixing import build_mixing
 from timix_pl.building.model import build_model, check_model, save_memory_and_time
 from timix_pl.building.objective import build_objective
 from timix_pl.building.optim import build_optim
@@ -21,6 +22,7 @@ from timix_pl.config.compose import compose, to_root
 from timix_pl.config.facts import Resume
 from timix_pl.config.schema import RootConfig
 from timix_pl.config.validate import shard_options
+from timix_pl.core.choices import TASKS
 from timix_pl.core.errors import ConfigError, DataError, ModelError
 from timix_pl.core.sample import Region
 from timix_pl.data.shards.reader import BadSampleError, ShardReader
@@ -243,3 +245,14 @@ def test_a_term_with_the_name_of_a_part_of_the_loss_is_refused(name):
         ConfigError, match=f"loss.terms: '{name}' is also the name of a part of the loss; register the term under another name"
     ):
         build_objective(cfg, build_model(config("model.architecture=timix-tiny", "pta.block=2"), "meta"))
+
+
+@pytest.mark.parametrize(("teacher", "teaches", "mosaic_frac"), [("mixing", True, 0.25), ("both", True, 0.25), ("boxes", False, 0.0)])
+def test_mixed_images_teach_as_configured(teacher, teaches, mosaic_frac):
+    words = ["experiment=demo", f"pta.teacher={teacher}", "pta.first_frac=0.2", "pta.weight=3"]
+    cfg = compose([*words, *(["pta.mosaic_frac=0.25"] if teaches else [])])
+    mixing, model = build_mixing(cfg, (8, 8)), build_model(cfg)
+    assert (mixing.teaches, mixing.mosaic_frac, mixing.first_frac) == (teaches, mosaic_frac, 0.2)
+    assert build_objective(cfg, model)._weights["patch_text_mixed"] == 3
+    assert TASKS[cfg.task](cfg).workload(model, mixing.mixer).teaches == teaches
+    assert model.pta_grad == ("trunk" if teacher == "mixing" else "full")

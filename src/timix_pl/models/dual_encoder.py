@@ -294,7 +294,7 @@ class DualEncoder(nn.Module):
             if self.pta is None or of_mixed is None:
                 raise ModelError(
                     "mixed images can teach only a PTA head that reads their own patch features; build the model with `with_pta=True`, "
-                    "and with `mixing_level` at most `pta_block`"
+                    "and mix pixels, or tokens up to the PTA block (`mixing_level`)"
                 )
             encoded.mixed_logits, encoded.mixed_labels = self._mixed_logits(of_mixed, pooled, tokens, mix, plan, keep)
             encoded.touched |= {"pta"}

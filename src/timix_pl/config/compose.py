@@ -43,7 +43,6 @@ def compose(overrides: Sequence[str] = ()) -> RootConfig:
     typed = {_key(word) for word in words}
 
     def check(cfg: RootConfig) -> list[str]:
-        choose_teaching(cfg)
         found = [*unused_options(cfg, typed, lambda: _of_files(words)), *adopt_init(cfg, typed)]
         take_ratio_0_as_plain_clip(cfg)
         return found + problems(cfg)
@@ -142,9 +141,7 @@ def _option_override(word: str) -> str:
 
 def _of_files(words: Sequence[str]) -> RootConfig:
     """The configuration from the files only: with the experiment, without the other overrides."""
-    cfg = _compose([word for word in words if _key(word) in ("experiment", "hydra.searchpath")], conf_dir())
-    choose_teaching(cfg)
-    return cfg
+    return _compose([word for word in words if _key(word) in ("experiment", "hydra.searchpath")], conf_dir())
 
 
 def _adding(stored: Any, override: str) -> str:
@@ -201,10 +198,12 @@ def _compose(overrides: Iterable[str], folder: Path) -> RootConfig:
     overrides = list(overrides)
     with initialize_config_dir(config_dir=str(folder.resolve()), version_base="1.3"):
         try:
-            return to_root(hydra_compose("config", overrides))
+            cfg = to_root(hydra_compose("config", overrides))
         except MissingConfigException:
             _store_choices_of_plugins()
-            return to_root(hydra_compose("config", overrides))
+            cfg = to_root(hydra_compose("config", overrides))
+    choose_teaching(cfg)  # here, because whether options have an effect depends on it
+    return cfg
 
 
 def _store_choices_of_plugins() -> None:

@@ -67,6 +67,8 @@ def test_a_job_starts_without_the_options_that_it_has_no_use_for():
     frozen, tuned = sweep_jobs([*vqa, "tune.towers=frozen,all", "tune.lr_scale=0.2"])
     assert "tune.lr_scale=0.2" not in frozen.words and "tune.lr_scale=0.2" in tuned.words
     assert [job.cfg.tune.lr_scale for job in (frozen, tuned)] == [0.1, 0.2]
+    timix, cutmix = sweep_jobs(["experiment=demo", "mixing=timix,cutmix", "pta.batch_size=16"])  # pta.teacher is derived
+    assert "pta.batch_size=16" in timix.words and "pta.batch_size=16" not in cutmix.words
     with pytest.raises(ConfigError, match=r"tune\.last_blocks=1.*choose tune\.towers=last"):
         sweep_jobs([*vqa, "tune.towers=frozen,all", "tune.last_blocks=1"])
     with pytest.raises(ConfigError, match=r"tune\.lr_scale=0\.2"):  # two jobs would be the same

@@ -46,7 +46,7 @@ def test_the_state_says_where_the_stream_stands(shards):
     assert state["consumed"] == 36 and state["epoch"] == 1 and state["seed"] == 0
 
 
-def test_its_own_state_is_taken_back(shards):
+def test_its_own_state_is_not_refused(shards):
     datamodule(shards).load_state_dict(datamodule(shards, step=9).state_dict())
 
 
